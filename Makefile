@@ -1,0 +1,40 @@
+PYTHON  ?= python3
+PROFILE ?= laptop
+DEVICE  ?= cpu
+BIN     := .venv/bin
+# idle threads wait instead of spinning: several times faster where the cores are shared
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: book test clean distclean
+
+book: .venv/.ready
+	$(BIN)/companion build --profile $(PROFILE) --device $(DEVICE)
+
+# Cheap first: style, the library, then the book at toy size and what is said about it.
+test: .venv/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	for page in notebooks/*.md; do \
+		notebook="$(BIN)/jupytext --quiet --to ipynb --output - $$page"; \
+		$$notebook | $(BIN)/ruff check --stdin-filename $$page.ipynb - || exit 1; \
+		$$notebook | $(BIN)/ruff format --check --stdin-filename $$page.ipynb - || exit 1; \
+	done
+	$(BIN)/pytest --ignore tests/test_site.py
+	$(BIN)/companion build --profile smoke
+	$(BIN)/pytest tests/test_site.py
+	$(BIN)/pytest --nbval-lax book/sections/*.ipynb
+	$(BIN)/companion check --profile smoke
+
+# The stamp is written last, so an interrupted installation is taken up again.
+.venv/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	touch $@
+
+clean: # everything generated but the environment
+	rm -rf .companion _build book/_build book/sections *.egg-info \
+		.pytest_cache .ruff_cache .hypothesis
+	find . -path ./.venv -prune -o -name __pycache__ -exec rm -rf {} +
+
+distclean: clean
+	rm -rf .venv

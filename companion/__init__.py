@@ -1,0 +1,1 @@
+"""Run the notebooks, keep their records, judge the claims, build the book."""

@@ -1,0 +1,120 @@
+"""The command `companion`: list, run, build, check."""
+
+import re
+import sys
+from pathlib import Path
+
+import click
+
+from companion import build as book
+from companion.claims import SYMBOLS, number
+from companion.notebooks import (
+    DEFAULT_PROFILE,
+    UsageError,
+    load,
+    names,
+    project_root,
+    read_profiles,
+)
+from companion.run import RunFailed, export, finished, plan
+from companion.run import run as run_notebook
+
+
+def main(arguments=None):
+    """Run the command line and exit; errors of use are one line on stderr and exit code 2.
+
+    arguments: list of str, the process's own if None.
+    """
+    try:
+        code = app(arguments, prog_name="companion", standalone_mode=False) or 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        code = 0
+    except (UsageError, click.ClickException) as error:
+        text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        print("companion: " + " ".join(text.split()), file=sys.stderr)
+        code = 2
+    except (RunFailed, book.BookFailed, OSError) as error:
+        print(f"companion: {error}", file=sys.stderr)
+        code = 1
+    except (KeyboardInterrupt, click.Abort):
+        print("companion: interrupted; finished notebooks are kept", file=sys.stderr)
+        code = 130
+    sys.exit(code)
+
+
+def _device(_context, _option, value):
+    if value is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", value):
+        raise UsageError(f"--device {value!r}: allowed are cpu, cuda and cuda:N")
+    return value
+
+
+PROFILE = click.option(
+    "--profile", default=DEFAULT_PROFILE, show_default=True, help="Sizes, from profiles.yml."
+)
+DEVICE = click.option("--device", callback=_device, help="cpu, cuda or cuda:N, for all notebooks.")
+
+
+@click.group()
+def app():
+    """Run the notebooks of the paper companion, build its book, check its claims."""
+
+
+@app.command("list")
+def list_():
+    """Show the notebooks, their parameters and the profiles."""
+    root = project_root()
+    for name in names(root):
+        notebook = load(root, name)
+        source = ", ".join(part for part in (notebook.document, notebook.section) if part)
+        print(f"{name}: {notebook.title}" + (f" ({source})" if source else ""))
+        for p in notebook.parameters.values():
+            print(f"  {p.name}: {p.type} = {p.default!r}" + (f"  # {p.meaning}" * bool(p.meaning)))
+    print("profiles: " + ", ".join(read_profiles(root)))
+
+
+@app.command()
+@click.argument("notebook")
+@PROFILE
+@click.option(
+    "-p", "overrides", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a parameter."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the .ipynb and .json.")
+def run(notebook, profile, overrides, out):
+    """Run one notebook, or reuse its finished run, and print where the results are."""
+    if out is not None and out.exists() and not out.is_dir():
+        raise UsageError(f"--out {str(out)!r} is a file, needs a folder")
+    todo = plan(notebook, overrides, profile)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    if finished(todo):
+        book.say(f"{notebook}: already run, reused")
+    folder = run_notebook(notebook, overrides, profile, root=todo.root, keep=out)
+    paths = [folder / f"{notebook}.ipynb", folder / f"{notebook}.json"]
+    for path in paths if out is None else export(folder, notebook, out):
+        print(path)
+
+
+@app.command()
+@PROFILE
+@DEVICE
+def build(profile, device):
+    """Run what is not run yet, build the book and print the path of its index page."""
+    print(book.build(profile, device))
+
+
+@app.command()
+@PROFILE
+@DEVICE
+def check(profile, device):
+    """Judge the claims on the finished runs; exit 1 where one we stand by does not hold."""
+    judged = book.check(profile, device)
+    rows = [("claim", "published", "ours", "verdict", "")]
+    for item in judged:
+        verdict = f"{SYMBOLS[item.verdict]} {item.verdict}"
+        rows.append((item.claim.id, number(item.claim.published), item.ours, verdict, item.note))
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    for row in rows:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print(line.rstrip())
+    raise click.exceptions.Exit(1 if any(item.broken for item in judged) else 0)

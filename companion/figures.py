@@ -1,0 +1,155 @@
+"""Figures and tables of the pages: one style, PNG for images, SVG for curves."""
+
+import io
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+from IPython.display import Markdown, display
+
+# Okabe and Ito's palette tells apart with any colour vision; the markers tell apart in print.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vPX"
+
+matplotlib.rcParams.update(
+    {
+        "axes.prop_cycle": matplotlib.cycler(color=COLOURS)
+        + matplotlib.cycler(marker=list(MARKERS)),
+        "axes.spines.right": False,
+        "axes.spines.top": False,
+        "figure.constrained_layout.use": True,
+        "figure.dpi": 100,
+        "font.size": 10,
+        "lines.markersize": 4,
+        "svg.hashsalt": "companion",  # the same figure gives the same bytes
+    }
+)
+
+
+def show(figure, kind):
+    """Display a figure and close it.
+
+    figure: matplotlib Figure. kind: "svg" for curves, "png" for images, which keeps grey levels.
+    Returns None. Raises ValueError for another kind.
+    """
+    if kind not in ("svg", "png"):
+        raise ValueError(f"kind must be 'svg' or 'png', got {kind!r}")
+    stream = io.BytesIO()
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    figure.savefig(
+        stream, format=kind, metadata=metadata, dpi=160, facecolor="white", bbox_inches="tight"
+    )
+    plt.close(figure)
+    data = stream.getvalue()
+    mime = {"svg": "image/svg+xml", "png": "image/png"}[kind]
+    display({mime: data.decode() if kind == "svg" else data, "text/plain": "figure"}, raw=True)
+
+
+def images(panels, *, columns=4, limits=(0, 1), zoom=None, cmap="gray", label=None):
+    """Show images side by side, all in one range, each with a magnified inset.
+
+    panels: {title: (H, W) or (1, H, W) tensor or array}.
+    columns: panels in a row. limits: (low, high) shown as the colour map's ends.
+    zoom: (row, column, side) in pixels of the square that the inset magnifies; none by default.
+    cmap: matplotlib's name. label: text of a colour bar; no bar by default.
+    Returns None.
+    """
+    rows = -(-len(panels) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(1.95 * columns, 2.2 * rows + (0.5 if label else 0)), squeeze=False
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, (title, panel) in zip(axes.flat, panels.items(), strict=False):
+        panel = np.squeeze(np.asarray(panel, dtype=float))
+        style = dict(cmap=cmap, vmin=limits[0], vmax=limits[1], interpolation="nearest")
+        shown = axis.imshow(panel, **style)
+        axis.set_title(title, fontsize=9)
+        if zoom is not None:
+            row, column, side = zoom
+            inset = axis.inset_axes((0.52, 0.0, 0.48, 0.48))
+            inset.imshow(panel[row : row + side, column : column + side], **style)
+            inset.set(xticks=[], yticks=[])
+            edge = COLOURS[4]
+            inset.spines[:].set(color=edge, visible=True)
+            axis.add_patch(
+                plt.Rectangle((column - 0.5, row - 0.5), side, side, fill=False, edgecolor=edge)
+            )
+    if label is not None:
+        bar = figure.colorbar(shown, ax=axes, location="bottom", shrink=0.5, aspect=40)
+        bar.set_label(label)
+    show(figure, "png")
+
+
+def curves(series, x, *, xlabel, ylabel, ax=None, log=False):
+    """Draw one line a method with a band of one standard deviation.
+
+    series: {name: (n,) values, or (n, seeds) values whose mean and spread are drawn}.
+    x: (n,) abscissae. log: logarithmic abscissa.
+    xlabel, ylabel: texts with units. ax: axes to draw on; a new figure by default.
+    Returns the axes.
+    """
+    ax = plt.subplots(figsize=(6.4, 3.4))[1] if ax is None else ax
+    for name, values in series.items():
+        values = np.asarray(values, dtype=float).reshape(len(x), -1)
+        mean, spread = values.mean(1), values.std(1)
+        (line,) = ax.plot(x, mean, label=name, markevery=max(1, len(x) // 10))
+        if values.shape[1] > 1:
+            ax.fill_between(x, mean - spread, mean + spread, color=line.get_color(), alpha=0.2)
+    if log:
+        ax.set_xscale("log")
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def table(headers, rows):
+    """Show a table.
+
+    headers: texts. rows: lists of texts or numbers, as many as headers; floats get two decimals.
+    Returns None.
+    """
+
+    def line(cells):
+        texts = (f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in cells)
+        return "| " + " | ".join(texts) + " |"
+
+    lines = [line(headers), line(["---"] * len(headers)), *map(line, rows)]
+    display(Markdown("\n".join(lines)))
+
+
+def matching(axis, x, y, plan):
+    """Draw a transport plan between two clouds of the plane.
+
+    axis: matplotlib Axes. x: (N, 2), y: (M, 2) points. plan: (N, M) masses; an entry is drawn as a
+    line of that opacity relative to the largest.
+    Returns None.
+    """
+    x, y, plan = (np.asarray(values, dtype=float) for values in (x, y, plan))
+    opacity = plan / plan.max()
+    rows, columns = np.nonzero(opacity > 0.02)
+    lines = matplotlib.collections.LineCollection(
+        np.stack([x[rows], y[columns]], 1),
+        colors=[(0.3, 0.3, 0.3, alpha) for alpha in opacity[rows, columns]],
+        linewidths=0.6,
+    )
+    axis.add_collection(lines)
+    size = 14 * max(plan.shape)
+    axis.scatter(*x.T, s=size * plan.sum(1), color=COLOURS[0], marker="o", zorder=2)
+    axis.scatter(*y.T, s=size * plan.sum(0), color=COLOURS[1], marker="x", zorder=3)
+    axis.set(aspect="equal", xticks=[], yticks=[])
+
+
+def contact_sheet(tiles, *, columns, framed=()):
+    """Show small images on a grid, some of them framed.
+
+    tiles: (n, h, w) tensor or array in [0, 1]. columns: tiles in a row. framed: their indices.
+    Returns None.
+    """
+    rows = -(-len(tiles) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(0.62 * columns, 0.62 * rows))
+    for index, (axis, tile) in enumerate(zip(axes.flat, np.asarray(tiles), strict=False)):
+        axis.imshow(tile, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set(visible=index in framed, color=COLOURS[1], linewidth=2)
+    show(figure, "png")

@@ -1,0 +1,211 @@
+"""The notebooks of the project: where they are, which parameters they take."""
+
+import ast
+import difflib
+import io
+import math
+import tokenize
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+DEFAULT_PROFILE = "laptop"
+TYPES = ("int", "float", "bool", "str", "list")
+
+
+class UsageError(Exception):
+    """What was asked for cannot be done as asked; the message is one line for the user."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One line of a notebook's parameters cell."""
+
+    name: str
+    type: str
+    default: object
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """A notebook source and what it says of itself."""
+
+    name: str
+    path: Path
+    title: str
+    document: str
+    section: str
+    parameters: dict  # name -> Parameter
+
+
+def project_root():
+    """Return the project folder: the nearest one above the working folder, else this package's.
+
+    Raises UsageError where neither holds notebooks/profiles.yml.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents, Path(__file__).resolve().parents[1]):
+        if (folder / "notebooks" / "profiles.yml").is_file():
+            return folder
+    raise UsageError(f"no notebooks/profiles.yml in {here} or above: run inside a checkout")
+
+
+def names(root):
+    """Return the sorted names of the notebooks under root/notebooks."""
+    return sorted(path.stem for path in (root / "notebooks").glob("*.md"))
+
+
+def known(kind, name, allowed):
+    """Return name if it is among the allowed ones; else raise UsageError with the nearest."""
+    if name in allowed:
+        return name
+    near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise UsageError(f"unknown {kind} {name!r}: {hint}(known: {', '.join(allowed) or 'none'})")
+
+
+def load(root, name):
+    """Read one notebook source.
+
+    root: project folder; name: file name without .md.
+    Returns a Notebook. Raises UsageError for an unknown name, a source that cannot be parsed or
+    one without a parameters cell.
+    """
+    import jupytext  # late: half a second
+
+    known("notebook", name, names(root))
+    path = root / "notebooks" / f"{name}.md"
+    nb = jupytext.read(path, fmt="md:myst")
+    about = nb.metadata.get("companion", {})
+    cells = [c for c in nb.cells if "parameters" in c.metadata.get("tags", ())]
+    if len(cells) != 1:
+        raise UsageError(f"notebook {name!r}: {len(cells)} cells are tagged `parameters`, needs 1")
+    return Notebook(
+        name=name,
+        path=path,
+        title=_title(nb, name),
+        document=about.get("document", ""),
+        section=str(about.get("section", "")),
+        parameters=parse_parameters(cells[0].source, name),
+    )
+
+
+def parse_parameters(source, notebook):
+    """Read the lines `name: type = literal  # meaning` of a parameters cell.
+
+    source: Python text; notebook: name for messages.
+    Returns {name: Parameter} in the order written. Raises UsageError for any other statement, for
+    an unknown type and for a default that is not of its type.
+    """
+    try:
+        body = ast.parse(source).body
+    except SyntaxError as error:
+        raise UsageError(f"notebook {notebook!r}, parameters cell: {error}") from error
+    comments = {
+        token.start[0]: token.string.lstrip("# ").strip()
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
+    found = {}
+    for node in body:
+        where = f"notebook {notebook!r}, parameters cell, {ast.unparse(node)!r}"
+        if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
+            raise UsageError(f"{where}: write `name: type = literal  # meaning`")
+        name, kind = node.target.id, ast.unparse(node.annotation).partition("[")[0]
+        if kind not in TYPES:
+            raise UsageError(f"{where}: type {kind!r}, allowed: {', '.join(TYPES)}")
+        try:
+            default = convert(Parameter(name, kind, None, ""), _literal(node.value))
+        except ValueError as error:
+            raise UsageError(f"{where}: the default is not a literal {kind}") from error
+        found[name] = Parameter(name, kind, default, comments.get(node.end_lineno, ""))
+    return found
+
+
+def convert(parameter, value):
+    """Turn a value from the command line or from YAML into the parameter's type.
+
+    parameter: Parameter; value: text (converted), or a value of the type (an int passes as float).
+    Returns the value. Raises ValueError where it is of another type, and for a NaN.
+    """
+    kind = parameter.type
+    if isinstance(value, str) and kind != "str":
+        value = _from_text(kind, value)
+    if kind == "float" and type(value) is int:
+        value = float(value)
+    if type(value).__name__ != kind or (kind == "float" and math.isnan(value)):
+        raise ValueError(f"not a {kind}")
+    return value
+
+
+def resolve(root, notebook, profile=DEFAULT_PROFILE, overrides=()):
+    """Settle the parameters of a run: defaults, then the profile's values, then the overrides.
+
+    notebook: Notebook; profile: name in notebooks/profiles.yml; overrides: mapping or
+        pairs (name, value), the last one of a name counts.
+    Returns {name: value}, every parameter of the notebook.
+    Raises UsageError for an unknown profile or parameter and for a value of the wrong type.
+    """
+    values = {name: parameter.default for name, parameter in notebook.parameters.items()}
+    profiles = read_profiles(root)
+    known("profile", profile, list(profiles))
+    for name, value in [
+        *(profiles[profile].get(notebook.name) or {}).items(),
+        *dict(overrides).items(),
+    ]:
+        known(f"parameter of {notebook.name}", name, list(notebook.parameters))
+        parameter = notebook.parameters[name]
+        try:
+            values[name] = convert(parameter, value)
+        except ValueError as error:
+            allowed = "true or false" if parameter.type == "bool" else parameter.type
+            raise UsageError(
+                f"parameter {name!r} of {notebook.name}: {value!r}, expected {allowed}"
+            ) from error
+    return values
+
+
+def read_profiles(root):
+    """Return {profile: {notebook: {parameter: value}}}.
+
+    Raises UsageError where notebooks/profiles.yml is not YAML or names an unknown notebook.
+    """
+    path = root / "notebooks" / "profiles.yml"
+    try:
+        profiles = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise UsageError(f"notebooks/profiles.yml: {' '.join(str(error).split())}") from error
+    for profile, settings in profiles.items():
+        for name in settings or {}:
+            known(f"notebook in profile {profile!r}", name, names(root))
+    return {profile: settings or {} for profile, settings in profiles.items()}
+
+
+def _title(nb, name):
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            for line in cell.source.splitlines():
+                if line.startswith("# "):
+                    return line[2:].strip()
+    return name
+
+
+def _from_text(kind, text):
+    if kind == "bool":
+        if text.lower() not in ("true", "false"):
+            raise ValueError("not a bool")
+        return text.lower() == "true"
+    if kind == "list":
+        try:
+            return ast.literal_eval(text)
+        except SyntaxError as error:
+            raise ValueError("not a list") from error
+    return {"int": int, "float": float}[kind](text)
+
+
+def _literal(node):
+    if node is not None and ast.unparse(node) in ("float('inf')", "float('-inf')"):
+        return float(node.args[0].value)  # the one useful float that has no literal
+    return ast.literal_eval(node)

@@ -1,0 +1,70 @@
+"""Numbers worth quoting: a notebook records them, the pipeline reads them back."""
+
+import math
+
+# The prefix keeps the output off the page while MyST's `glue` roles still find it.
+_MIME = "application/papermill.record/"
+_BETTER = ("", "higher", "lower")
+
+
+def record(name, value, unit="", better=""):
+    """Record a number, a truth value or a word under a name, from inside a notebook.
+
+    name: identifier, once a notebook, e.g. "psnr_semi".
+    value: bool, int, float or str; a numpy or torch scalar (0-d) is converted by `.item()`.
+    unit: text shown behind the value, "" for none.
+    better: "higher", "lower", or "" where neither is better.
+    Returns None: one display output, not shown on the page, holds the record.
+    Raises ValueError for a bad name, an array, a non-finite number or another `better`.
+    """
+    if not (isinstance(name, str) and name.isidentifier()):
+        raise ValueError(f"record name {name!r} is not an identifier, e.g. psnr_semi")
+    if better not in _BETTER:
+        raise ValueError(f"record {name}: better={better!r}, allowed: {_BETTER}")
+    if not isinstance(unit, str):
+        raise ValueError(f"record {name}: unit={unit!r} is not a text")
+    value = _plain(name, value)
+
+    from IPython.display import display  # late: only notebooks need it
+
+    display(
+        # repr, because the glue roles read the text back as a Python literal
+        {_MIME + "text/plain": repr(value)},
+        raw=True,
+        metadata={
+            "scrapbook": {"name": name, "mime_prefix": _MIME},
+            "record": {"value": value, "unit": unit, "better": better},
+        },
+    )
+
+
+def collect(nb):
+    """Read the records of an executed notebook.
+
+    nb: notebook as a mapping (nbformat node or parsed .ipynb).
+    Returns {name: {"value", "unit", "better"}}, sorted by name.
+    Raises ValueError where a name was recorded twice.
+    """
+    found = {}
+    for cell in nb["cells"]:
+        for output in cell.get("outputs", ()):
+            metadata = output.get("metadata", {})
+            if "record" not in metadata:
+                continue
+            name = metadata["scrapbook"]["name"]
+            if name in found:
+                raise ValueError(f"record {name!r} is made twice; a name belongs to one number")
+            found[name] = dict(metadata["record"])
+    return dict(sorted(found.items()))
+
+
+def _plain(name, value):
+    if getattr(value, "ndim", 0) != 0:
+        raise ValueError(f"record {name}: {tuple(value.shape)} array, allowed: one number")
+    if hasattr(value, "item"):
+        value = value.item()
+    if not isinstance(value, bool | int | float | str):
+        raise ValueError(f"record {name}: {type(value).__name__}, allowed: bool, int, float or str")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"record {name}: {value} is not finite")
+    return value

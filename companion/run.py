@@ -1,0 +1,290 @@
+"""Run a notebook once for each source, parameters and code; keep what finished."""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+
+from companion import provenance
+from companion.notebooks import DEFAULT_PROFILE, Notebook, load, project_root, resolve
+from companion.record import collect
+
+
+class RunFailed(Exception):
+    """A notebook did not run to its end; the message names the cell and the notebook kept."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run as it is to be: settled, not yet started."""
+
+    root: Path
+    notebook: Notebook
+    profile: str
+    parameters: dict
+    key: str
+
+    @property
+    def folder(self):
+        """Where the finished run is kept."""
+        return self.root / ".companion" / "runs" / f"{self.notebook.name}-{self.key[:16]}"
+
+
+def plan(name, overrides=(), profile=DEFAULT_PROFILE, root=None):
+    """Settle a run without starting it.
+
+    name: notebook; overrides: mapping or pairs (parameter, value); profile: name; root: project
+        folder, found from the working folder if None.
+    Returns a Plan. Raises UsageError as `load` and `resolve` do.
+    """
+    root = root or project_root()
+    notebook = load(root, name)
+    parameters = resolve(root, notebook, profile, overrides)
+    return Plan(root, notebook, profile, parameters, _key(root, notebook, profile, parameters))
+
+
+def finished(plan):
+    """Return the parsed NAME.json of a finished, undamaged run of this plan, else None."""
+    name = plan.notebook.name
+    try:
+        result = json.loads((plan.folder / f"{name}.json").read_text(encoding="utf-8"))
+        digest = _sha256((plan.folder / f"{name}.ipynb").read_bytes())
+    except (FileNotFoundError, ValueError):  # not run yet, or cut off
+        return None
+    whole = isinstance(result, dict) and result.get("key") == plan.key
+    return result if whole and result.get("notebook_sha256") == digest else None
+
+
+def run(name, overrides=(), profile=DEFAULT_PROFILE, *, root=None, keep=None, label=None):
+    """Run a notebook, or find the finished run of the same plan.
+
+    name, overrides, profile, root: as for `plan`; keep: folder for the notebook of a failed run
+        (default .companion/failed); label: text before the progress bar.
+    Returns the folder that holds NAME.ipynb and NAME.json.
+    Raises UsageError before anything runs, RunFailed where a cell failed.
+    """
+    todo = plan(name, overrides, profile, root)
+    if finished(todo) is None:
+        execute(todo, keep or todo.root / ".companion" / "failed", label or name)
+    return todo.folder
+
+
+def execute(plan, keep, label):
+    """Run a plan and put the result into its folder, whole or not at all.
+
+    keep: folder for the notebook with its traceback if a cell fails; label: before the progress.
+    Returns the content of NAME.json.
+    Raises RunFailed where a cell failed and where the code is no longer the one of the plan.
+    """
+    name = plan.notebook.name
+    if _key(plan.root, plan.notebook, plan.profile, plan.parameters) != plan.key:
+        # in a long build; the result would be filed under what the code was before
+        raise RunFailed(f"{name}: its source or otlib changed since the start; run again")
+    plan.folder.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(plan.folder.parent)
+    checkout = provenance.commit(plan.root)
+    prefix = f".{name}-{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=plan.folder.parent) as scratch:
+        started, clock = datetime.now(UTC), time.perf_counter()
+        nb = _papermill(plan, Path(scratch), Path(keep), label)
+        result = {
+            "notebook": name,
+            "profile": plan.profile,
+            "parameters": plain(plan.parameters),
+            "records": _records(nb, plan, Path(keep)),
+            "provenance": {
+                **checkout,
+                "date": started.isoformat(timespec="seconds"),
+                "wall_seconds": round(time.perf_counter() - clock, 1),
+                "seed": plan.parameters.get("seed"),
+                **_kernel_facts(nb, plan, Path(keep)),
+            },
+            "key": plan.key,
+        }
+        nb["metadata"]["companion"].update(result)  # the notebook alone tells it all, too
+        text = notebook_text(nb)
+        result["notebook_sha256"] = _sha256(text.encode())
+        whole = Path(scratch) / "whole"
+        whole.mkdir()
+        (whole / f"{name}.ipynb").write_text(text, encoding="utf-8")
+        (whole / f"{name}.json").write_text(_json(result), encoding="utf-8")
+        if plan.folder.exists():  # a damaged run
+            shutil.rmtree(plan.folder)
+        os.replace(whole, plan.folder)
+    return result
+
+
+def export(folder, name, out):
+    """Copy NAME.ipynb and NAME.json of a finished run into the folder `out`; return their paths."""
+    out.mkdir(parents=True, exist_ok=True)
+    paths = [out / f"{name}.ipynb", out / f"{name}.json"]
+    for path in paths:
+        write_aside(path, (folder / path.name).read_text(encoding="utf-8"))
+    return paths
+
+
+def write_aside(path, content):
+    """Write a file under another name and rename it; leave a file of the same content alone.
+
+    path: Path, its folders are made; content: str or bytes.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    if path.is_file() and path.read_bytes() == data:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_bytes(data)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def plain(value):
+    """Return the value as strict JSON can hold it: an infinite float becomes "inf" or "-inf"."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def notebook_text(nb):
+    """Return the text of an .ipynb file of the notebook."""
+    import nbformat
+
+    return nbformat.writes(nb) + "\n"
+
+
+def _key(root, notebook, profile, parameters):
+    """Hash all that the records may depend on and that can be known before the run."""
+    code = root if (root / "otlib").is_dir() else Path(__file__).resolve().parents[1]
+    files = [*(code / "otlib").glob("*.py")]
+    files += (code / "companion").glob("record.py")
+    files += (code / "companion").glob("figures.py")
+    content = {
+        "source": notebook.path.read_text(encoding="utf-8"),
+        "parameters": plain(parameters),
+        "profile": profile,
+        "code": {str(file.relative_to(code)): file.read_text(encoding="utf-8") for file in files},
+        "versions": provenance.versions(("torch", "numpy", "scikit-image", "matplotlib", "POT")),
+    }
+    return _sha256(json.dumps(content, sort_keys=True).encode())
+
+
+def _sweep(folder):
+    """Remove the scratch folders (.NAME-PID-RANDOM) that killed processes left behind."""
+    for left in folder.glob(".*-*-*"):
+        if not psutil.pid_exists(int(left.name.rsplit("-", 2)[1])):
+            shutil.rmtree(left)
+
+
+def _papermill(plan, scratch, keep, label):
+    """Execute in a kernel; return the executed notebook or keep the failed one and raise."""
+    import jupytext
+    import nbformat
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.iorw import load_notebook_node
+    from papermill.parameterize import parameterize_notebook
+
+    # else idle threads of the kernel spin: on a busy machine that costs several times the run
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    source, executed = scratch / "source.ipynb", scratch / "executed.ipynb"
+    nb = jupytext.read(plan.notebook.path, fmt="md:myst")
+    cell = nbformat.v4.new_code_cell(provenance.CELL, metadata={"tags": provenance.TAGS})
+    nb.cells.append(cell)
+    nbformat.write(nb, source)
+    changed = {
+        key: value
+        for key, value in plan.parameters.items()
+        if value != plan.notebook.parameters[key].default
+    }
+    if changed:
+        nb = load_notebook_node(str(source))
+        nb = parameterize_notebook(nb, changed, kernel_name="python3", language="python")
+        nb.metadata.papermill["parameters"] = plain(changed)  # Infinity is not JSON
+        nbformat.write(nb, source)
+    try:
+        papermill.execute_notebook(
+            str(source),
+            str(executed),
+            kernel_name="python3",
+            language="python",
+            cwd=str(plan.root),
+            progress_bar={"desc": label},
+            # else each kernel warns of its local port, and Ctrl-C shows the kernel's traceback
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
+            # progress bars inside a long cell are for a person who watches
+            stderr_file=sys.stderr if sys.stderr.isatty() else None,
+        )
+    except (papermill.PapermillExecutionError, DeadKernelError) as error:
+        why = f"{error.ename}: {error.evalue}" if hasattr(error, "ename") else "the kernel died"
+        raise _failure(_cleaned(executed, plan), plan, keep, why) from error
+    return _cleaned(executed, plan)
+
+
+def _cleaned(path, plan):
+    """Read an executed notebook; leave no path of this machine in it."""
+    import nbformat
+
+    nb = nbformat.read(path, as_version=4)
+    nb.metadata.papermill.update(
+        input_path=f"notebooks/{plan.notebook.path.name}", output_path=f"{plan.notebook.name}.ipynb"
+    )
+    nb.metadata.setdefault("companion", {})
+    return nb
+
+
+def _records(nb, plan, keep):
+    try:
+        return collect(nb)
+    except ValueError as error:
+        raise _failure(nb, plan, keep, str(error)) from error
+
+
+def _kernel_facts(nb, plan, keep):
+    for output in nb.cells[-1].get("outputs", ()):
+        if provenance.MIME in output.get("data", {}):
+            return output["data"][provenance.MIME]
+    # a cell that raises SystemExit(0) ends the notebook without an error
+    raise _failure(nb, plan, keep, "the notebook stopped before its last cell")
+
+
+def _failure(nb, plan, keep, why):
+    """Keep the notebook of a failed run, and no JSON beside it; return the error to raise."""
+    name = plan.notebook.name
+    path = keep / f"{name}.ipynb"
+    write_aside(path, notebook_text(nb))
+    path.with_suffix(".json").unlink(missing_ok=True)
+    return RunFailed(
+        f"{name}: {_last_cell(nb)} failed: {why.splitlines()[0]}\nnotebook kept at {path}"
+    )
+
+
+def _last_cell(nb):
+    """Name the last cell that was started: its place, and its `name` or else its first line."""
+    own = [c for c in nb.cells if "papermill-error-cell-tag" not in c.metadata.get("tags", ())]
+    started = [i for i, c in enumerate(own) if c.metadata.get("papermill", {}).get("start_time")]
+    if not started:
+        return "the kernel's start"
+    cell = own[started[-1]]
+    first = next((line.strip() for line in cell.source.splitlines() if line.strip()), "")
+    return f"cell {started[-1] + 1} `{cell.metadata.get('name') or first}`"
+
+
+def _sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def _json(content):
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"

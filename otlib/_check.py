@@ -1,0 +1,66 @@
+"""One line for each bad input: the argument, what it was, what is allowed."""
+
+import math
+import numbers
+
+import torch
+
+
+def finite(name, tensor):
+    """Raise ValueError naming `name` where a tensor is not floating point or holds NaN or inf."""
+    if not torch.is_tensor(tensor) or not tensor.is_floating_point():
+        raise ValueError(f"{name} must be a floating point tensor, got {_kind(tensor)}")
+    bad = int((~tensor.isfinite()).sum())
+    if bad:
+        raise ValueError(f"{name} must be finite, got {bad} NaN or infinite values")
+
+
+def positive(name, value, *, infinite=False, zero=False):
+    """Raise ValueError naming `name` where a number is not positive (and finite)."""
+    allowed = (">= 0" if zero else "> 0") + (", inf allowed" if infinite else " and finite")
+    ok = isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+    if not ok or value < 0 or (value == 0 and not zero) or (math.isinf(value) and not infinite):
+        raise ValueError(f"{name} must be a number {allowed}, got {value!r}")
+
+
+def cloud(name, points, *, like=None):
+    """Raise ValueError where `points` is no finite (n, d) cloud in the type and space of `like`."""
+    finite(name, points)
+    if points.ndim != 2 or 0 in points.shape:
+        raise ValueError(f"{name} must be a non-empty (n, d) tensor, got {tuple(points.shape)}")
+    if points.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"{name} must be float32 or float64, got {points.dtype}")
+    if like is None:
+        return
+    if points.shape[1] != like.shape[1]:
+        raise ValueError(f"{name} must have {like.shape[1]} columns, got {points.shape[1]}")
+    if points.dtype != like.dtype or points.device != like.device:
+        raise ValueError(
+            f"{name} must be {like.dtype} on {like.device}, got {points.dtype} on {points.device}"
+        )
+
+
+def image(name, tensor):
+    """Raise ValueError where `tensor` is no finite, non-empty (C, H, W) image."""
+    finite(name, tensor)
+    if tensor.ndim != 3 or 0 in tensor.shape:
+        raise ValueError(f"{name} must be a non-empty (C, H, W) tensor, got {tuple(tensor.shape)}")
+    if tensor.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"{name} must be float32 or float64, got {tensor.dtype}")
+
+
+def whole(name, value, least=1):
+    """Raise ValueError naming `name` where a value is not a whole number >= `least`."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
+
+
+def number(name, value):
+    """Raise ValueError naming `name` where a value is not a finite real number."""
+    ok = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not ok:
+        raise ValueError(f"{name} must be a finite number, got {value!r}")
+
+
+def _kind(value):
+    return str(value.dtype) if torch.is_tensor(value) else type(value).__name__

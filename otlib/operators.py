@@ -1,0 +1,103 @@
+"""Degradations: blur, subsampling, mask, noise. The linear ones are differentiable."""
+
+import torch
+import torch.nn.functional as F
+
+from otlib import _check
+
+
+def gaussian_kernel(size, sd):
+    """Square Gaussian kernel of sum 1, sampled at the pixel centres about its middle.
+
+    size: side in pixels, >= 1 (Mignon et al. 2023, sec. III: 16 for the blur, 4 for the pyramid).
+    sd: standard deviation in pixels, > 0 (2 for the blur, 1 for the pyramid).
+
+    Returns (size, size), float64 on the CPU; `blur` brings it to the image's dtype and device.
+    Raises ValueError on size < 1 or sd <= 0.
+    """
+    _check.whole("size", size)
+    _check.positive("sd", sd)
+    offsets = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
+    # softmax: the normalised Gaussian even where every sample of exp would underflow
+    line = torch.softmax(-offsets.square() / (2 * sd**2), 0)
+    return torch.outer(line, line)
+
+
+def blur(image, kernel, mode="periodic"):
+    """Convolve every channel with one kernel (H of Mignon et al. 2023, sec. III).
+
+    image: (C, H, W) float32 or float64, any device and value range.
+    kernel: (h, w), h <= H and w <= W; index (h // 2, w // 2) is its centre, so that an even
+        kernel followed by a stride of 2 looks at the middle of each 2 x 2 block.
+    mode: "periodic" keeps the size; "valid" keeps the pixels the kernel fully covers.
+
+    Returns (C, H, W), or (C, H - h + 1, W - w + 1) where valid, in the dtype and on the device of
+    the image. Raises ValueError on bad pixels or taps, a kernel larger than the image, an unknown
+    mode.
+    """
+    _check.image("image", image)
+    _check.finite("kernel", kernel)
+    if mode not in ("periodic", "valid"):
+        raise ValueError(f"mode must be 'periodic' or 'valid', got {mode!r}")
+    if kernel.ndim != 2 or 0 in kernel.shape:
+        raise ValueError(f"kernel must be a non-empty (h, w) tensor, got {tuple(kernel.shape)}")
+    (h, w), (height, width) = kernel.shape, image.shape[1:]
+    if h > height or w > width:
+        raise ValueError(f"image must be at least the {h} x {w} kernel, got {height} x {width}")
+    planes = image[:, None]
+    if mode == "periodic":
+        left, right, top, bottom = (w - 1) // 2, w // 2, (h - 1) // 2, h // 2
+        planes = F.pad(planes, (left, right, top, bottom), mode="circular")
+    # conv2d correlates: flip for a convolution
+    return F.conv2d(planes, kernel.flip(0, 1).to(image)[None, None])[:, 0]
+
+
+def subsample(image, stride):
+    """Keep every `stride`-th row and column, from the first (S of Mignon et al. 2023, sec. III).
+
+    image: (C, H, W) float32 or float64, any device.
+    stride: pixels, >= 1.
+
+    Returns (C, ceil(H / stride), ceil(W / stride)). Raises ValueError on bad pixels, stride < 1.
+    """
+    _check.image("image", image)
+    _check.whole("stride", stride)
+    return image[:, ::stride, ::stride]
+
+
+def mask(image, keep):
+    """Set the pixels that are not kept to 0.
+
+    image: (C, H, W) float32 or float64, any device.
+    keep: (H, W), (1, H, W) or (C, H, W) bool, same device; True keeps a pixel.
+
+    Returns (C, H, W). Raises ValueError on bad pixels, a mask of another type, shape or device,
+    and one that keeps nothing.
+    """
+    _check.image("image", image)
+    if not torch.is_tensor(keep) or keep.dtype != torch.bool or keep.device != image.device:
+        kind = f"{keep.dtype} on {keep.device}" if torch.is_tensor(keep) else type(keep).__name__
+        raise ValueError(f"keep must be a bool tensor on {image.device}, got {kind}")
+    shape = tuple(image.shape)
+    if tuple(keep.shape) not in (shape[1:], (1, *shape[1:]), shape):
+        raise ValueError(f"keep must have shape {shape[1:]} or {shape}, got {tuple(keep.shape)}")
+    if not keep.any():
+        raise ValueError(f"keep must keep at least one pixel, got 0 of {keep.numel()}")
+    return image * keep
+
+
+def gaussian_noise(image, sd, generator):
+    """Add white Gaussian noise, unclipped (eta of Mignon et al. 2023, sec. III).
+
+    image: (C, H, W) float32 or float64, any device.
+    sd: standard deviation >= 0 in the image's units.
+    generator: torch.Generator; a CPU one gives the same noise for an image on any device.
+
+    Returns (C, H, W). Raises ValueError on bad pixels or sd < 0.
+    """
+    _check.image("image", image)
+    _check.positive("sd", sd, zero=True)
+    noise = torch.randn(
+        image.shape, generator=generator, dtype=image.dtype, device=generator.device
+    )
+    return image + sd * noise.to(image.device)

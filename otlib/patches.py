@@ -1,0 +1,105 @@
+"""Patches of an image as a point cloud, the way back, and the Gaussian pyramid."""
+
+import torch
+import torch.nn.functional as F
+
+from otlib import _check, operators
+
+
+def extract(image, size, stride=1, periodic=False):
+    """All size x size patches on a grid: (P_n x)_n of Mignon et al. 2023, eq. (3).
+
+    image: (C, H, W) float32 or float64, any device and value range, H and W >= size.
+    size, stride: pixels, >= 1. Patches start at rows and columns 0, stride, 2 stride, ...
+    periodic: start at every such pixel and wrap round the borders; else stay inside the image.
+
+    Returns (N, C * size * size), rows of the grid first, each patch flattened as (C, size, size).
+    N = ceil(H / stride) ceil(W / stride) where periodic, else
+    ((H - size) // stride + 1) ((W - size) // stride + 1). Differentiable.
+    Raises ValueError on bad pixels, an image smaller than a patch, size or stride < 1.
+    """
+    _check.image("image", image)
+    _grid(image.shape, size, stride, periodic)
+    batch = image[None]
+    if periodic:
+        batch = F.pad(batch, (0, size - 1, 0, size - 1), mode="circular")
+    return F.unfold(batch, size, stride=stride)[0].mT.contiguous()
+
+
+def adjoint(patches, shape, size, stride=1, periodic=False):
+    """Transpose of `extract`: add every patch back where it came from.
+
+    patches: (N, C * size * size) float32 or float64, any device.
+    shape: (C, H, W) of the image. size, stride, periodic: as in `extract`.
+
+    Returns (C, H, W), 0 where no patch lies. Differentiable. Raises ValueError on NaN or inf,
+    patches that do not fit the shape, an image smaller than a patch, size or stride < 1.
+    """
+    _check.cloud("patches", patches)
+    rows, columns = _grid(shape, size, stride, periodic)
+    channels, height, width = shape
+    expected = (rows * columns, channels * size * size)
+    if tuple(patches.shape) != expected:
+        raise ValueError(f"patches must have shape {expected}, got {tuple(patches.shape)}")
+    wrap = size - 1 if periodic else 0
+    image = F.fold(patches.mT[None], (height + wrap, width + wrap), size, stride=stride)[0]
+    return _unwrap(_unwrap(image, 1, wrap), 2, wrap)
+
+
+def average(patches, shape, size, stride=1, periodic=False):
+    """Image in which every pixel is the mean of the patches that cover it.
+
+    Arguments, errors: as in `adjoint`. Returns (C, H, W); a pixel that no patch covers (stride >
+    size, or a last row or column that the grid does not reach) is 0. Differentiable. The fold of
+    Adrai et al. 2023, sec. 4.1.
+    """
+    total = adjoint(patches, shape, size, stride, periodic)
+    cover = adjoint(torch.ones_like(patches), shape, size, stride, periodic)
+    return total / cover.clamp(min=1)
+
+
+def pyramid(image, levels, periodic=False):
+    """Gaussian pyramid: 4 x 4 Gaussian of sd 1, then every second pixel (A of Mignon, eq. (9)).
+
+    image: (C, H, W) float32 or float64, any device and value range.
+    levels: number of images, >= 1; L + 1 in the paper's notation.
+    periodic: wrap the blur, halving each side (up); else a side n becomes (n - 4) // 2 + 1.
+
+    Returns a list of `levels` images, the first the image itself. Differentiable.
+    Raises ValueError on bad pixels, levels < 1, more levels than the image holds.
+    """
+    _check.image("image", image)
+    _check.whole("levels", levels)
+    kernel = operators.gaussian_kernel(4, 1.0)
+    mode = "periodic" if periodic else "valid"
+    images = [image]
+    while len(images) < levels:
+        if min(images[-1].shape[1:]) < 4:
+            height, width = image.shape[1:]
+            raise ValueError(
+                f"levels must be at most {len(images)} for {height} x {width}, got {levels}"
+            )
+        images.append(operators.subsample(operators.blur(images[-1], kernel, mode), 2))
+    return images
+
+
+def _grid(shape, size, stride, periodic):
+    """Numbers of patch rows and columns, after the checks that all functions share."""
+    _check.whole("size", size)
+    _check.whole("stride", stride)
+    if len(shape) != 3:
+        raise ValueError(f"shape must be (C, H, W), got {tuple(shape)}")
+    _, height, width = shape
+    if height < size or width < size:
+        raise ValueError(f"size must be at most the image's {height} x {width} pixels, got {size}")
+    room = 1 if periodic else size
+    return (height - room) // stride + 1, (width - room) // stride + 1
+
+
+def _unwrap(image, dim, wrap):
+    """Add the last `wrap` rows (dim 1) or columns (dim 2), the wrapped ones, to the first."""
+    if not wrap:
+        return image
+    body, tail = image.split((image.shape[dim] - wrap, wrap), dim)
+    head, rest = body.split((wrap, body.shape[dim] - wrap), dim)
+    return torch.cat((head + tail, rest), dim)

@@ -1,0 +1,77 @@
+"""Variational restoration: a data term plus patch-transport priors, eqs. (3) and (9)."""
+
+import torch
+
+from otlib import _check, patches, sinkhorn
+
+
+def patch_ot(reference, size, stride=1, *, observe=None, **solver):
+    """The prior OT(alpha_u, beta): transport from an image's patches to reference patches.
+
+    reference: (M, C * size^2) patches, or a function of no argument that draws them afresh at each
+        call, as the expectation in eq. (3) of Mignon et al. 2023 asks.
+    size, stride: side of the patches and step of their grid, pixels.
+    observe: function (solution, reference) called after each solve, to record what it did.
+    solver: arguments of `sinkhorn.solve`: eps, rho, tol, ...
+
+    Returns a function image (C, H, W) -> scalar with the gradient (7), the cost summed over a
+    patch's pixels and averaged over patches. Errors are those of `extract` and `solve`.
+    """
+    _check.whole("size", size)
+    _check.whole("stride", stride)
+
+    def prior(image):
+        target = reference() if callable(reference) else reference
+        cloud = patches.extract(image, size, stride)
+        solution = sinkhorn.solve(cloud, target.to(cloud), **solver)
+        if observe is not None:
+            observe(solution, target)
+        return solution.value
+
+    return prior
+
+
+def restore(observed, operator, priors, *, lam, steps, lr, start=None, callback=None):
+    """Minimise lam / 2 |A u - y|^2 + sum_k R_k(u) over images u by Adam: eq. (3), Mignon et al.
+
+    observed: y, any shape A maps to, float32 or float64; any device.
+    operator: A, a differentiable function of an image, such as those of `operators`.
+    priors: the R_k, differentiable functions image -> scalar, such as `patch_ot`.
+    lam: weight >= 0 of the data term, a sum over the entries of y and not a mean.
+    steps: Adam steps >= 1. lr: their size > 0, in grey levels.
+    start: first u (C, H, W); y itself by default. callback: called with (step, u) after each step.
+
+    Returns u (C, H, W), not clipped. Inpainting, for one, is this call with the mask as operator:
+
+        keep = torch.rand(image.shape[1:], generator=generator) > 0.5
+        observed = operators.mask(image, keep)
+        prior = patch_ot(patches.extract(reference, 6), 6, stride=2, eps=1e-3, rho=(math.inf, 0.1))
+        image = restore(
+            observed, lambda u: operators.mask(u, keep), [prior], lam=10.0, steps=100, lr=0.02
+        )
+
+    Raises ValueError on NaN or inf, a start that A does not map to the shape of y, a bad number.
+    """
+    _check.finite("observed", observed)
+    start = observed if start is None else start
+    _check.image("start", start)
+    _check.positive("lam", lam, zero=True)
+    _check.positive("lr", lr)
+    _check.whole("steps", steps)
+    with torch.no_grad():
+        reached = tuple(operator(start).shape)
+    if reached != tuple(observed.shape):
+        raise ValueError(
+            f"operator(start) must have the shape {tuple(observed.shape)} of observed, got {reached}"
+        )
+    image = start.detach().clone().requires_grad_()
+    adam = torch.optim.Adam([image], lr=lr)
+    for step in range(steps):
+        adam.zero_grad()
+        energy = lam / 2 * (operator(image) - observed).square().sum()
+        energy = energy + sum(prior(image) for prior in priors)
+        energy.backward()
+        adam.step()
+        if callback is not None:
+            callback(step, image.detach())
+    return image.detach()

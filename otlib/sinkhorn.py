@@ -1,0 +1,238 @@
+"""Entropic optimal transport between two clouds, either marginal exact or relaxed.
+
+    min_pi <C, pi> + eps KL(pi | a x b) + rho_1 KL(pi_1 | a) + rho_2 KL(pi_2 | b),   C = |x - y|^2
+
+rho = (inf, inf) is balanced transport (Definition 2 of Mignon et al. 2023), (inf, r) the
+semi-unbalanced form (Definition 3), (r, r) the unbalanced one. KL(p|q) = sum p log(p/q) - p + q.
+"""
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import torch
+
+from otlib._check import cloud, finite, positive
+from otlib.softmin import kernel
+
+_MEMORY = 5  # differences kept by the Anderson acceleration
+_GROWTH = 2.0  # an accelerated step that multiplies the residual by more is taken back
+
+
+class ConvergenceWarning(UserWarning):
+    """A solve stopped at max_iter above its tolerance."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What `solve` reached.
+
+    f, g: potentials (N,), (M,), units of the cost. value: scalar, the dual (5) at (f, g).
+    marginals: the plan's own (pi_1, pi_2). residual: |pi_2 - b exp(-g / rho_2)|_1 / |pi_2|_1, the
+    optimality condition in g; the one in f holds exactly. iterations: (f, g) updates done, annealing included.
+    """
+
+    f: torch.Tensor
+    g: torch.Tensor
+    value: torch.Tensor
+    marginals: tuple[torch.Tensor, torch.Tensor]
+    residual: float
+    iterations: int
+    converged: bool
+
+
+def solve(
+    x,
+    y,
+    *,
+    eps,
+    rho=(math.inf, math.inf),
+    a=None,
+    b=None,
+    init=None,
+    tol=1e-3,
+    max_iter=1000,
+    scaling=0.5,
+    backend="auto",
+):
+    """Sinkhorn's algorithm in the log domain (Theorem 1, Mignon et al. 2023, factor corrected).
+
+    x: (N, d) float32 or float64, any device; may require a gradient.
+    y: (M, d) same dtype and device.
+    eps: temperature > 0, in units of the cost |x - y|^2.
+    rho: (rho_1, rho_2), each > 0 or inf: the price of leaving the marginal a, resp. b.
+    a, b: (N,), (M,) weights >= 0, uniform by default; equal sums where both rho are inf.
+    init: potentials (f, g) to start from at temperature eps. Without it the temperature first falls
+        from the mean cost to eps by the factor `scaling` in (0, 1), one update a level: nearer 1 is
+        slower and, for balanced transport at small eps, nearer the solution.
+    tol: residual at which to stop, a fraction of the mass. max_iter: updates of (f, g) at
+        temperature eps, at most.
+    backend: see `softmin`.
+
+    Returns a Solution. `solution.value.backward()` gives the gradient (7) in x, by the envelope
+    theorem: it is right to the accuracy of the solve. Raises ValueError on bad input; warns
+    (ConvergenceWarning) where `residual` is above tol after max_iter.
+    """
+    a, b = _check(x, y, eps, rho, a, b, init, tol, max_iter, scaling)
+    softmin = kernel(backend)
+    points, y = x.detach(), y.detach()
+    log_a, log_b = a.log(), b.log()
+    rho_1, rho_2 = rho
+
+    def update_f(g, t):
+        return softmin(points, y, g + t * log_b, t, False) / (1 + t / rho_1)
+
+    def soft_g(f, t):
+        return softmin(y, points, f + t * log_a, t, False)
+
+    g = torch.zeros_like(b) if init is None else init[1].detach()
+    t = eps if init is not None else max(eps, _mean_cost(points, y))
+    iterations = 0
+    while t > eps:
+        g = soft_g(update_f(g, t), t) / (1 + t / rho_2)
+        t = max(eps, t * scaling)
+        iterations += 1
+
+    history, last = _Anderson(), iterations + max_iter
+    while True:
+        f = update_f(g, eps)
+        s = soft_g(f, eps)
+        iterations += 1
+        pi_2 = b * _exp((g - s) / eps)
+        residual = float((pi_2 - b * _exp(-g / rho_2)).abs().sum() / pi_2.sum())
+        if residual <= tol or iterations == last:
+            break
+        g = history.step(g, s / (1 + eps / rho_2), pi_2, residual)
+
+    converged = residual <= tol
+    if not converged:
+        warnings.warn(
+            f"sinkhorn.solve stopped at max_iter={max_iter} above tol={tol}: see solution.residual",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    pi_1 = a * _exp(-f / rho_1)
+    # After an exact f-update the plan's mass is that of pi_1: F needs no N x M sum, eq. (6).
+    value = _dual(f, a, rho_1) + _dual(g, b, rho_2) - eps * (pi_1.sum() - a.sum() * b.sum())
+    value = value.to(x.dtype)
+    if x.requires_grad:
+        _, mean = softmin(points, y, g + eps * log_b, eps, True)
+        gradient = 2 * pi_1.to(x.dtype)[:, None] * (points - mean)
+        value = _Envelope.apply(x, value, gradient)
+    return Solution(
+        f, g, value, (pi_1.to(x.dtype), pi_2.to(x.dtype)), residual, iterations, converged
+    )
+
+
+def plan(x, y, solution, *, eps, a=None, b=None):
+    """The plan pi_ij = a_i b_j exp((f_i + g_j - |x_i - y_j|^2) / eps), an (N, M) tensor.
+
+    For pictures and tests: x (N, d), y (M, d), a, b and eps as they were given to `solve`.
+    """
+    a = x.new_full((len(x),), 1 / len(x)) if a is None else a
+    b = x.new_full((len(y),), 1 / len(y)) if b is None else b
+    cost = (x.detach()[:, None] - y[None]).square().sum(-1)
+    return a[:, None] * b * ((solution.f[:, None] + solution.g - cost) / eps).exp()
+
+
+class _Anderson:
+    """Anderson acceleration of the fixed point g = T(g), weighted by the mass at each point.
+
+    Safeguarded: where an accelerated step makes the residual grow, the plain step is taken.
+    """
+
+    def __init__(self):
+        self.steps, self.images = [], []
+        self.previous, self.plain, self.residual = None, None, math.inf
+
+    def step(self, g, image, mass, residual):
+        """The next g from g, T(g), the plan's second marginal and the residual at g."""
+        if self.plain is not None and residual > _GROWTH * self.residual:
+            plain = self.plain
+            self.__init__()
+            return plain
+        move, image = (image - g).double(), image.double()
+        if self.previous is not None:
+            self.steps = [*self.steps, move - self.previous[0]][-_MEMORY:]
+            self.images = [*self.images, image - self.previous[1]][-_MEMORY:]
+        self.previous, self.plain, self.residual = (move, image), image.to(g.dtype), residual
+        if not self.steps:
+            return self.plain
+        weight = mass.sqrt()
+        moves = torch.stack(self.steps, 1) * weight[:, None]
+        gram = moves.T @ moves
+        # relative ridge; the smallest normal number keeps an exact fixed point (gram = 0) solvable
+        gram.diagonal().add_(1e-10 * gram.trace() + torch.finfo(gram.dtype).tiny)
+        mixing = torch.linalg.solve(gram, moves.T @ (move * weight))
+        return (image - torch.stack(self.images, 1) @ mixing).to(g.dtype)
+
+
+class _Envelope(torch.autograd.Function):
+    """The value, with its gradient in x given: eq. (7)."""
+
+    @staticmethod
+    def forward(ctx, x, value, gradient):
+        ctx.save_for_backward(gradient)
+        return value.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, upstream):
+        return upstream * ctx.saved_tensors[0], None, None
+
+
+def _exp(exponent):
+    """exp in float64; the bound keeps a far from converged iterate finite."""
+    return exponent.double().clamp(max=600).exp()
+
+
+def _dual(potential, weight, rho):
+    """<weight, -phi*(-potential)> with phi*(q) = rho (exp(q / rho) - 1), q where rho is inf."""
+    potential = potential.double()
+    return weight.double() @ (potential if math.isinf(rho) else rho * (1 - _exp(-potential / rho)))
+
+
+def _mean_cost(x, y):
+    """Mean of |x_i - y_j|^2 over all pairs: above it plans are close to the product a x b."""
+    spread = x.var(0, correction=0).sum() + y.var(0, correction=0).sum()
+    return float((x.mean(0) - y.mean(0)).square().sum() + spread)
+
+
+def _check(x, y, eps, rho, a, b, init, tol, max_iter, scaling):
+    cloud("x", x)
+    cloud("y", y, like=x)
+    if y.requires_grad:
+        raise ValueError("y must not require a gradient: only x gets one, exchange the two clouds")
+    positive("eps", eps)
+    if not isinstance(rho, tuple | list) or len(rho) != 2:
+        raise ValueError(f"rho must be a pair (rho_1, rho_2), got {rho!r}")
+    for name, value in zip(("rho[0]", "rho[1]"), rho, strict=True):
+        positive(name, value, infinite=True)
+    positive("tol", tol, zero=True)
+    if not isinstance(max_iter, int) or max_iter < 1:
+        raise ValueError(f"max_iter must be an integer >= 1, got {max_iter!r}")
+    if not 0 < scaling < 1:
+        raise ValueError(f"scaling must lie in (0, 1), got {scaling!r}")
+    a, b = _weights("a", a, x), _weights("b", b, y)
+    if all(map(math.isinf, rho)) and abs(a.sum() - b.sum()) > 1e-4 * a.sum():
+        raise ValueError(
+            f"a and b must have equal sums where rho = (inf, inf), got {a.sum():g} and {b.sum():g}"
+        )
+    if init is not None:
+        shapes = tuple(tuple(p.shape) for p in init)
+        if shapes != (tuple(a.shape), tuple(b.shape)):
+            raise ValueError(f"init must be potentials of {len(x)} and {len(y)}, got {shapes}")
+        for name, potential in zip(("init[0]", "init[1]"), init, strict=True):
+            finite(name, potential)
+    return a, b
+
+
+def _weights(name, weight, points):
+    if weight is None:
+        return points.new_full((len(points),), 1 / len(points), requires_grad=False)
+    cloud(name, weight[:, None] if weight.ndim == 1 else weight, like=points[:, :1])
+    if weight.shape != points.shape[:1]:
+        raise ValueError(f"{name} must have shape ({len(points)},), got {tuple(weight.shape)}")
+    if (weight < 0).any() or not weight.sum() > 0:
+        raise ValueError(f"{name} must be >= 0 with a positive sum, got minimum {weight.min():g}")
+    return weight.detach()

@@ -1,0 +1,84 @@
+"""A tiny project in a temporary folder, for the tests of the pipeline."""
+
+import textwrap
+
+import pytest
+import yaml
+
+HEAD = """\
+---
+jupytext: {text_representation: {extension: .md, format_name: myst}}
+kernelspec: {display_name: Python 3, language: python, name: python3}
+companion: {document: one2020, section: "II, Fig. 1"}
+---
+# A toy page
+"""
+PARAMETERS = """\
+seed: int = 0  # seed of every draw
+eps: float = 2e-4  # temperature
+rho: float = float("inf")
+fast: bool = False
+label: str = "a"
+sizes: list = [1, 2]
+"""
+CODE = """\
+import random
+from companion.record import record
+random.seed(seed)
+record("draw", random.random(), unit="dB", better="higher")
+record("eps", eps)
+record("rho_is_infinite", rho == float("inf"))
+"""
+CLAIM = {
+    "id": "toy-eps",
+    "document": "one2020",
+    "where": "Fig. 1",
+    "statement": "eps is small",
+    "published": "2e-4",
+    "notebook": "toy",
+    "record": "eps",
+    "at_most": 0.01,
+    "because": "it is the default",
+    "profiles": ["laptop"],
+    "status": "reproduced",
+}
+
+
+def cell(code, *options):
+    return "\n".join(["```{code-cell} ipython3", *options, code.rstrip(), "```", ""])
+
+
+class Project:
+    """Files of a project, and ways to change them."""
+
+    def __init__(self, root):
+        self.root = root
+        self.write("notebooks/profiles.yml", "{smoke: {toy: {eps: 1e-3}}, laptop: {}}")
+        self.write("book/references.bib", "@misc{one2020, title={A {Toy} Paper}}")
+        self.write("otlib/__init__.py", "")  # its own, so that no key depends on the real one
+        self.notebook("toy", CODE)
+        self.claims({})
+
+    def write(self, path, text):
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(textwrap.dedent(text), encoding="utf-8")
+
+    def notebook(self, name, *cells, parameters=PARAMETERS):
+        cells = [text if text.startswith("```") else cell(text) for text in cells]
+        first = cell(parameters, ":tags: [parameters]")
+        self.write(f"notebooks/{name}.md", "\n".join([HEAD, first, *cells]))
+
+    def claims(self, *changes):
+        """Write claims: CLAIM with each of the changes; None takes an entry out."""
+        entries = [{**CLAIM, **change} for change in changes]
+        kept = [{k: v for k, v in entry.items() if v is not None} for entry in entries]
+        self.write("book/claims.yml", yaml.safe_dump(kept))
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project with one notebook `toy` and one claim, the working folder inside it."""
+    made = Project(tmp_path / "project")
+    monkeypatch.chdir(made.root)
+    return made

@@ -1,0 +1,393 @@
+import json
+import shutil
+import subprocess
+
+import nbformat
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from companion import build as book
+from companion.cli import main
+from companion.notebooks import Parameter, UsageError, convert, load, parse_parameters, resolve
+from companion.provenance import commit
+from companion.run import RunFailed, execute, finished, plan, run
+
+# ---- parameters
+
+
+@given(st.floats(allow_nan=False))
+def test_a_float_given_as_text_is_that_float(value):
+    assert convert(Parameter("x", "float", 0.0, ""), repr(value)) == value
+
+
+@given(st.integers())
+def test_an_int_passes_as_int_and_as_float(value):
+    assert convert(Parameter("x", "int", 0, ""), str(value)) == value
+    small = value % 2**50
+    assert convert(Parameter("x", "float", 0.0, ""), small) == small
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "expected"),
+    [
+        ("float", "1e-3", 0.001),
+        ("float", "inf", float("inf")),
+        ("float", 2, 2.0),
+        ("int", "-3", -3),
+        ("bool", "True", True),
+        ("bool", "false", False),
+        ("str", "3", "3"),
+        ("list", "[1, 'a']", [1, "a"]),
+    ],
+)
+def test_values_take_the_declared_type(kind, value, expected):
+    found = convert(Parameter("x", kind, None, ""), value)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("int", "3.5"),
+        ("int", 3.0),
+        ("int", True),
+        ("float", "small"),
+        ("float", "nan"),
+        ("float", True),
+        ("bool", "1"),
+        ("bool", 1),
+        ("str", 3),
+        ("list", "1, 2]"),
+        ("list", "3"),
+        ("list", {"a": 1}),
+    ],
+)
+def test_values_of_another_type_are_refused(kind, value):
+    with pytest.raises(ValueError, match=r".+"):
+        convert(Parameter("x", kind, None, ""), value)
+
+
+def test_a_parameters_cell_says_name_type_default_and_meaning():
+    found = parse_parameters("a: float = 2  # g = f, eq. (5)\nb: list[int] = [1,\n  2]  # two", "n")
+    assert found["a"] == Parameter("a", "float", 2.0, "g = f, eq. (5)")
+    assert found["b"] == Parameter("b", "list", [1, 2], "two")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["a = 1", "a: int", "a: int = f(2)", "a: dict = {}", "a: int = 0.5", "import os", "a: ="],
+)
+def test_any_other_line_in_a_parameters_cell_is_refused(line):
+    with pytest.raises(UsageError, match="notebook 'n', parameters cell"):
+        parse_parameters(line, "n")
+
+
+def test_defaults_then_profile_then_override(project):
+    toy = load(project.root, "toy")
+    assert resolve(project.root, toy)["eps"] == 2e-4
+    assert resolve(project.root, toy, "smoke")["eps"] == 1e-3  # YAML reads 1e-3 as a text
+    assert resolve(project.root, toy, "smoke", [("eps", "1"), ("eps", "2")])["eps"] == 2.0
+
+
+# ---- the command line
+
+
+def command(capsys, *arguments):
+    """Run the command; return its exit code and the lines of stdout and of stderr."""
+    with pytest.raises(SystemExit) as caught:
+        main(list(arguments))
+    out, err = capsys.readouterr()
+    return caught.value.code, out.splitlines(), err.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "tov"], "unknown notebook 'tov': did you mean 'toy'?"),
+        (["run", "toy", "-p", "sed", "1"], "unknown parameter of toy 'sed': did you mean 'seed'?"),
+        (["run", "toy", "-p", "seed", "1.5"], "parameter 'seed' of toy: '1.5', expected int"),
+        (["run", "toy", "-p", "fast", "x"], "'fast' of toy: 'x', expected true or false"),
+        (["run", "toy", "--profile", "smok"], "unknown profile 'smok': did you mean 'smoke'?"),
+        (["run", "toy", "-p", "seed"], "requires 2 arguments"),
+        (["run", "toy", "--out", "book/claims.yml"], "'book/claims.yml' is a file"),
+        (["run"], "NOTEBOOK"),
+        (["rum", "toy"], "No such command 'rum'"),
+        (["build", "--profile", "smok"], "did you mean 'smoke'?"),
+        (["build", "--device", "gpu"], "--device 'gpu': allowed are cpu, cuda and cuda:N"),
+        (["check"], "not run yet with the present sources: toy; first: companion build"),
+    ],
+)
+def test_wrong_use_is_one_line_and_runs_nothing(project, capsys, arguments, message):
+    code, out, err = command(capsys, *arguments)
+    assert (code, out, len(err)) == (2, [], 1)
+    assert message in err[0]
+    assert not (project.root / ".companion").exists()
+
+
+def test_a_notebook_without_parameters_cell_is_named(project, capsys):
+    text = (project.root / "notebooks/toy.md").read_text()
+    project.write("notebooks/toy.md", text.replace("[parameters]", "[other]"))
+    code, _, err = command(capsys, "run", "toy")
+    assert (code, len(err)) == (2, 1)
+    assert "notebook 'toy': 0 cells are tagged `parameters`" in err[0]
+
+
+def test_list_shows_what_can_be_set(project, capsys):
+    code, out, _ = command(capsys, "list")
+    assert code == 0
+    assert out[0] == "toy: A toy page (one2020, II, Fig. 1)"
+    assert "  eps: float = 0.0002  # temperature" in out
+    assert out[-1] == "profiles: smoke, laptop"
+
+
+def test_run_writes_notebook_and_json_and_is_reproducible(project, capsys):
+    arguments = ("run", "toy", "--profile", "smoke", "-p", "seed", "-3", "--out", "out")
+    code, out, _ = command(capsys, *arguments)
+    assert (code, out) == (0, ["out/toy.ipynb", "out/toy.json"])
+    first = json.loads((project.root / "out/toy.json").read_text())
+    assert first["parameters"]["seed"] == -3
+    assert first["parameters"]["rho"] == "inf"
+    assert first["records"]["eps"] == {"value": 1e-3, "unit": "", "better": ""}
+    assert first["records"]["rho_is_infinite"]["value"] is True
+    facts = first["provenance"]
+    assert facts["seed"] == -3
+    assert facts["commit"] is None  # the temporary folder is no checkout
+    assert facts["peak_memory_mib"] > 10
+    assert facts["versions"]["torch"]
+    text = (project.root / "out/toy.ipynb").read_text()
+    assert str(project.root) not in text
+    assert nbformat.reads(text, 4).metadata.companion.key == first["key"]
+
+    _, _, err = command(capsys, *arguments)  # reused
+    assert err == ["toy: already run, reused"]
+    assert json.loads((project.root / "out/toy.json").read_text()) == first
+
+    shutil.rmtree(project.root / ".companion")
+    command(capsys, *arguments)  # run again
+    again = json.loads((project.root / "out/toy.json").read_text())
+    assert again["records"] == first["records"]
+    assert again["key"] == first["key"]
+
+
+def test_the_key_follows_source_parameters_profile_and_code(project):
+    keys = [plan("toy").key, plan("toy", {"seed": 1}).key, plan("toy", profile="smoke").key]
+    keys.append(plan("toy", {"eps": 1e-3}).key)  # as at smoke, yet another profile
+    project.write("otlib/softmin.py", "x = 1")
+    keys.append(plan("toy").key)
+    project.write("otlib/softmin.py", "x = 2")
+    keys.append(plan("toy").key)
+    project.notebook("toy", "x = 1")
+    keys.append(plan("toy").key)
+    assert len(set(keys)) == len(keys)
+    assert plan("toy", {"seed": "0"}).key == plan("toy").key
+
+
+def test_provenance_names_the_commit_and_whether_the_tree_is_dirty(project):
+    def git(*arguments):
+        who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", *who, *arguments], cwd=project.root, check=True, capture_output=True)
+
+    git("init")
+    assert commit(project.root) == {"commit": None, "dirty": None}  # no commit yet
+    git("add", ".")
+    git("commit", "--message", "first")
+    clean = commit(project.root)
+    assert len(clean["commit"]) == 40
+    assert clean["dirty"] is False
+    project.notebook("toy", "x = 1")
+    assert commit(project.root) == {**clean, "dirty": True}
+    assert commit(project.root / "book") == {"commit": None, "dirty": None}  # not its top
+
+
+# ---- runs that fail or were cut off
+
+FAILING = "```{code-cell} ipython3\n:name: division\nx = 1\n1 / 0\n```\n"
+
+
+def test_a_failing_cell_keeps_its_notebook_and_leaves_no_json(project, capsys):
+    project.notebook("toy", "x = 0", FAILING, "x = 2")
+    project.write("out/toy.json", "{}")  # of an earlier run
+    code, out, err = command(capsys, "run", "toy", "--out", "out")
+    assert (code, out) == (1, [])
+    assert "cell 4 `division` failed: ZeroDivisionError: division by zero" in "\n".join(err)
+    assert err[-1] == "notebook kept at out/toy.ipynb"
+    assert "ZeroDivisionError" in (project.root / "out/toy.ipynb").read_text()
+    assert not (project.root / "out/toy.json").exists()
+    assert list((project.root / ".companion/runs").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (
+            "raise SystemExit(0)",
+            "`raise SystemExit.0.` failed: the notebook stopped before its last cell",
+        ),
+        ("import os; os._exit(1)", "`import os; os._exit.1.` failed: the kernel died"),
+        (
+            "import companion.record as r\nr.record('x', 1); r.record('x', 2)",
+            "'x' is made twice",
+        ),
+    ],
+)
+def test_a_run_without_an_end_is_a_failure(project, code, message):
+    project.notebook("toy", code, "y = 1")
+    with pytest.raises(RunFailed, match=message):
+        run("toy")
+    assert finished(plan("toy")) is None
+    assert (project.root / ".companion/failed/toy.ipynb").is_file()
+
+
+@pytest.mark.parametrize("damaged", ["toy.json", "toy.ipynb"])
+def test_a_damaged_run_is_done_again(project, damaged):
+    folder = run("toy")
+    whole = (folder / "toy.json").read_text()
+    assert finished(plan("toy")) == json.loads(whole)
+    text = (folder / damaged).read_text()
+    (folder / damaged).write_text(text[: len(text) // 2])
+    assert finished(plan("toy")) is None
+    assert run("toy") == folder
+    assert finished(plan("toy"))["records"] == json.loads(whole)["records"]
+
+
+def test_a_plan_is_not_run_with_other_code(project):
+    todo = plan("toy")
+    project.write("otlib/softmin.py", "x = 1")
+    with pytest.raises(RunFailed, match="otlib changed since the start"):
+        execute(todo, project.root, "toy")
+    assert not todo.folder.parent.exists()
+
+
+def test_an_interrupted_run_leaves_nothing_that_reads_as_whole(project, monkeypatch):
+    import papermill
+
+    def interrupted(source, *_arguments, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(papermill, "execute_notebook", interrupted)
+    killed = project.root / f".companion/runs/.toy-{2**31 - 2}-x"  # of a process that is no more
+    killed.mkdir(parents=True)
+    with pytest.raises(KeyboardInterrupt):
+        run("toy")
+    assert list((project.root / ".companion/runs").iterdir()) == []
+
+
+# ---- the book and its claims
+
+
+@pytest.fixture
+def no_sphinx(monkeypatch):
+    """Count the calls of Sphinx instead of making them."""
+    calls = []
+    monkeypatch.setattr(book, "sphinx", lambda root: calls.append(root) or root / "index.html")
+    return calls
+
+
+def test_no_book_is_built_from_a_failed_notebook(project, capsys, no_sphinx):
+    project.notebook("zzz", FAILING)
+    code, out, err = command(capsys, "build")
+    assert (code, out, no_sphinx) == (1, [], [])
+    assert "`division` failed" in "\n".join(err)
+    assert not (project.root / "book/sections").exists()
+
+
+def test_build_writes_the_pages_and_check_judges_them(project, capsys, no_sphinx):
+    project.claims(
+        {},
+        {"id": "wrong", "at_most": 1e-9, "status": "differs", "explanation": "eps is larger"},
+        {"id": "now-right", "status": "differs", "explanation": "was larger"},
+        {"id": "elsewhere", "profiles": ["smoke"]},
+    )
+    code, _, _ = command(capsys, "build")
+    assert (code, len(no_sphinx)) == (0, 1)
+    sections = project.root / "book/sections"
+    page = nbformat.read(sections / "toy.ipynb", 4)
+    assert [c.cell_type for c in page.cells] == ["markdown", "code", "markdown", "code", "markdown"]
+    assert "companion run toy --profile laptop --out out" in page.cells[2].source
+    assert "| `eps` | `0.0002` | temperature |" in page.cells[2].source
+    assert "Provenance of this run" in page.cells[4].source
+    assert (sections / "files/toy.md").read_text() == (
+        project.root / "notebooks/toy.md"
+    ).read_text()
+    assert "toy-eps" not in (sections / "summary.md").read_text()
+    assert "differs: **1**" in (sections / "summary.md").read_text()
+    assert "eps is larger" in (sections / "scoreboard.md").read_text()
+
+    code, out, _ = command(capsys, "check")
+    assert code == 0
+    assert [line.split()[0] for line in out[1:]] == ["toy-eps", "wrong", "now-right", "elsewhere"]
+    assert out[3].endswith("marked differs, holds in this run")
+    assert "not run at this profile" in out[4]
+
+    times = {path: path.stat().st_mtime_ns for path in sections.rglob("*") if path.is_file()}
+    code, _, err = command(capsys, "build")
+    assert (code, err[0]) == (0, "[1/1] toy: already run, reused")
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+
+    project.claims({"at_most": 1e-9}, {"id": "gone", "record": "nothing"})
+    code, out, _ = command(capsys, "check")
+    assert code == 1
+    assert all("marked reproduced, does not hold in this run" in line for line in out[1:])
+    assert "no record `nothing`" in out[2]
+
+
+def test_the_device_goes_to_notebooks_that_have_one(project):
+    project.notebook("with_device", "x = 1", parameters='device: str = "cpu"')
+    plans = book.plans_of_book(project.root, "laptop", "cuda")
+    assert [todo.parameters.get("device") for todo in plans] == [None, "cuda"]
+    assert "-p device cuda --out out" in book.rerun_box(plans[1])
+
+
+def test_progress_bars_stay_off_the_page():
+    bar = {"output_type": "stream", "name": "stderr", "text": "\r 0%\r100%\nA warning\n"}
+    assert book._without_progress(bar)["text"] == "A warning\n"
+    assert book._without_progress({**bar, "text": "\r 0%\r100%\n"}) is None
+
+
+def test_the_picture_of_the_cover_cell_goes_to_the_title_page(project, no_sphinx):
+    picture = "IPython.display.Image(data=b'a picture', format='png')"
+    code = f"import IPython.display\n{picture}"
+    project.notebook("toy", f"```{{code-cell}} ipython3\n:tags: [cover]\n{code}\n```\n")
+    project.claims({"profiles": ["smoke"]})
+    book.build()
+    assert (project.root / "book/sections/cover.png").read_bytes() == b"a picture"
+
+
+CONFIG = """\
+title: T
+author: A
+execute: {execute_notebooks: "off"}
+only_build_toc_files: true
+bibtex_bibfiles: [references.bib]
+"""
+TOC = (
+    "{format: jb-book, root: index, chapters: [{file: sections/toy}, {file: sections/scoreboard}]}"
+)
+INDEX = """\
+# T
+```{include} sections/summary.md
+```
+{glue:text}`sections/toy.ipynb::eps:.4f`
+```{bibliography}
+```
+"""
+
+
+def test_the_pages_pass_the_strict_build_once_and_a_bad_one_does_not(project, capsys):
+    project.write("_config.yml", CONFIG)
+    project.write("book/_toc.yml", TOC)
+    project.write("book/index.md", INDEX)
+    code, out, err = command(capsys, "build")
+    assert (code, out) == (0, [str(project.root / "book/_build/html/index.html")]), err
+    assert "0.0002" in (project.root / "book/_build/html/index.html").read_text()
+    assert "0.0002" in (project.root / "book/_build/html/sections/scoreboard.html").read_text()
+    _, _, err = command(capsys, "build")
+    assert err[-1] == "pages: nothing changed"
+
+    project.write("book/index.md", INDEX + "{doc}`nowhere`\n")
+    for _ in range(2):  # the second build must not forget the warning
+        code, out, err = command(capsys, "build")
+        assert (code, out) == (1, [])
+        assert "nowhere" in "\n".join(err)

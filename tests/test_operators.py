@@ -1,0 +1,127 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otlib import operators
+
+
+def normal(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 21), st.floats(1e-3, 50))
+def test_gaussian_kernel(size, sd):
+    kernel = operators.gaussian_kernel(size, sd)
+    assert kernel.shape == (size, size)
+    assert abs(kernel.sum() - 1) < 1e-13
+    assert torch.equal(kernel, kernel.mT)
+    assert torch.allclose(kernel, kernel.flip(0, 1), atol=1e-15)
+    # log-ratio of neighbours in the last row, where neither underflows
+    if size > 1 and sd > 1:
+        a, b = size - 1 - (size - 1) / 2, size - 2 - (size - 1) / 2
+        ratio = math.log(kernel[-1, -1] / kernel[-1, -2])
+        assert ratio == pytest.approx(-(a**2 - b**2) / (2 * sd**2), rel=1e-9, abs=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 6), st.integers(6, 9), st.integers(6, 9))
+def test_periodic_blur_is_a_product_of_spectra(h, w, height, width):
+    image, kernel = normal(2, height, width), normal(h, w, seed=1)
+    spread = torch.zeros(height, width, dtype=torch.float64)
+    spread[:h, :w] = kernel
+    spread = spread.roll((-(h // 2), -(w // 2)), (0, 1))
+    expected = torch.fft.ifft2(torch.fft.fft2(image) * torch.fft.fft2(spread)).real
+    torch.testing.assert_close(operators.blur(image, kernel), expected, rtol=0, atol=1e-13)
+
+
+def test_valid_blur_is_the_inside_of_the_periodic_one():
+    image, kernel = normal(3, 9, 11), normal(4, 3, seed=1)
+    inside = operators.blur(image, kernel)[:, 1:-2, 1:-1]
+    torch.testing.assert_close(operators.blur(image, kernel, "valid"), inside)
+
+
+def test_super_resolution_sizes():
+    """The x4 operator of Mignon et al. 2023, sec. III: 256 pixels give 61."""
+    image = torch.full((1, 256, 256), 0.25)
+    low = operators.subsample(operators.blur(image, operators.gaussian_kernel(16, 2.0), "valid"), 4)
+    assert low.dtype == torch.float32
+    torch.testing.assert_close(low, torch.full((1, 61, 61), 0.25))
+
+
+KERNEL = normal(3, 2, seed=2)
+KEEP = normal(5, 6, seed=3) > 0
+LINEAR = {
+    "periodic": lambda x: operators.blur(x, KERNEL),
+    "valid": lambda x: operators.blur(x, KERNEL, "valid"),
+    "subsample": lambda x: operators.subsample(x, 2),
+    "mask": lambda x: operators.mask(x, KEEP),
+    "composed": lambda x: operators.subsample(operators.blur(x, KERNEL, "valid"), 2),
+}
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_linear_with_the_adjoint_from_autograd(name):
+    apply, shape = LINEAR[name], (2, 5, 6)
+    unit = torch.eye(math.prod(shape), dtype=torch.float64)
+    matrix = torch.stack([apply(column.reshape(shape)).flatten() for column in unit], 1)
+    image = normal(*shape).requires_grad_()
+    out = apply(image)
+    torch.testing.assert_close(out.flatten(), matrix @ image.detach().flatten())
+    other = normal(*out.shape, seed=1)
+    (back,) = torch.autograd.grad(out, image, other)
+    torch.testing.assert_close(back.flatten(), matrix.mT @ other.flatten())
+
+
+def test_mask_shapes():
+    image = normal(2, 5, 6)
+    for keep in (KEEP, KEEP[None], KEEP.expand(2, 5, 6)):
+        out = operators.mask(image, keep)
+        assert torch.equal(out[:, KEEP], image[:, KEEP])
+        assert not out[:, ~KEEP].any()
+
+
+def test_noise_has_the_standard_deviation_asked_for():
+    image, n = torch.full((3, 200, 200), 0.5, dtype=torch.float64), 3 * 200**2
+    noisy = operators.gaussian_noise(image, 0.1, torch.Generator().manual_seed(0))
+    noise = (noisy - image).flatten() / 0.1
+    assert abs(noise.mean()) < 5 / n**0.5
+    assert abs(noise.square().mean() - 1) < 5 * (2 / n) ** 0.5
+    assert abs((noise[1:] * noise[:-1]).mean()) < 5 / n**0.5
+    again = operators.gaussian_noise(image, 0.1, torch.Generator().manual_seed(0))
+    assert torch.equal(noisy, again)
+    assert torch.equal(operators.gaussian_noise(image, 0.0, torch.Generator()), image)
+
+
+IMAGE = torch.zeros(1, 8, 9)
+NAN = torch.full((1, 8, 9), torch.nan)
+BAD = {
+    "size must be a whole number >= 1, got 0": lambda: operators.gaussian_kernel(0, 1.0),
+    "sd must be a number > 0": lambda: operators.gaussian_kernel(4, 0.0),
+    "image must be finite": lambda: operators.blur(NAN, KERNEL),
+    "kernel must be finite": lambda: operators.blur(IMAGE, NAN[0]),
+    "kernel must be a non-empty .h, w. tensor": lambda: operators.blur(IMAGE, KERNEL[0]),
+    "image must be at least the 9 x 9 kernel, got 8 x 9": lambda: operators.blur(
+        IMAGE, operators.gaussian_kernel(9, 1.0)
+    ),
+    "mode must be 'periodic' or 'valid', got 'same'": lambda: operators.blur(IMAGE, KERNEL, "same"),
+    "stride must be a whole number >= 1, got -2": lambda: operators.subsample(IMAGE, -2),
+    "keep must keep at least one pixel, got 0 of 72": lambda: operators.mask(
+        IMAGE, torch.zeros(8, 9, dtype=torch.bool)
+    ),
+    "keep must have shape .8, 9. or .1, 8, 9.": lambda: operators.mask(IMAGE, KEEP),
+    "keep must be a bool tensor on cpu, got torch.float32": lambda: operators.mask(IMAGE, IMAGE),
+    "keep must be a bool tensor on cpu, got list": lambda: operators.mask(IMAGE, [True]),
+    "sd must be a number >= 0": lambda: operators.gaussian_noise(IMAGE, -0.1, torch.Generator()),
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_input_is_one_line(message):
+    with pytest.raises(ValueError, match=f"^{message}") as caught:
+        BAD[message]()
+    assert "\n" not in str(caught.value)

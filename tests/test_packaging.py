@@ -1,0 +1,62 @@
+"""One list of requirements: what conda, pip and a citing reader are told agrees with pyproject."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+
+
+def constraints():
+    """{canonical name: its specifier} of constraints.txt."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    names = [canonicalize_name(pin.name) for pin in pins]
+    assert len(names) == len(set(names)), "a package is pinned twice"
+    return dict(zip(names, (pin.specifier for pin in pins), strict=True))
+
+
+def test_conda_installs_the_project_and_nothing_beside_it():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["name"] == PROJECT["name"]
+    *conda, last = environment["dependencies"]
+    # A library named here would be a second list of requirements, free to disagree.
+    python, *tools = map(Requirement, conda)
+    assert python.name == "python"
+    assert python.specifier == SpecifierSet(PROJECT["requires-python"])
+    assert sorted(map(str, tools)) == ["cxx-compiler", "make", "pip"]
+    # The same line the Makefile gives to pip.
+    assert last == {"pip": ["-c constraints.txt", "-e .[test]"]}
+    assert "-c constraints.txt -e '.[test]'" in (ROOT / "Makefile").read_text()
+    assert "test" in EXTRAS
+
+
+def test_constraints_are_exact_and_carry_no_local_tag():
+    for name, specifier in constraints().items():
+        (pin,) = specifier
+        assert pin.operator == "==", f"{name}{specifier} is no pin"
+        # +cpu and the like exist on one index only
+        assert Version(pin.version).local is None, f"{name}=={pin.version}"
+
+
+@pytest.mark.parametrize("line", [*PROJECT["dependencies"], *EXTRAS["test"]])
+def test_every_requirement_is_pinned_within_its_range(line):
+    requirement = Requirement(line)
+    pins = constraints()
+    assert canonicalize_name(requirement.name) in pins, "constraints.txt does not pin it"
+    (pin,) = pins[canonicalize_name(requirement.name)]
+    assert requirement.specifier.contains(pin.version), f"pinned {pin.version}, asked {line}"
+
+
+def test_citation_names_this_version_and_licence():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == PROJECT["version"]
+    assert citation["license"] == PROJECT["license"]

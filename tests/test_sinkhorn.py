@@ -1,0 +1,639 @@
+import functools
+import math
+import warnings
+
+import numpy as np
+import ot
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otlib import sinkhorn
+from otlib.softmin import unavailable
+
+INF = math.inf
+FORMS = [(INF, INF), (INF, 0.1), (0.1, INF), (0.1, 0.1), (0.05, 0.3), (INF, 1.0)]
+EPS = 0.05
+TIGHT = {"tol": 1e-9, "max_iter": 5000}
+
+every_form = pytest.mark.parametrize("rho", FORMS, ids=str)
+
+
+@pytest.fixture(autouse=True)
+def no_silent_failure():
+    """A solve that warns of its tolerance fails the test that did not ask for it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", sinkhorn.ConvergenceWarning)
+        yield
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def points(n, seed, d=3, dtype=torch.float64):
+    return torch.rand(n, d, generator=generator(seed), dtype=torch.float64).to(dtype)
+
+
+def weights(n, seed, total=1.0, zeros=0):
+    w = 0.1 + torch.rand(n, generator=generator(seed), dtype=torch.float64)
+    w[:zeros] = 0
+    return total * w / w.sum()
+
+
+def problem(kind, n=25, m=20):
+    """(x, y, a, b) of a kind; "heavy" has unequal sums, for the forms that allow them."""
+    totals = (2.0, 0.7) if kind == "heavy" else (1.0, 1.0)
+    zeros = 4 if kind == "zeros" else 0
+    x, y = points(n, 1), points(m, 2) + 0.2
+    if kind == "uniform":
+        return x, y, None, None
+    return x, y, weights(n, 3, totals[0], zeros), weights(m, 4, totals[1], zeros)
+
+
+def cases():
+    kinds = ("uniform", "random", "zeros", "heavy")
+    balanced = (INF, INF)
+    return [
+        pytest.param(rho, kind, id=f"{rho}-{kind}")
+        for rho in FORMS
+        for kind in kinds
+        if not (rho == balanced and kind == "heavy")
+    ]
+
+
+every_case = pytest.mark.parametrize("rho, kind", cases())
+
+
+def uniform(w, n):
+    return torch.full((n,), 1 / n, dtype=torch.float64) if w is None else w
+
+
+def squared_distances(x, y):
+    return (x[:, None] - y).square().sum(-1)
+
+
+def kl(p, q):
+    """KL with mass terms; 0 log 0 = 0."""
+    return (torch.xlogy(p, p) - torch.xlogy(p, q) - p + q).sum()
+
+
+def primal(plan, x, y, a, b, eps, rho):
+    """Objective of the module's docstring; an infinite rho is a constraint, checked elsewhere."""
+    value = (plan * squared_distances(x, y)).sum() + eps * kl(plan, a[:, None] * b)
+    for marginal, weight, price in ((plan.sum(1), a, rho[0]), (plan.sum(0), b, rho[1])):
+        if price < INF:
+            value = value + price * kl(marginal, weight)
+    return value
+
+
+def dual(f, g, x, y, a, b, eps, rho):
+    """Eq. (5), for every pair rho, from the N x M sum."""
+
+    def gain(potential, weight, price):
+        if price < INF:
+            potential = -price * (torch.exp(-potential / price) - 1)
+        return (weight * potential).sum()
+
+    score = (f[:, None] + g - squared_distances(x, y)) / eps
+    entropy = (a[:, None] * b * (torch.exp(score) - 1)).sum()
+    return gain(f, a, rho[0]) + gain(g, b, rho[1]) - eps * entropy
+
+
+@functools.cache
+def solved(rho, kind):
+    x, y, a, b = problem(kind)
+    solution = sinkhorn.solve(x, y, eps=EPS, rho=rho, a=a, b=b, **TIGHT)
+    return x, y, uniform(a, len(x)), uniform(b, len(y)), solution
+
+
+@every_case
+def test_fixed_point_of_theorem_1(rho, kind):
+    """f and g solve the two equations, with the factor 1 / (1 + eps / rho) of the erratum."""
+    x, y, a, b, s = solved(rho, kind)
+    cost = squared_distances(x, y)
+    f = -EPS * torch.logsumexp((s.g - cost) / EPS + b.log(), 1) / (1 + EPS / rho[0])
+    g = -EPS * torch.logsumexp((s.f[:, None] - cost) / EPS + a.log()[:, None], 0)
+    g = g / (1 + EPS / rho[1])
+    torch.testing.assert_close(s.f, f, rtol=0, atol=1e-12)
+    # |pi_2 - b exp(-g / rho)|_1 <= tol |pi_2|_1 bounds the other error, each point by its mass
+    second = s.marginals[1]
+    assert (second * (s.g - g).abs()).sum() <= 2 * EPS * TIGHT["tol"] * second.sum()
+
+
+@every_case
+def test_solution_is_consistent_with_its_plan(rho, kind):
+    """Marginals, the hard constraints, the residual: all as the dense plan says."""
+    x, y, a, b, s = solved(rho, kind)
+    plan = sinkhorn.plan(x, y, s, eps=EPS, a=a, b=b)
+    torch.testing.assert_close(s.marginals[0], plan.sum(1), rtol=1e-10, atol=0)
+    torch.testing.assert_close(s.marginals[1], plan.sum(0), rtol=1e-10, atol=0)
+    relaxed = b * torch.exp(-s.g / rho[1])
+    residual = (plan.sum(0) - relaxed).abs().sum() / plan.sum()
+    assert abs(residual - s.residual) <= 1e-13
+    assert s.converged and s.residual <= TIGHT["tol"]
+    if rho[0] == INF:
+        torch.testing.assert_close(plan.sum(1), a, rtol=1e-12, atol=0)
+    if rho[1] == INF:
+        assert (plan.sum(0) - b).abs().sum() <= 1.01 * TIGHT["tol"]
+
+
+@every_case
+def test_no_duality_gap(rho, kind):
+    """The value is the dense dual at (f, g), and equals the primal of the dense plan."""
+    x, y, a, b, s = solved(rho, kind)
+    plan = sinkhorn.plan(x, y, s, eps=EPS, a=a, b=b)
+    torch.testing.assert_close(s.value, dual(s.f, s.g, x, y, a, b, EPS, rho), rtol=0, atol=1e-13)
+    torch.testing.assert_close(s.value, primal(plan, x, y, a, b, EPS, rho), rtol=0, atol=1e-8)
+
+
+@every_case
+def test_dual_is_stationary_and_maximal(rho, kind):
+    """The dual is concave: gradient 0, and no perturbation is higher."""
+    x, y, a, b, s = solved(rho, kind)
+    f, g = s.f.clone().requires_grad_(), s.g.clone().requires_grad_()
+    slopes = torch.autograd.grad(dual(f, g, x, y, a, b, EPS, rho), (f, g))
+    assert slopes[0].abs().sum() <= 1e-12
+    assert slopes[1].abs().sum() <= 1.01 * TIGHT["tol"] * s.marginals[1].sum()
+    draw = generator(5)
+    for size in (1e-3, 1e-2, 0.1):
+        for _ in range(20):
+            df = size * torch.randn(len(x), generator=draw, dtype=torch.float64)
+            dg = size * torch.randn(len(y), generator=draw, dtype=torch.float64)
+            assert dual(s.f + df, s.g + dg, x, y, a, b, EPS, rho) < s.value
+
+
+@pytest.mark.parametrize("rho", [(INF, 0.1), (0.1, INF), (0.1, 0.1), (0.05, 0.3)], ids=str)
+def test_primal_is_minimal(rho):
+    """Admissible plans around the dense plan cost more, and the cost grows with the square."""
+    x, y, a, b, s = solved(rho, "random")
+    plan = sinkhorn.plan(x, y, s, eps=EPS, a=a, b=b)
+    for seed in range(20):
+        noise = 0.1 * torch.randn(plan.shape, generator=generator(seed), dtype=torch.float64)
+        other = plan * noise.exp()
+        if rho[0] == INF:
+            other = other * (a / other.sum(1))[:, None]
+        if rho[1] == INF:
+            other = other * (b / other.sum(0))
+        assert primal(other, x, y, a, b, EPS, rho) > s.value + 1e-5
+
+
+@every_form
+@pytest.mark.parametrize("kind", ["uniform", "random"])
+def test_against_pot(rho, kind):
+    """The plan of POT, whose sinkhorn is right in the linear domain at this eps."""
+    x, y, a, b, s = solved(rho, kind)
+    cost = squared_distances(x, y).numpy()
+    stop = {"stopThr": 1e-13, "numItermax": 20_000}
+    if rho == (INF, INF):
+        plan = ot.sinkhorn(a.numpy(), b.numpy(), cost, EPS, method="sinkhorn_log", **stop)
+    else:
+        plan = ot.unbalanced.sinkhorn_unbalanced(
+            a.numpy(), b.numpy(), cost, EPS, rho, method="sinkhorn", reg_type="kl", **stop
+        )
+    ours = sinkhorn.plan(x, y, s, eps=EPS, a=a, b=b).numpy()
+    np.testing.assert_allclose(ours, plan, rtol=0, atol=3e-9 * plan.sum())
+
+
+@pytest.mark.parametrize("rho", [(0.1, 0.1), (0.05, 0.3)], ids=str)
+def test_against_another_algorithm_of_pot(rho):
+    """Majorisation-minimisation on the primal (KL of the docstring): not a Sinkhorn iteration."""
+    x, y, a, b, s = solved(rho, "random")
+    cost, product = squared_distances(x, y).numpy(), (a[:, None] * b).numpy()
+    plan = ot.unbalanced.mm_unbalanced(
+        a.numpy(), b.numpy(), cost, rho, c=product, reg=EPS, div="kl", numItermax=20_000
+    )
+    ours = sinkhorn.plan(x, y, s, eps=EPS, a=a, b=b).numpy()
+    np.testing.assert_allclose(ours, plan, rtol=0, atol=1e-8)
+
+
+def test_small_eps_tends_to_exact_transport():
+    """OT <= OT_eps <= OT + eps log min(N, M), and the limit is reached."""
+    x, y, a, b = problem("random")
+    exact = ot.emd2(a.numpy(), b.numpy(), squared_distances(x, y).numpy())
+    previous = INF
+    for eps in (0.1, 1e-2, 1e-3):
+        s = sinkhorn.solve(x, y, eps=eps, a=a, b=b, tol=1e-7, max_iter=5000)
+        entropy = -float(torch.xlogy(b, b).sum())
+        assert exact - 1e-7 <= s.value <= exact + eps * entropy + 1e-7
+        assert s.value < previous
+        previous = float(s.value)
+    assert previous - exact < 0.02 * exact
+
+
+def test_sorted_points_on_a_line():
+    """In one dimension optimal transport is the monotone map."""
+    x, y = points(30, 1, d=1), points(30, 2, d=1) ** 2 + 1
+    s = sinkhorn.solve(x, y, eps=1e-4, tol=1e-6, max_iter=5000)
+    monotone = (x.sort(0).values - y.sort(0).values).square().mean()
+    assert 0 < s.value - monotone <= 1e-4 * math.log(30)
+    plan = sinkhorn.plan(x, y, s, eps=1e-4)
+    order = (30 * plan @ y)[x.argsort(0)[:, 0], 0]
+    assert (order.diff() > 0).all()
+    torch.testing.assert_close(order, y.sort(0).values[:, 0], rtol=0, atol=0.02)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    distance=st.floats(0, 1.5),
+    eps=st.floats(1e-3, 2),
+    rho=st.tuples(*[st.one_of(st.just(INF), st.floats(0.05, 5))] * 2),
+    masses=st.tuples(st.floats(0.1, 3), st.floats(0.1, 3)),
+)
+def test_two_diracs(distance, eps, rho, masses):
+    """One number to choose, the mass p: log p is the mean of what the prices ask for."""
+    alpha, beta = masses if min(rho) < INF else (masses[0], masses[0])
+    cost = distance**2
+    if rho[0] == INF:
+        p = alpha
+    elif rho[1] == INF:
+        p = beta
+    else:
+        asked = eps * math.log(alpha * beta) + rho[0] * math.log(alpha) + rho[1] * math.log(beta)
+        p = math.exp((asked - cost) / (eps + sum(rho)))
+
+    def kl_mass(q):
+        return p * math.log(p / q) - p + q
+
+    value = p * cost + eps * kl_mass(alpha * beta)
+    value += sum(r * kl_mass(q) for r, q in zip(rho, (alpha, beta), strict=True) if r < INF)
+    x, y = (torch.tensor([[v]], dtype=torch.float64) for v in (0.0, distance))
+    a, b = (torch.tensor([m], dtype=torch.float64) for m in (alpha, beta))
+    s = sinkhorn.solve(x, y, eps=eps, rho=rho, a=a, b=b, tol=1e-10)
+    assert float(s.value) == pytest.approx(value, rel=1e-8, abs=1e-8)
+    assert [float(m) for m in s.marginals] == pytest.approx([p, p], rel=1e-8)
+
+
+@pytest.mark.parametrize("eps", [0.02, 0.2, 1.0])
+def test_gaussians_on_a_line(eps):
+    """Closed form of Janati et al. 2020 (with 2 sigma^2 = eps), on a grid finer than its tails."""
+    (m1, s1), (m2, s2) = (0.0, 0.3), (0.5, 0.5)
+    grid = torch.linspace(-4, 4, 401, dtype=torch.float64)
+
+    def density(mean, sd):
+        return torch.softmax(-((grid - mean) ** 2) / (2 * sd**2), 0)
+
+    # densities below 1e-30 are left out, which the value does not see
+    a, b = density(m1, s1), density(m2, s2)
+    keep_a, keep_b = a > 1e-30, b > 1e-30
+    a, b = a[keep_a] / a[keep_a].sum(), b[keep_b] / b[keep_b].sum()
+    x, y = grid[keep_a][:, None], grid[keep_b][:, None]
+    s = sinkhorn.solve(x, y, eps=eps, a=a, b=b, tol=1e-9, max_iter=5000)
+    half = eps / 2
+    d = math.sqrt(4 * s1**2 * s2**2 + half**2)
+    value = (m1 - m2) ** 2 + s1**2 + s2**2 - d + half * (1 - math.log(eps) + math.log(d + half))
+    assert float(s.value) == pytest.approx(value, abs=1e-7)
+    # the plan is Gaussian too: its barycentric map is linear
+    plan = sinkhorn.plan(x, y, s, eps=eps, a=a, b=b)
+    core = a > 1e-4
+    slope = (d - half) / (2 * s1**2)
+    image = (plan @ y / plan.sum(1, keepdim=True))[core]
+    torch.testing.assert_close(image, m2 + slope * (x[core] - m1), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("relaxed", [(False, True), (True, False), (True, True)], ids=str)
+def test_large_rho_tends_to_balanced(relaxed):
+    """From below, as 1 / rho."""
+    x, y, a, b, balanced = solved((INF, INF), "random")
+    gaps = []
+    for price in (1.0, 10.0, 100.0, 1000.0):
+        rho = tuple(price if r else INF for r in relaxed)
+        s = sinkhorn.solve(x, y, eps=EPS, rho=rho, a=a, b=b, **TIGHT)
+        gaps.append(float(balanced.value - s.value))
+    assert gaps[0] > gaps[1] > gaps[2] > gaps[3] > 0
+    assert gaps[2] / gaps[3] == pytest.approx(10, rel=0.05)
+
+
+def test_value_grows_with_rho_and_small_rho_is_free():
+    """A dearer marginal costs more; at rho -> 0 only the softly nearest points are paid for."""
+    x, y, a, b, _ = solved((INF, 0.1), "random")
+    values = [
+        float(sinkhorn.solve(x, y, eps=EPS, rho=(INF, r), a=a, b=b, **TIGHT).value)
+        for r in (1e-6, 0.01, 0.1, 1.0, 10.0)
+    ]
+    assert values == sorted(values)
+    cost = squared_distances(x, y)
+    free = -EPS * a @ torch.logsumexp(b.log() - cost / EPS, 1)
+    assert values[0] == pytest.approx(float(free), abs=1e-5)
+
+
+@pytest.mark.parametrize("price", [0.3, 1.0, 3.0])
+def test_erratum_of_theorem_1(price):
+    """The printed factor, eps / (1 + eps): a lower dual unless rho = 1, where it is right."""
+    x, y, a, b = problem("random")
+    eps, rho = 0.1, (INF, price)
+    cost = squared_distances(x, y)
+    f = torch.zeros(len(x), dtype=torch.float64)
+    for _ in range(500):
+        g = torch.logsumexp((f[:, None] - cost) / eps + a.log()[:, None], 0) * -eps / (1 + eps)
+        f = torch.logsumexp((g - cost) / eps + b.log(), 1) * -eps
+    value = sinkhorn.solve(x, y, eps=eps, rho=rho, a=a, b=b, **TIGHT).value
+    gap = value - dual(f, g, x, y, a, b, eps, rho)
+    if price == 1:
+        assert abs(gap) < 1e-12
+    else:
+        assert gap > 1e-4
+
+
+@every_form
+@pytest.mark.parametrize("kind", ["uniform", "zeros"])
+def test_gradient_is_that_of_the_value(rho, kind):
+    """Eq. (7) against central differences, each coordinate of x."""
+    x, y, a, b = problem(kind, 8, 7)
+
+    def value(x):
+        return sinkhorn.solve(x, y, eps=EPS, rho=rho, a=a, b=b, tol=1e-11, max_iter=20_000).value
+
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(value(x), x)
+    step = 1e-4
+    for i in range(len(x)):
+        for k in range(x.shape[1]):
+            way = torch.zeros_like(x)
+            way[i, k] = step
+            slope = (value(x.detach() + way) - value(x.detach() - way)) / (2 * step)
+            assert float(gradient[i, k]) == pytest.approx(float(slope), abs=2e-7)
+
+
+def test_gradient_flows_through_a_larger_function():
+    """Chain rule on both sides: x made from parameters, the value scaled, squared, accumulated."""
+    x, y, a, b = problem("random")
+    args = {"eps": EPS, "rho": (INF, 0.1), "a": a, "b": b, **TIGHT}
+    leaf = x.clone().requires_grad_()
+    value = sinkhorn.solve(leaf, y, **args).value
+    (plain,) = torch.autograd.grad(value, leaf)
+    scale = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    s = sinkhorn.solve(scale * x, y, **args)
+    (3 * s.value**2).backward()
+    expected = 6 * value.detach() * (plain * x).sum()
+    torch.testing.assert_close(scale.grad, expected, rtol=1e-10, atol=0)
+    assert not (s.f.requires_grad or s.g.requires_grad or s.marginals[0].requires_grad)
+    assert not sinkhorn.solve(x, y, **args).value.requires_grad
+
+
+def test_permutation_and_translation_invariance():
+    x, y, a, b, s = solved((INF, 0.1), "random")
+    rows, columns = torch.randperm(len(x), generator=generator(6)), torch.arange(len(y)).flip(0)
+    shift = torch.tensor([5.0, -3.0, 0.5], dtype=torch.float64)
+    args = {"eps": EPS, "rho": (INF, 0.1), "a": a[rows], "b": b[columns], **TIGHT}
+    moved = sinkhorn.solve(x[rows] + shift, y[columns] + shift, **args)
+    torch.testing.assert_close(moved.value, s.value, rtol=0, atol=1e-10)
+    torch.testing.assert_close(moved.f, s.f[rows], rtol=0, atol=1e-8)
+    torch.testing.assert_close(moved.marginals[1], s.marginals[1][columns], rtol=0, atol=1e-9)
+
+
+@every_form
+def test_exchange_of_the_clouds(rho):
+    """x and y, a and b, rho_1 and rho_2 exchanged: the same value and the transposed plan."""
+    x, y, a, b, s = solved(rho, "random")
+    other = sinkhorn.solve(y, x, eps=EPS, rho=rho[::-1], a=b, b=a, **TIGHT)
+    torch.testing.assert_close(other.value, s.value, rtol=0, atol=1e-8)
+    plan = sinkhorn.plan(x, y, s, eps=EPS, a=a, b=b)
+    transposed = sinkhorn.plan(y, x, other, eps=EPS, a=b, b=a)
+    torch.testing.assert_close(transposed.T, plan, rtol=0, atol=1e-8)
+
+
+@every_form
+def test_units_of_the_cost(rho):
+    """Lengths times t, eps and rho times t^2: the value and the potentials times t^2."""
+    x, y, a, b, s = solved(rho, "random")
+    scaled = tuple(9 * r for r in rho)
+    other = sinkhorn.solve(3 * x, 3 * y, eps=9 * EPS, rho=scaled, a=a, b=b, **TIGHT)
+    torch.testing.assert_close(other.value, 9 * s.value, rtol=1e-8, atol=0)
+
+
+def test_points_of_weight_zero_do_not_matter():
+    """As if they were not there, and no gradient for them."""
+    for rho in FORMS:
+        x, y, a, b, s = solved(rho, "zeros")
+        assert (a == 0).any() and (b == 0).any()
+        args = {"eps": EPS, "rho": rho, "a": a[a > 0], "b": b[b > 0], **TIGHT}
+        without = sinkhorn.solve(x[a > 0], y[b > 0], **args)
+        torch.testing.assert_close(s.value, without.value, rtol=0, atol=1e-9)
+        leaf = x.clone().requires_grad_()
+        sinkhorn.solve(leaf, y, eps=EPS, rho=rho, a=a, b=b, **TIGHT).value.backward()
+        assert (leaf.grad[a == 0] == 0).all() and (leaf.grad[a > 0] != 0).all()
+
+
+@pytest.mark.parametrize("eps", [2e-4, 1e-2, 1.0])
+@pytest.mark.parametrize(
+    "rho", [(INF, INF), (INF, 0.01), (INF, 1.0), (0.1, 0.1), (0.01, INF)], ids=str
+)
+def test_float32_agrees_with_float64(eps, rho):
+    """The default tolerance in float32 against a tight solve in float64: value and gradient."""
+    x, y = points(40, 1), points(30, 2)
+    exact = x.clone().requires_grad_()
+    reference = sinkhorn.solve(exact, y, eps=eps, rho=rho, tol=1e-7, max_iter=5000)
+    reference.value.backward()
+    single = x.float().requires_grad_()
+    s = sinkhorn.solve(single, y.float(), eps=eps, rho=rho, max_iter=3000)
+    s.value.backward()
+    assert s.value.dtype == s.f.dtype == s.g.dtype == single.grad.dtype == torch.float32
+    assert [m.dtype for m in s.marginals] == [torch.float32] * 2
+    assert float(s.value.detach()) == pytest.approx(float(reference.value.detach()), rel=1e-4)
+    error = (single.grad.double() - exact.grad).norm() / exact.grad.norm()
+    assert error < 0.01
+
+
+def test_a_warm_start_is_shorter():
+    """From the solution: one update. From a neighbour's: fewer than from the cold, same end."""
+    x, y = points(60, 1), points(50, 2)
+    args = {"eps": 1e-3, "rho": (INF, 0.1), "tol": 1e-6}
+    cold = sinkhorn.solve(x, y, **args)
+    again = sinkhorn.solve(x, y, init=(cold.f, cold.g), **args)
+    assert again.iterations == 1 and again.converged
+    torch.testing.assert_close(again.value, cold.value, rtol=0, atol=1e-14)
+    near = x + 1e-4 * torch.randn(x.shape, generator=generator(1), dtype=torch.float64)
+    cold_near = sinkhorn.solve(near, y, **args)
+    warm_near = sinkhorn.solve(near, y, init=(cold.f, cold.g), **args)
+    assert warm_near.iterations < cold_near.iterations
+    torch.testing.assert_close(warm_near.value, cold_near.value, rtol=0, atol=1e-9)
+
+
+@every_form
+def test_a_bad_start_still_converges(rho):
+    x, y, a, b, s = solved(rho, "random")
+    start = tuple(torch.randn(len(w), generator=generator(7), dtype=torch.float64) for w in (a, b))
+    other = sinkhorn.solve(x, y, eps=EPS, rho=rho, a=a, b=b, init=start, **TIGHT)
+    torch.testing.assert_close(other.value, s.value, rtol=0, atol=1e-8)
+
+
+def test_scaling_changes_the_way_and_not_the_end():
+    x, y = points(60, 1), points(50, 2)
+    values, iterations = [], []
+    for scaling in (0.1, 0.5, 0.9):
+        s = sinkhorn.solve(x, y, eps=1e-2, rho=(INF, 0.1), tol=1e-8, scaling=scaling)
+        values.append(float(s.value))
+        iterations.append(s.iterations)
+    assert values == pytest.approx([values[0]] * 3, abs=1e-10)
+    assert iterations[2] > iterations[0]  # more levels
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rho", [*FORMS, (0.01, 0.01)], ids=str)
+@pytest.mark.parametrize("warm", [False, True])
+def test_an_unfinished_solve_says_so(dtype, rho, warm):
+    """One update at small eps: flagged, warned of, finite, and the residual is the true one."""
+    x, y = points(60, 1, dtype=dtype).requires_grad_(), points(50, 2, dtype=dtype) + 0.5
+    eps = 2e-4
+    init = (torch.ones(60, dtype=dtype), torch.zeros(50, dtype=dtype)) if warm else None
+    with pytest.warns(sinkhorn.ConvergenceWarning, match="max_iter=1 ") as caught:
+        s = sinkhorn.solve(x, y, eps=eps, rho=rho, init=init, max_iter=1)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    assert not s.converged and s.residual > 1e-3 and math.isfinite(s.residual)
+    s.value.backward()
+    assert all(t.isfinite().all() for t in (s.f, s.g, s.value, x.grad))
+    if warm and dtype is torch.float64:
+        assert s.iterations == 1
+        plan = sinkhorn.plan(x, y, s, eps=eps)
+        # the plan's largest entry may overflow where rho_1 is finite: compare where it does not
+        if plan.isfinite().all():
+            target = torch.exp(-s.g / rho[1]) / 50
+            residual = (plan.sum(0) - target).abs().sum() / plan.sum()
+            assert s.residual == pytest.approx(float(residual), rel=1e-9)
+
+
+def test_tolerance_is_kept():
+    """Tighter is longer and nearer; the number of updates is the one counted."""
+    x, y = points(60, 1), points(50, 2)
+    runs = [sinkhorn.solve(x, y, eps=1e-2, tol=tol) for tol in (1e-1, 1e-3, 1e-6, 1e-9)]
+    assert all(s.residual <= tol for s, tol in zip(runs, (1e-1, 1e-3, 1e-6, 1e-9), strict=True))
+    lengths = [s.iterations for s in runs]
+    assert lengths == sorted(lengths) and len(set(lengths)) == 4
+    errors = [abs(float(s.value - runs[-1].value)) for s in runs]
+    assert errors == sorted(errors, reverse=True)
+    with pytest.warns(sinkhorn.ConvergenceWarning):
+        short = sinkhorn.solve(x, y, eps=1e-2, tol=1e-9, max_iter=lengths[-1] // 2)
+    assert short.iterations < lengths[-1] and short.value < runs[-1].value
+
+
+@pytest.mark.parametrize("rho", [(0.1, 0.1), (0.02, 0.3)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_clouds_too_far_apart_to_match(rho, dtype):
+    """All mass is given up, at rho_1 + rho_2 + eps for weights of sum 1, and that has converged."""
+    x, y = points(25, 1, dtype=dtype).requires_grad_(), points(20, 2, dtype=dtype) + 20
+    s = sinkhorn.solve(x, y, eps=0.01, rho=rho)
+    assert s.converged
+    assert float(s.value.detach()) == pytest.approx(sum(rho) + 0.01, rel=1e-6)
+    s.value.backward()
+    assert (x.grad.abs() < 1e-30).all()
+
+
+def test_identical_points():
+    """No spread at all: the mean cost is 0, so there is nothing to anneal."""
+    x = torch.ones(5, 2, dtype=torch.float64)
+    s = sinkhorn.solve(x, x[:3], eps=0.1, tol=1e-12)
+    assert s.iterations == 1 and float(s.value) == pytest.approx(0, abs=1e-14)
+
+
+def test_determinism():
+    x, y = points(60, 1, dtype=torch.float32), points(50, 2, dtype=torch.float32)
+    runs = [sinkhorn.solve(x, y, eps=1e-3, rho=(INF, 0.1)) for _ in range(2)]
+    assert torch.equal(runs[0].f, runs[1].f) and torch.equal(runs[0].value, runs[1].value)
+
+
+@pytest.mark.skipif(bool(unavailable("keops")), reason=unavailable("keops") or "present")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", ["uniform", "zeros"])
+def test_backends_agree(dtype, kind):
+    """d = 36, the dimension that the tests of the soft-min have compiled."""
+    a, b = (None, None) if kind == "uniform" else (weights(40, 3, 1, 5), weights(30, 4, 1, 5))
+    a, b = (w if w is None else w.to(dtype) for w in (a, b))
+    runs, gradients = [], []
+    for backend in ("torch", "keops"):
+        x, y = points(40, 1, 36, dtype).requires_grad_(), points(30, 2, 36, dtype)
+        s = sinkhorn.solve(x, y, eps=0.1, rho=(INF, 0.1), a=a, b=b, tol=1e-6, backend=backend)
+        s.value.backward()
+        runs.append(s)
+        gradients.append(x.grad)
+    rounding = 200 * torch.finfo(dtype).eps
+    torch.testing.assert_close(runs[0].value, runs[1].value, rtol=rounding, atol=0)
+    # potentials and gradients share the solver's tolerance, the value its square
+    torch.testing.assert_close(runs[0].f, runs[1].f, rtol=0, atol=1e-5)
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(1, 8),
+    m=st.integers(1, 8),
+    d=st.integers(1, 5),
+    eps=st.floats(1e-2, 10),
+    rho=st.tuples(*[st.one_of(st.just(INF), st.floats(0.05, 10))] * 2),
+    seed=st.integers(0, 2**16),
+    zeros=st.integers(0, 3),
+)
+def test_any_problem_has_no_gap(n, m, d, eps, rho, seed, zeros):
+    x, y = points(n, seed, d), points(m, seed + 1, d)
+    a, b = weights(n, seed + 2, 1, min(zeros, n - 1)), weights(m, seed + 3, 1, min(zeros, m - 1))
+    s = sinkhorn.solve(x, y, eps=eps, rho=rho, a=a, b=b, tol=1e-9, max_iter=20_000)
+    plan = sinkhorn.plan(x, y, s, eps=eps, a=a, b=b)
+    assert s.f.shape == s.marginals[0].shape == (n,) and s.g.shape == s.marginals[1].shape == (m,)
+    assert s.value.shape == ()
+    gap = primal(plan, x, y, a, b, eps, rho) - s.value
+    assert abs(gap) <= 1e-7 * (1 + eps)
+
+
+GOOD = {"x": torch.zeros(3, 2), "y": torch.ones(4, 2), "eps": 1.0}
+THIRDS, QUARTERS = torch.full((3,), 1 / 3), torch.full((4,), 1 / 4)
+BAD = [
+    ("x", torch.zeros(3)),
+    ("x", torch.zeros(0, 2)),
+    ("x", torch.zeros(3, 0)),
+    ("x", torch.full((3, 2), math.nan)),
+    ("x", torch.zeros(3, 2, dtype=torch.int64)),
+    ("x", torch.zeros(3, 2, dtype=torch.float16)),
+    ("x", np.zeros((3, 2))),
+    ("y", torch.ones(4, 3)),
+    ("y", torch.ones(4, 2, dtype=torch.float64)),
+    ("y", torch.full((4, 2), math.nan)),
+    ("y", torch.full((4, 2), INF)),
+    ("y", torch.ones(0, 2)),
+    ("y", torch.ones(4, 2, requires_grad=True)),
+    *(("eps", v) for v in (0.0, -1.0, math.nan, INF, "1", None, True)),
+    *(("rho", v) for v in (1.0, INF, None, (INF,), (INF, INF, INF), "ab")),
+    *(("rho[0]", (v, INF)) for v in (0.0, -0.1, math.nan, "1", None)),
+    *(("rho[1]", (INF, v)) for v in (0, -INF, math.nan)),
+    ("a", -THIRDS),
+    ("a", torch.zeros(3)),
+    ("a", QUARTERS),
+    ("a", THIRDS[:, None]),
+    ("a", THIRDS.double()),
+    ("a", THIRDS * math.nan),
+    ("a", 2 * THIRDS),
+    ("a", [1 / 3, 1 / 3, 1 / 3]),
+    ("b", torch.tensor([0.5, 0.5, 0.5, -0.5])),
+    ("b", torch.zeros(4)),
+    ("b", THIRDS),
+    ("b", torch.tensor([1.0, INF, 0.0, 0.0])),
+    *(("init", v) for v in (3, THIRDS, (THIRDS,), (THIRDS, QUARTERS, THIRDS), torch.zeros(1000))),
+    ("init[0]", (None, None)),
+    ("init[0]", (QUARTERS, QUARTERS)),
+    ("init[1]", (THIRDS, THIRDS)),
+    ("init[0]", (THIRDS * math.nan, QUARTERS)),
+    ("init[1]", (THIRDS, QUARTERS * INF)),
+    ("init[1]", (THIRDS, QUARTERS.double())),
+    ("init[1]", (THIRDS, QUARTERS.long())),
+    *(("tol", v) for v in (-1e-3, math.nan, INF, None)),
+    *(("max_iter", v) for v in (0, -1, 2.5, None, math.nan)),
+    *(("scaling", v) for v in (0, 1, -0.5, math.nan, "0.5", None)),
+    ("backend", "numpy"),
+]
+
+
+@pytest.mark.parametrize("name, value", BAD, ids=[f"{n}-{i}" for i, (n, _) in enumerate(BAD)])
+def test_bad_input_is_one_line_that_names_the_argument(name, value):
+    with pytest.raises(ValueError) as error:
+        sinkhorn.solve(**{**GOOD, name.split("[")[0]: value})
+    message = str(error.value)
+    assert message.startswith((f"{name} ", f"{name} and b ")), message
+    assert "\n" not in message and len(message) < 200
+
+
+def test_unequal_sums_are_for_relaxed_forms():
+    """2 : 1 is refused where both marginals are exact and carried where one is not."""
+    with pytest.raises(ValueError, match=r"^a and b must have equal sums .*got 2 and 1$"):
+        sinkhorn.solve(**GOOD, a=2 * THIRDS, b=QUARTERS)
+    s = sinkhorn.solve(**GOOD, rho=(INF, 1.0), a=2 * THIRDS, b=QUARTERS)
+    assert float(s.marginals[1].sum()) == pytest.approx(2, rel=1e-5)

@@ -1,0 +1,142 @@
+"""The built pages, looked at in a browser without a network: `make test` builds them before."""
+
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import pytest
+import yaml
+from playwright.sync_api import sync_playwright
+
+ROOT = Path(__file__).parents[1]
+HTML = ROOT / "book" / "_build" / "html"
+TOC = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text())
+PAGES = [TOC["root"], *(page["file"] for part in TOC["parts"] for page in part["chapters"])]
+NOTEBOOKS = [f"sections/{source.stem}" for source in sorted((ROOT / "notebooks").glob("*.md"))]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
+    " --disable-background-networking --disable-component-update --disable-sync"
+)
+DESKTOP, PHONE = 1280, 390
+
+every_page = pytest.mark.parametrize("name", PAGES)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if executable is None:
+        # Continuous integration promised a browser; elsewhere its absence is no fault of the book.
+        stop = pytest.fail if os.environ.get("CI") else pytest.skip
+        stop(f"none of {', '.join(BROWSERS)} is installed")
+    if not (HTML / "index.html").is_file():
+        pytest.fail("the book is not built: run `make test`", pytrace=False)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS.split())
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def visit(browser, name, width=DESKTOP, scheme="light"):
+    """Open a page and wait until its equations stand; `page.seen` and `page.errors` fill."""
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    page.seen, page.errors = [], []
+    page.on("request", lambda request: page.seen.append(request.url))
+    page.on("console", lambda line: page.errors.append(line.text) if line.type == "error" else None)
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.goto((HTML / f"{name}.html").as_uri())
+    page.evaluate("window.MathJax ? MathJax.startup.promise.then(() => true) : true")
+    yield page
+    context.close()
+
+
+@every_page
+def test_no_request_leaves_the_book_and_the_console_is_clean(browser, name):
+    with visit(browser, name) as page:
+        page.evaluate("document.fonts.ready.then(() => true)")
+        page.wait_for_timeout(500)  # what a script asks for a moment later counts too
+        ours = HTML.as_uri()
+        assert [url for url in page.seen if not url.startswith((ours, "data:", "blob:"))] == []
+        assert page.errors == []
+
+
+@every_page
+def test_equations_are_set(browser, name):
+    with visit(browser, name) as page:
+        formulas = page.locator(".bd-content .math")
+        assert formulas.count() > 0 or name not in NOTEBOOKS
+        assert page.locator(".math:not(:has(mjx-container))").count() == 0
+        assert page.locator("mjx-merror").count() == 0
+        assert "\\(" not in page.locator("main").inner_text()
+
+
+@every_page
+def test_a_phone_shows_it_all(browser, name):
+    with visit(browser, name, width=PHONE) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE + 1
+        # What is wider than the screen must lie in a box that scrolls.
+        cut = page.evaluate(
+            """width => {
+                const scrolls = e => e.matches("main, body") ? false
+                    : /auto|scroll/.test(getComputedStyle(e).overflowX) || scrolls(e.parentElement);
+                return [...document.querySelectorAll("article *")]
+                    .filter(e => e.checkVisibility() && e.getBoundingClientRect().right > width + 1)
+                    .filter(e => !scrolls(e)).map(e => e.outerHTML.slice(0, 120));
+            }""",
+            PHONE,
+        )
+        assert cut == []
+
+
+@every_page
+def test_images_have_words_and_keep_their_grey_levels_in_the_dark(browser, name):
+    with visit(browser, name, scheme="dark") as page:
+        assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+        images = page.evaluate(
+            """[...document.querySelectorAll(".bd-content img")].map(image => {
+                const style = getComputedStyle(image);
+                return {alt: image.alt.trim(), complete: image.naturalWidth > 0,
+                        look: [style.filter, style.opacity, style.mixBlendMode,
+                               style.backgroundColor].join()};
+            })"""
+        )
+        assert images or name not in ("index", "sections/denoising")
+        for image in images:
+            assert image["alt"] and image["complete"], image
+            assert image["look"] == "none,1,normal,rgb(255, 255, 255)", image
+
+
+@every_page
+@pytest.mark.parametrize("width", [DESKTOP, PHONE])
+def test_there_is_one_search(browser, name, width):
+    with visit(browser, name, width=width) as page:
+        buttons = page.locator("button[class*=search-button]").all()
+        assert sum(button.is_visible() for button in buttons) == 1
+
+
+@every_page
+def test_the_keyboard_reaches_the_text(browser, name):
+    with visit(browser, name) as page:
+        page.keyboard.press("Tab")
+        skip = page.locator(":focus")
+        assert skip.get_attribute("href") == "#main-content"
+        assert skip.evaluate("e => getComputedStyle(e).outlineStyle") != "none"
+        page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.closest('#main-content') !== null")
+
+
+@every_page
+def test_downloads_resolve(browser, name):
+    with visit(browser, name) as page:
+        offered = page.locator("a.download, a.btn-download-source-button")
+        links = offered.evaluate_all("links => links.map(link => link.href)")
+    files = [Path(unquote(urlparse(link).path)) for link in links]
+    assert [file for file in files if not file.is_file()] == []
+    if name in NOTEBOOKS:  # the executed notebook and its source
+        assert {".ipynb", ".md"} <= {file.suffix for file in files}

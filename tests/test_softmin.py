@@ -1,0 +1,308 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otlib import softmin as module
+from otlib.softmin import softmin, unavailable
+
+EPS = 2e-4  # of the paper, squared grey levels
+D = 36  # of every test with KeOps, which compiles once for each dimension
+
+no_keops = pytest.mark.skipif(bool(unavailable("keops")), reason=unavailable("keops") or "present")
+
+
+@pytest.fixture(
+    params=[
+        ("torch", torch.float32),
+        ("torch", torch.float64),
+        pytest.param(("keops", torch.float32), marks=no_keops),
+        pytest.param(("keops", torch.float64), marks=no_keops),
+    ],
+    ids=lambda p: f"{p[0]}-{str(p[1])[-7:]}",
+)
+def case(request):
+    """(backend, dtype, bound on the error of s in units of eps at EPS)."""
+    backend, dtype = request.param
+    return backend, dtype, 0.05 if dtype is torch.float32 else 1e-9
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def patch_cloud(n, seed, dtype=torch.float64, d=D):
+    """Patch-like points: mean grey, a few strong directions of their own, a little noise."""
+    g = generator(seed)
+    basis = torch.randn(5, d, generator=generator(99), dtype=torch.float64) / math.sqrt(5)
+    low_rank = 0.15 * torch.randn(n, 5, generator=g, dtype=torch.float64) @ basis
+    noise = 0.01 * torch.randn(n, d, generator=g, dtype=torch.float64)
+    return (0.5 + low_rank + noise).clamp(0, 1).to(dtype)
+
+
+def biases(n, seed, dtype=torch.float64):
+    return (0.1 * torch.randn(n, generator=generator(seed), dtype=torch.float64)).to(dtype)
+
+
+def problem(dtype, n=150, m=130, seed=1):
+    return patch_cloud(n, seed, dtype), patch_cloud(m, seed + 1, dtype), biases(m, seed + 2, dtype)
+
+
+def reference(x, y, h, eps):
+    """s and the barycentre in float64 by torch.logsumexp, from differences of coordinates."""
+    x, y, h = x.double(), y.double(), h.double()
+    score = (h - (x[:, None] - y).square().sum(-1)) / eps
+    return -eps * score.logsumexp(1), score.softmax(1) @ y
+
+
+def agrees(x, y, h, eps, backend, bound):
+    """Check s to bound * eps, and the barycentre to what such an error of the weights does."""
+    soft, mean = softmin(x, y, h, eps, with_mean=True, backend=backend)
+    assert soft.dtype == mean.dtype == x.dtype
+    assert soft.shape == (len(x),) and mean.shape == x.shape
+    step = max(1, len(x) * len(y) // 100_000)  # the rows that are checked: some of many
+    expected, barycentre = reference(x[::step], y, h, eps)
+    assert (soft[::step].double() - expected).abs().max() <= bound * eps
+    spread = (y.double() - y.double().mean(0)).norm(dim=1).max()
+    slack = 4 * torch.finfo(x.dtype).eps * y.abs().max()
+    assert (mean[::step].double() - barycentre).norm(dim=1).max() <= 2 * bound * spread + slack
+
+
+@pytest.mark.parametrize("eps", [EPS, 1e-2, 1.0])
+def test_against_logsumexp_in_float64(case, eps):
+    backend, dtype, bound = case
+    # an error that is absolute in s weighs less at a larger eps, down to the rounding of s / eps
+    relative = max(bound * EPS / eps, 40 * torch.finfo(dtype).eps)
+    agrees(*problem(dtype), eps, backend, relative)
+
+
+def test_more_points_than_a_tile(case):
+    """Clouds of two tiles and a bit: the default tiles, both ways round."""
+    backend, dtype, bound = case
+    x, y, _ = problem(dtype, 1100, 2100)
+    agrees(x, y, biases(2100, 3, dtype), EPS, backend, bound)
+    agrees(y, x, biases(1100, 4, dtype), EPS, backend, bound)
+
+
+@pytest.mark.parametrize("tile", [(1, 1), (7, 1), (64, 50), (150, 13)])
+def test_tiles_do_not_change_the_result(monkeypatch, tile):
+    x, y, h = problem(torch.float64)
+    whole, mean = softmin(x, y, h, EPS, with_mean=True)
+    monkeypatch.setattr(module, "_tile", lambda _: tile)
+    tiled, tiled_mean = softmin(x, y, h, EPS, with_mean=True)
+    torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-10 * EPS)
+    torch.testing.assert_close(tiled_mean, mean, rtol=0, atol=1e-10)
+
+
+def test_minus_infinity_removes_points(case):
+    backend, dtype, bound = case
+    x, y, h = problem(dtype)
+    removed = torch.rand(len(y), generator=generator(5)) < 0.4
+    expected = softmin(x, y[~removed], h[~removed], EPS, with_mean=True, backend=backend)
+    h[removed] = -math.inf
+    soft, mean = softmin(x, y, h, EPS, with_mean=True, backend=backend)
+    torch.testing.assert_close(soft, expected[0], rtol=0, atol=2 * bound * EPS)
+    torch.testing.assert_close(mean, expected[1], rtol=0, atol=4 * bound)
+
+
+@pytest.mark.parametrize("tile", [(1024, 1024), (64, 20), (1, 1)])
+@pytest.mark.parametrize("dead", [slice(0, 40), slice(90, None), slice(20, 129), slice(1, None)])
+def test_whole_tiles_of_minus_infinity(monkeypatch, tile, dead):
+    x, y, h = problem(torch.float64)
+    h[dead] = -math.inf
+    live = h > -math.inf
+    expected, barycentre = reference(x, y[live], h[live], EPS)
+    monkeypatch.setattr(module, "_tile", lambda _: tile)
+    soft, mean = softmin(x, y, h, EPS, with_mean=True)
+    torch.testing.assert_close(soft, expected, rtol=0, atol=1e-9 * EPS)
+    torch.testing.assert_close(mean, barycentre, rtol=0, atol=1e-9)
+
+
+def test_whole_blocks_of_minus_infinity(case):
+    """Removed points that fill the first and last blocks of any backend."""
+    backend, dtype, bound = case
+    x, y, h = problem(dtype, 50, 2100)
+    h[:1024], h[1100:] = -math.inf, -math.inf
+    agrees(x, y, h, EPS, backend, bound)
+
+
+def test_far_outliers_neither_overflow_nor_leak(case):
+    """Scores thousands of eps apart: x sees its own neighbours, a far x the point nearest to it."""
+    backend, dtype, _ = case
+    x, y, h = problem(dtype)
+    x[3], y[5], h[7] = x[3] + 10, y[5] - 3, h[7] - 50
+    rounding = torch.finfo(dtype).eps
+    soft, mean = softmin(x, y, h, EPS, with_mean=True, backend=backend)
+    expected, barycentre = reference(x, y, h, EPS)
+    scale = 1 + (x.double() - y.double().mean(0)).square().sum(1)
+    assert ((soft.double() - expected).abs() / scale).max() <= 30 * rounding
+    near = torch.arange(len(x)) != 3
+    assert (mean.double() - barycentre)[near].abs().max() <= 30 * rounding / EPS
+    kept = torch.arange(len(y)) != 5
+    without = softmin(x[near], y[kept], h[kept], EPS, backend=backend)
+    torch.testing.assert_close(soft[near], without, rtol=0, atol=30 * rounding)
+
+
+def test_translation_invariance(case):
+    """Both clouds moved by the same vector: s stays, the barycentre moves with them."""
+    backend, dtype, bound = case
+    x, y, h = problem(dtype)
+    shift = torch.full((D,), 0.25, dtype=dtype)
+    soft, mean = softmin(x, y, h, EPS, with_mean=True, backend=backend)
+    moved, moved_mean = softmin(x + shift, y + shift, h, EPS, with_mean=True, backend=backend)
+    torch.testing.assert_close(moved, soft, rtol=0, atol=2 * bound * EPS)
+    torch.testing.assert_close(moved_mean, mean + shift, rtol=0, atol=4 * bound)
+
+
+def test_permutations(case):
+    backend, dtype, bound = case
+    x, y, h = problem(dtype)
+    rows = torch.randperm(len(x), generator=generator(6))
+    columns = torch.randperm(len(y), generator=generator(7))
+    soft = softmin(x, y, h, EPS, backend=backend)
+    permuted = softmin(x[rows], y[columns], h[columns], EPS, backend=backend)
+    torch.testing.assert_close(permuted, soft[rows], rtol=0, atol=2 * bound * EPS)
+
+
+def test_a_constant_in_h_comes_out_of_s(case):
+    backend, dtype, bound = case
+    x, y, h = problem(dtype)
+    soft, mean = softmin(x, y, h, EPS, with_mean=True, backend=backend)
+    lower, same = softmin(x, y, h + 0.375, EPS, with_mean=True, backend=backend)
+    torch.testing.assert_close(lower, soft - 0.375, rtol=0, atol=2 * bound * EPS)
+    torch.testing.assert_close(same, mean, rtol=0, atol=4 * bound)
+
+
+def test_limits_in_eps(case):
+    """eps -> 0: the minimum and its point. eps -> inf: the mean, minus eps log M."""
+    backend, dtype, _ = case
+    x, y, h = problem(dtype)
+    cost = (x.double()[:, None] - y.double()).square().sum(-1) - h.double()
+    rounding = torch.finfo(dtype).eps
+    hard, nearest = softmin(x, y, h, 1e-8, with_mean=True, backend=backend)
+    lowest, index = cost.min(1)
+    assert (hard.double() - lowest).abs().max() <= 30 * rounding + 1e-8 * math.log(len(y))
+    clear = cost.topk(2, largest=False).values.diff(dim=1)[:, 0] > 1e-5
+    assert clear.sum() > 100
+    torch.testing.assert_close(nearest[clear], y[index[clear]], rtol=0, atol=4 * rounding)
+
+    eps = 100.0  # the cumulants of the cost: mean, variance, and a bound on the third
+    soft, mean = softmin(x, y, h, eps, with_mean=True, backend=backend)
+    spread = cost.amax() - cost.amin()
+    flat = cost.mean(1) - eps * math.log(len(y)) - cost.var(1, correction=0) / (2 * eps)
+    atol = 4 * rounding * eps * math.log(len(y)) + spread**3 / (6 * eps**2)
+    torch.testing.assert_close(soft.double(), flat, rtol=0, atol=atol)
+    torch.testing.assert_close(mean, y.mean(0).expand_as(x), rtol=0, atol=0.01)
+
+
+def test_mean_is_the_derivative_of_s(case):
+    """ds/dx = 2 (x - mean), central differences in float64."""
+    backend, dtype, bound = case
+    x, y, h = problem(dtype)
+    _, mean = softmin(x, y, h, 0.05, with_mean=True, backend=backend)
+    way = torch.randn(D, generator=generator(8), dtype=torch.float64)
+    ahead, _ = reference(x.double() + 1e-5 * way, y, h, 0.05)
+    behind, _ = reference(x.double() - 1e-5 * way, y, h, 0.05)
+    slope = 2 * (x - mean).double() @ way
+    torch.testing.assert_close(slope, (ahead - behind) / 2e-5, rtol=0, atol=max(1e-7, bound / 500))
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    n=st.integers(1, 9),
+    m=st.integers(1, 9),
+    d=st.integers(1, 5),
+    eps=st.floats(1e-4, 1e2),
+    seed=st.integers(0, 2**16),
+    tile=st.tuples(st.integers(1, 10), st.integers(1, 10)),
+    dead=st.integers(0, 8),
+)
+def test_any_shape(n, m, d, eps, seed, tile, dead):
+    x = torch.rand(n, d, generator=generator(seed), dtype=torch.float64)
+    y = torch.rand(m, d, generator=generator(seed + 1), dtype=torch.float64)
+    h = biases(m, seed + 2)
+    h[: min(dead, m - 1)] = -math.inf
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_tile", lambda _: tile)
+        soft, mean = softmin(x, y, h, eps, with_mean=True)
+    expected, barycentre = reference(x, y, h, eps)
+    torch.testing.assert_close(soft, expected, rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(mean, barycentre, rtol=0, atol=1e-9)
+
+
+def test_inputs_are_left_alone(case):
+    """No argument is written to, and nothing of the result asks for a gradient."""
+    backend, dtype, _ = case
+    x, y, h = problem(dtype)
+    copies = [t.clone() for t in (x, y, h)]
+    soft, mean = softmin(x.requires_grad_(), y, h, EPS, with_mean=True, backend=backend)
+    assert all(torch.equal(t, copy) for t, copy in zip((x, y, h), copies, strict=True))
+    assert not soft.requires_grad and not mean.requires_grad
+
+
+def test_strided_inputs(case):
+    """Views: transposed, sliced, reversed in memory order."""
+    backend, dtype, bound = case
+    x, y, h = problem(dtype)
+    views = x.T.contiguous().T, torch.cat([y, y], 1)[:, :D], torch.stack([h, h], 1)[:, 0]
+    assert not any(view.is_contiguous() for view in views)
+    agrees(*views, EPS, backend, bound)
+
+
+GOOD = {"x": torch.zeros(3, 2), "y": torch.ones(4, 2), "h": torch.zeros(4), "eps": 1.0}
+BAD = [
+    ("x", torch.zeros(3)),
+    ("x", torch.zeros(0, 2)),
+    ("x", torch.full((3, 2), math.nan)),
+    ("x", torch.zeros(3, 2, dtype=torch.int64)),
+    ("x", torch.zeros(3, 2, dtype=torch.float16)),
+    ("x", [[0.0, 0.0]]),
+    ("y", torch.ones(4, 3)),
+    ("y", torch.ones(4, 2, dtype=torch.float64)),
+    ("y", torch.full((4, 2), math.inf)),
+    ("y", torch.ones(0, 2)),
+    ("h", torch.zeros(3)),
+    ("h", torch.zeros(4, 1)),
+    ("h", torch.zeros(4, dtype=torch.float64)),
+    ("h", torch.tensor([0.0, math.nan, 0.0, 0.0])),
+    ("h", torch.tensor([0.0, math.inf, 0.0, 0.0])),
+    ("h", torch.full((4,), -math.inf)),
+    ("h", [0.0, 0.0, 0.0, 0.0]),
+    ("eps", 0.0),
+    ("eps", -1.0),
+    ("eps", math.nan),
+    ("eps", math.inf),
+    ("eps", "1"),
+    ("backend", "numpy"),
+    ("backend", None),
+]
+
+
+@pytest.mark.parametrize("name, value", BAD, ids=[f"{n}-{i}" for i, (n, _) in enumerate(BAD)])
+def test_bad_input_is_one_line_that_names_the_argument(name, value):
+    with pytest.raises(ValueError, match=rf"^{name}\b") as error:
+        softmin(**{**GOOD, name: value})
+    assert "\n" not in str(error.value) and len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_reduced_precision_is_refused(precision):
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision(precision)
+        with pytest.raises(RuntimeError, match=precision) as error:
+            softmin(**GOOD)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert "\n" not in str(error.value)
+    softmin(**GOOD)  # and accepted again
+
+
+def test_a_missing_compiler_is_reported(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert "no-such-compiler" in unavailable("keops")
+    with pytest.raises(ValueError, match=r"^backend 'keops' is unavailable: .*no-such-compiler"):
+        softmin(**GOOD, backend="keops")
+    assert unavailable("torch") == ""
