@@ -98,6 +98,9 @@ def curves(series, x, *, xlabel, ylabel, ax=None, log=False):
             ax.fill_between(x, mean - spread, mean + spread, color=line.get_color(), alpha=0.2)
     if log:
         ax.set_xscale("log")
+        if len(x) <= 8:  # name the abscissae themselves: the decades' minor labels overlap
+            ax.set_xticks(x, [f"{value:g}" for value in x])
+            ax.minorticks_off()
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.legend(frameon=False, fontsize=8)
     return ax

@@ -197,8 +197,6 @@ def _papermill(plan, scratch, keep, label):
     from papermill.iorw import load_notebook_node
     from papermill.parameterize import parameterize_notebook
 
-    # else idle threads of the kernel spin: on a busy machine that costs several times the run
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     source, executed = scratch / "source.ipynb", scratch / "executed.ipynb"
     nb = jupytext.read(plan.notebook.path, fmt="md:myst")
     cell = nbformat.v4.new_code_cell(provenance.CELL, metadata={"tags": provenance.TAGS})

@@ -62,7 +62,7 @@ def restore(observed, operator, priors, *, lam, steps, lr, start=None, callback=
         reached = tuple(operator(start).shape)
     if reached != tuple(observed.shape):
         raise ValueError(
-            f"operator(start) must have the shape {tuple(observed.shape)} of observed, got {reached}"
+            f"operator(start) must have observed's shape {tuple(observed.shape)}, got {reached}"
         )
     image = start.detach().clone().requires_grad_()
     adam = torch.optim.Adam([image], lr=lr)

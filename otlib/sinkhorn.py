@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from otlib._check import cloud, finite, positive
+from otlib._check import cloud, finite, positive, whole
 from otlib.softmin import kernel
 
 _MEMORY = 5  # differences kept by the Anderson acceleration
@@ -29,7 +29,8 @@ class Solution:
 
     f, g: potentials (N,), (M,), units of the cost. value: scalar, the dual (5) at (f, g).
     marginals: the plan's own (pi_1, pi_2). residual: |pi_2 - b exp(-g / rho_2)|_1 / |pi_2|_1, the
-    optimality condition in g; the one in f holds exactly. iterations: (f, g) updates done, annealing included.
+    optimality condition in g; the one in f holds exactly. iterations: (f, g) updates done,
+    annealing included.
     """
 
     f: torch.Tensor
@@ -74,16 +75,17 @@ def solve(
     (ConvergenceWarning) where `residual` is above tol after max_iter.
     """
     a, b = _check(x, y, eps, rho, a, b, init, tol, max_iter, scaling)
-    softmin = kernel(backend)
+    prepare = kernel(backend)
     points, y = x.detach(), y.detach()
+    over_y, over_x = prepare(points, y), prepare(y, points)
     log_a, log_b = a.log(), b.log()
     rho_1, rho_2 = rho
 
     def update_f(g, t):
-        return softmin(points, y, g + t * log_b, t, False) / (1 + t / rho_1)
+        return over_y(g + t * log_b, t) / (1 + t / rho_1)
 
     def soft_g(f, t):
-        return softmin(y, points, f + t * log_a, t, False)
+        return over_x(f + t * log_a, t)
 
     g = torch.zeros_like(b) if init is None else init[1].detach()
     t = eps if init is not None else max(eps, _mean_cost(points, y))
@@ -99,7 +101,9 @@ def solve(
         s = soft_g(f, eps)
         iterations += 1
         pi_2 = b * _exp((g - s) / eps)
-        residual = float((pi_2 - b * _exp(-g / rho_2)).abs().sum() / pi_2.sum())
+        # clouds too far apart to match leave a plan of mass 0, which is the solution
+        mass = pi_2.sum().clamp(min=1e-30 * b.sum().double())
+        residual = float((pi_2 - b * _exp(-g / rho_2)).abs().sum() / mass)
         if residual <= tol or iterations == last:
             break
         g = history.step(g, s / (1 + eps / rho_2), pi_2, residual)
@@ -116,7 +120,7 @@ def solve(
     value = _dual(f, a, rho_1) + _dual(g, b, rho_2) - eps * (pi_1.sum() - a.sum() * b.sum())
     value = value.to(x.dtype)
     if x.requires_grad:
-        _, mean = softmin(points, y, g + eps * log_b, eps, True)
+        _, mean = over_y(g + eps * log_b, eps, True)
         gradient = 2 * pi_1.to(x.dtype)[:, None] * (points - mean)
         value = _Envelope.apply(x, value, gradient)
     return Solution(
@@ -209,9 +213,9 @@ def _check(x, y, eps, rho, a, b, init, tol, max_iter, scaling):
     for name, value in zip(("rho[0]", "rho[1]"), rho, strict=True):
         positive(name, value, infinite=True)
     positive("tol", tol, zero=True)
-    if not isinstance(max_iter, int) or max_iter < 1:
-        raise ValueError(f"max_iter must be an integer >= 1, got {max_iter!r}")
-    if not 0 < scaling < 1:
+    whole("max_iter", max_iter)
+    positive("scaling", scaling)
+    if scaling >= 1:
         raise ValueError(f"scaling must lie in (0, 1), got {scaling!r}")
     a, b = _weights("a", a, x), _weights("b", b, y)
     if all(map(math.isinf, rho)) and abs(a.sum() - b.sum()) > 1e-4 * a.sum():
@@ -219,20 +223,27 @@ def _check(x, y, eps, rho, a, b, init, tol, max_iter, scaling):
             f"a and b must have equal sums where rho = (inf, inf), got {a.sum():g} and {b.sum():g}"
         )
     if init is not None:
-        shapes = tuple(tuple(p.shape) for p in init)
-        if shapes != (tuple(a.shape), tuple(b.shape)):
-            raise ValueError(f"init must be potentials of {len(x)} and {len(y)}, got {shapes}")
-        for name, potential in zip(("init[0]", "init[1]"), init, strict=True):
-            finite(name, potential)
+        if not isinstance(init, tuple | list) or len(init) != 2:
+            raise ValueError(f"init must be a pair (f, g), got a {type(init).__name__}")
+        _vector("init[0]", init[0], x)
+        _vector("init[1]", init[1], y)
     return a, b
 
 
 def _weights(name, weight, points):
     if weight is None:
         return points.new_full((len(points),), 1 / len(points), requires_grad=False)
-    cloud(name, weight[:, None] if weight.ndim == 1 else weight, like=points[:, :1])
-    if weight.shape != points.shape[:1]:
-        raise ValueError(f"{name} must have shape ({len(points)},), got {tuple(weight.shape)}")
+    _vector(name, weight, points)
+    if weight.requires_grad:
+        raise ValueError(f"{name} must not require a gradient: only x gets one")
     if (weight < 0).any() or not weight.sum() > 0:
         raise ValueError(f"{name} must be >= 0 with a positive sum, got minimum {weight.min():g}")
-    return weight.detach()
+    return weight
+
+
+def _vector(name, vector, points):
+    """Raise ValueError where `vector` does not hold one finite number a point, in their type."""
+    finite(name, vector)
+    if vector.shape != points.shape[:1]:
+        raise ValueError(f"{name} must have shape ({len(points)},), got {tuple(vector.shape)}")
+    cloud(name, vector[:, None], like=points[:, :1])

@@ -39,6 +39,8 @@ def softmin(x, y, h, eps, *, with_mean=False, backend="auto"):
     cloud("x", x)
     cloud("y", y, like=x)
     positive("eps", eps)
+    if not torch.is_tensor(h):
+        raise ValueError(f"h must be a tensor, got {type(h).__name__}")
     if h.shape != y.shape[:1] or h.dtype != y.dtype or h.device != y.device:
         raise ValueError(
             f"h must be a {y.dtype} vector of length {len(y)} on {y.device}, "
@@ -46,12 +48,13 @@ def softmin(x, y, h, eps, *, with_mean=False, backend="auto"):
         )
     if not h.max().isfinite():  # NaN, inf or all -inf
         raise ValueError("h must hold no NaN or inf and at least one finite value")
-    return kernel(backend)(x.detach(), y.detach(), h.detach(), eps, with_mean)
+    return kernel(backend)(x.detach(), y.detach())(h.detach(), eps, with_mean)
 
 
 def kernel(backend="auto"):
-    """The unchecked soft-min of a backend, (x, y, h, eps, with_mean) -> s or (s, mean).
+    """The unchecked soft-min of a backend in two steps: what clouds fix, and what changes.
 
+    Returns a function (x, y) -> soft, with soft(h, eps, with_mean=False) -> s or (s, mean).
     Raises ValueError where the backend is unknown or unavailable, RuntimeError where float32
     products are not computed in float32: at eps = 2e-4 TF32 errs by several eps.
     """
@@ -80,36 +83,39 @@ def unavailable(backend):
     return "" if shutil.which(compiler) else f"no C++ compiler ({compiler}) on the PATH"
 
 
-def _torch_softmin(x, y, h, eps, with_mean):
+def _torch_softmin(x, y):
     # Centred coordinates keep the products small, and so their float32 rounding.
     centre = y.mean(0)
     x, y = x - centre, y - centre
-    # One product gives the whole score: [x, 1] . [2 y, h - |y|^2] / eps, up to |x|^2 / eps.
-    left = torch.cat([x, x.new_ones(len(x), 1)], 1)
-    right = torch.cat([2 * y, (h - y.square().sum(1))[:, None]], 1).div_(eps).T.contiguous()
+    norm_x, norm_y, transposed = x.square().sum(1), y.square().sum(1), y.T.contiguous()
     rows, columns = _tile(x)
-    soft = x.new_empty(len(x))
-    mean = x.new_empty(x.shape) if with_mean else None
-    for i in range(0, len(x), rows):
-        here = left[i : i + rows]
-        top = x.new_full((len(here), 1), -torch.inf)
-        mass = x.new_zeros(len(here), 1)
-        moment = x.new_zeros(len(here), x.shape[1])
-        for j in range(0, len(y), columns):
-            score = here @ right[:, j : j + columns]
-            higher = torch.maximum(top, score.amax(1, keepdim=True))
-            # a column block of weight 0 leaves higher at -inf, where -inf - -inf would be NaN
-            shift = higher.clamp(min=torch.finfo(x.dtype).min)
-            score.sub_(shift).clamp_(min=_NEGLIGIBLE).exp_()
-            fade = (top - shift).exp_()
-            mass.mul_(fade).add_(score.sum(1, keepdim=True))
-            if with_mean:
-                moment.mul_(fade).addmm_(score, y[j : j + columns])
-            top = higher
-        soft[i : i + rows] = here[:, :-1].square().sum(1) - eps * (top + mass.log()).squeeze(1)
-        if with_mean:
-            mean[i : i + rows] = moment / mass + centre
-    return (soft, mean) if with_mean else soft
+
+    def soft(h, eps, with_mean=False):
+        bias, found = h - norm_y, []
+        for i in range(0, len(x), rows):
+            here, top, mass, moment = x[i : i + rows], None, 0, 0
+            for j in range(0, len(y), columns):
+                part = slice(j, j + columns)
+                # (h_j - |y_j|^2 + 2 <x_i, y_j>) / eps, the exponent up to |x_i|^2 / eps
+                score = torch.addmm(
+                    bias[part], here, transposed[:, part], beta=1 / eps, alpha=2 / eps
+                )
+                highest = score.amax(1, keepdim=True)
+                if top is not None:
+                    highest = torch.maximum(top, highest)
+                # a block of weight 0 leaves -inf here, and -inf - -inf would be NaN
+                shift = highest.clamp(min=torch.finfo(x.dtype).min)
+                score.sub_(shift).clamp_(min=_NEGLIGIBLE).exp_()
+                fade = 0 if top is None else (top - shift).exp_()
+                mass = mass * fade + score.sum(1, keepdim=True)
+                if with_mean:
+                    moment = moment * fade + score @ y[part]
+                top = highest
+            found.append((top + mass.log(), moment / mass))
+        s = norm_x - eps * torch.cat([log for log, _ in found]).squeeze(1)
+        return (s, torch.cat([mean for _, mean in found]) + centre) if with_mean else s
+
+    return soft
 
 
 def _tile(x):
@@ -124,12 +130,16 @@ def _lazy_tensor():
     return LazyTensor
 
 
-def _keops_softmin(x, y, h, eps, with_mean):
+def _keops_softmin(x, y):
     LazyTensor = _lazy_tensor()
-    # KeOps makes NaN of -inf; the lowest number takes its place, reduced so that h / eps is finite
-    h = h.clamp(min=torch.finfo(h.dtype).min * min(eps, 1) / 4)
     x_i, y_j = LazyTensor(x[:, None, :].contiguous()), LazyTensor(y[None, :, :].contiguous())
-    h_j = LazyTensor(h[None, :, None].contiguous())
-    score = (h_j - ((x_i - y_j) ** 2).sum(-1)) / eps
-    soft = -eps * score.logsumexp(1).view(-1)
-    return (soft, score.sumsoftmaxweight(y_j, 1)) if with_mean else soft
+    cost = ((x_i - y_j) ** 2).sum(-1)
+
+    def soft(h, eps, with_mean=False):
+        # KeOps makes NaN of -inf: a finite bias as low as its division by eps allows
+        low = torch.finfo(h.dtype).min * min(eps, 1) / 4
+        score = (LazyTensor(h.clamp(min=low)[None, :, None].contiguous()) - cost) / eps
+        s = -eps * score.logsumexp(1).view(-1)
+        return (s, score.sumsoftmaxweight(y_j, 1)) if with_mean else s
+
+    return soft

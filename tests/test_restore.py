@@ -122,7 +122,7 @@ def test_prior_is_the_transport_cost_of_the_patches():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_denoising_with_the_clean_patches(dtype):
-    """The oracle prior removes noise of sd .1 (20 dB): above 5 dB gained, measured 8.5 to 9.5."""
+    """The oracle prior removes noise of sd .1 (20 dB): above 5 dB gained, 9.8 as measured."""
     clean = texture(0)
     noisy = (clean + 0.1 * noise(clean.shape, 1)).to(dtype)
     prior = patch_ot(patches.extract(clean, 6), 6, stride=2, eps=1e-3, rho=(INF, 0.1))

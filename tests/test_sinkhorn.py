@@ -494,6 +494,24 @@ def test_an_unfinished_solve_says_so(dtype, rho, warm):
             assert s.residual == pytest.approx(float(residual), rel=1e-9)
 
 
+@pytest.mark.parametrize("height", [-10.0, 10.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_wild_start_stays_finite(height, dtype):
+    """exp(|g| / rho) = exp(1000) is no number: the first iterate is bounded, the last is right."""
+    x, y = points(25, 1, dtype=dtype), points(20, 2, dtype=dtype)
+    args = {"eps": 1e-3, "rho": (0.01, 0.01)}
+    init = (torch.zeros(25, dtype=dtype), torch.full((20,), height, dtype=dtype))
+    with pytest.warns(sinkhorn.ConvergenceWarning):
+        first = sinkhorn.solve(x.requires_grad_(), y, init=init, max_iter=1, **args)
+    assert math.isfinite(first.residual) and not first.converged
+    if dtype is torch.float64:  # float32 ends at 3e38
+        first.value.backward()
+        assert first.value.isfinite() and x.grad.isfinite().all()
+    last = sinkhorn.solve(x, y, init=init, **args)
+    cold = sinkhorn.solve(x, y, **args)
+    assert float(last.value.detach()) == pytest.approx(float(cold.value.detach()), rel=1e-4)
+
+
 def test_tolerance_is_kept():
     """Tighter is longer and nearer; the number of updates is the one counted."""
     x, y = points(60, 1), points(50, 2)
