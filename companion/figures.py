@@ -137,6 +137,8 @@ def matching(axis, x, y, plan):
         linewidths=0.6,
     )
     axis.add_collection(lines)
+    for points in (x, y):  # a point that moves no mass is still seen
+        axis.scatter(*points.T, s=4, color="0.75", marker="o", zorder=0)
     size = 14 * max(plan.shape)
     axis.scatter(*x.T, s=size * plan.sum(1), color=COLOURS[0], marker="o", zorder=2)
     axis.scatter(*y.T, s=size * plan.sum(0), color=COLOURS[1], marker="x", zorder=3)

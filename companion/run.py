@@ -169,8 +169,8 @@ def _key(root, notebook, profile, parameters):
     """Hash all that the records may depend on and that can be known before the run."""
     code = root if (root / "otlib").is_dir() else Path(__file__).resolve().parents[1]
     files = [*(code / "otlib").glob("*.py")]
-    files += (code / "companion").glob("record.py")
-    files += (code / "companion").glob("figures.py")
+    for name in ("record", "figures", "threads"):  # what notebooks import
+        files += (code / "companion").glob(f"{name}.py")
     content = {
         "source": notebook.path.read_text(encoding="utf-8"),
         "parameters": plain(parameters),
