@@ -25,7 +25,8 @@ class Solution:
     g, f: potential (M,) and its c-transform (N,), units of the cost. value: scalar, differentiable
     in x. assignment: (N,) int64, the j at which f_i is reached. residual: |counts - b|_1, counts_j
     the mass assigned to j; the supergradient (5) is b - counts. iterations: steps or rounds done.
-    gap: units of the cost, the transport cost lies in [value - gap, value]; None where unknown.
+    gap: units of the cost times mass, the distance of value from the transport cost is at most
+    this; None where unknown.
     plan: sparse (N, M), the transport that costs `value`; None where unknown.
     """
 
@@ -153,12 +154,14 @@ def solve(x, y, *, a=None, b=None, init=None, tol=1e-9, max_iter=200, backend="a
     points, targets = x.detach().double(), y.double()
     rows, columns = a.nonzero().squeeze(1), b.nonzero().squeeze(1)
     p, q, mass_p, mass_q = points[rows], targets[columns], a[rows].double(), b[columns].double()
-    mass_q = mass_q * (mass_p.sum() / mass_q.sum())  # equal sums to the last digit
+    total = float(mass_p.sum())
+    mass_p, mass_q = mass_p / total, mass_q / mass_q.sum()  # equal sums to the last digit
     over_p, over_q = prepare(q, p), prepare(p, q)
     g = torch.zeros_like(mass_q) if init is None else init.detach().double()[columns]
     i, j = torch.arange(len(p), device=x.device), torch.arange(len(q), device=x.device)
     pairs, lower, iterations = _staircase(p, q, mass_p, mass_q), -math.inf, 0
-    floor = 1e-3 * _mean_cost(p, q) * float(mass_p.sum())
+    unit = _mean_cost(p, q) or 1.0  # all points in one place cost 0
+    farthest = float((p - q[0]).norm(dim=1).max() + (q - q[0]).norm(dim=1).max()) ** 2
     while True:
         f, to = over_q(g)
         g, back = over_p(f)  # the c-transform of f: raises g, and f stays that of g
@@ -166,12 +169,15 @@ def solve(x, y, *, a=None, b=None, init=None, tol=1e-9, max_iter=200, backend="a
         if height > lower:
             lower, best = height, f
         pairs = torch.cat([pairs, i * len(q) + to, back * len(q) + j]).unique()
-        plan, g = _transport(p, q, mass_p, mass_q, pairs)
+        plan, g = _transport(p, q, mass_p, mass_q, pairs, unit)
         here, there = plan.indices().to(x.device)
         flow = plan.values().to(x.device)
         upper = float(flow @ (p[here] - q[there]).square().sum(1))
-        gap = max(upper - lower, 0.0)
-        converged = gap <= tol * max(upper, floor)
+        # what rounding leaves of the marginals could be mended at no more than the farthest cost
+        missing = (mass_p - _counts(here, flow, mass_p)).abs().sum()
+        missing += (mass_q - _counts(there, flow, mass_q)).abs().sum()
+        gap = max(upper + float(missing) * farthest - lower, 0.0)
+        converged = gap <= tol * max(upper, 1e-3 * unit)
         iterations += 1
         if converged or iterations == max_iter:
             break
@@ -182,6 +188,7 @@ def solve(x, y, *, a=None, b=None, init=None, tol=1e-9, max_iter=200, backend="a
     g, _ = prepare(targets, p)(best)
     f, to = prepare(points, targets)(g)
     here, there = rows[here], columns[there]
+    flow, gap = flow * total, gap * total
     order = flow.argsort()
     to = to.cpu()
     # in numpy the last of repeated writes stays: the heaviest pair
@@ -212,15 +219,18 @@ def _staircase(p, q, a, b):
 
 
 @torch.sparse.check_sparse_tensor_invariants()  # else torch warns that it does not check them
-def _transport(p, q, a, b, pairs):
-    """The optimal plan on the given pairs, sparse and on the CPU, and its potential on q."""
+def _transport(p, q, a, b, pairs, unit):
+    """The optimal plan on the given pairs, sparse and on the CPU, and its potential on q.
+
+    POT's tolerances are absolute, for costs and masses of order 1: `unit` is the order of the cost.
+    """
     here, there = pairs // len(q), pairs % len(q)
-    costs = (p[here] - q[there]).square().sum(1)
+    costs = (p[here] - q[there]).square().sum(1) / unit
     cost = torch.sparse_coo_tensor(torch.stack([here, there]), costs, (len(p), len(q))).cpu()
     plan, log = ot.emd(a.cpu(), b.cpu(), cost.coalesce(), numItermax=10**9, log=True)
     if log["warning"]:
         raise RuntimeError(f"POT's network simplex failed: {log['warning']}")
-    return plan.coalesce(), log["v"].to(q)
+    return plan.coalesce(), unit * log["v"].to(q)
 
 
 def _dot(weights, values):
@@ -228,7 +238,7 @@ def _dot(weights, values):
 
 
 def _counts(assignment, a, b):
-    """The mass that each y receives."""
+    """The mass assigned to each point of weight b."""
     return torch.bincount(assignment, a.double(), minlength=len(b)).to(b)
 
 
