@@ -3,6 +3,7 @@
     s_i = -eps log sum_j exp((h_j - |x_i - y_j|^2) / eps)
 
 With `h = g + eps log b` this is the f-update of Theorem 1 and phi of eq. (8) of Mignon et al. 2023.
+Its limit at eps = 0 is the hard-min, the c-transform of h in Houdard et al. 2020.
 No N x M array is held: torch works on tiles, KeOps on its own blocks.
 """
 
@@ -36,9 +37,31 @@ def softmin(x, y, h, eps, *, with_mean=False, backend="auto"):
     Raises ValueError on mismatched shapes, dtypes or devices, NaN, eps <= 0, an unknown or
     unavailable backend, and RuntimeError where reduced matmul precision is switched on.
     """
+    _check(x, y, h)
+    positive("eps", eps)
+    return kernel(backend)(x.detach(), y.detach())(h.detach(), eps, with_mean)
+
+
+def hardmin(x, y, h, *, backend="auto"):
+    """Minimum over j of |x_i - y_j|^2 - h_j, and where it lies (eq. (9), Houdard et al. 2020).
+
+    x: (N, d) float32 or float64, the points at which it is taken; any device.
+    y: (M, d) same dtype and device, the cloud.
+    h: (M,) same dtype and device, biases in units of the cost; -inf removes a point.
+    backend: "torch", "keops", or "auto" (torch).
+
+    Returns (s, index), both (N,): s in the type of x, index int64 into y. Of points equally near up
+    to rounding, any may be the one returned; s is the value there, from differences of coordinates.
+    Not differentiable: see `semidual`.
+    Raises ValueError and RuntimeError as `softmin` does.
+    """
+    _check(x, y, h)
+    return kernel(backend, hard=True)(x.detach(), y.detach())(h.detach())
+
+
+def _check(x, y, h):
     cloud("x", x)
     cloud("y", y, like=x)
-    positive("eps", eps)
     if not torch.is_tensor(h):
         raise ValueError(f"h must be a tensor, got {type(h).__name__}")
     if h.shape != y.shape[:1] or h.dtype != y.dtype or h.device != y.device:
@@ -48,13 +71,13 @@ def softmin(x, y, h, eps, *, with_mean=False, backend="auto"):
         )
     if not h.max().isfinite():  # NaN, inf or all -inf
         raise ValueError("h must hold no NaN or inf and at least one finite value")
-    return kernel(backend)(x.detach(), y.detach())(h.detach(), eps, with_mean)
 
 
-def kernel(backend="auto"):
+def kernel(backend="auto", *, hard=False):
     """The unchecked soft-min of a backend in two steps: what clouds fix, and what changes.
 
-    Returns a function (x, y) -> soft, with soft(h, eps, with_mean=False) -> s or (s, mean).
+    Returns a function (x, y) -> soft, with soft(h, eps, with_mean=False) -> s or (s, mean); with
+    `hard` the hard-min, (x, y) -> hard, with hard(h) -> (s, index).
     Raises ValueError where the backend is unknown or unavailable, RuntimeError where float32
     products are not computed in float32: at eps = 2e-4 TF32 errs by several eps.
     """
@@ -67,10 +90,10 @@ def kernel(backend="auto"):
             "(torch.set_float32_matmul_precision)"
         )
     if backend != "keops":
-        return _torch_softmin
+        return _torch_hardmin if hard else _torch_softmin
     if reason := unavailable("keops"):
         raise ValueError(f"backend 'keops' is unavailable: {reason}")
-    return _keops_softmin
+    return _keops_hardmin if hard else _keops_softmin
 
 
 def unavailable(backend):
@@ -84,9 +107,7 @@ def unavailable(backend):
 
 
 def _torch_softmin(x, y):
-    # Centred coordinates keep the products small, and so their float32 rounding.
-    centre = y.mean(0)
-    x, y = x - centre, y - centre
+    x, y, centre = _centred(x, y)
     norm_x, norm_y, transposed = x.square().sum(1), y.square().sum(1), y.T.contiguous()
     rows, columns = _tile(x)
 
@@ -118,6 +139,50 @@ def _torch_softmin(x, y):
     return soft
 
 
+def _torch_hardmin(x, y):
+    near_x, near_y, _ = _centred(x, y)
+    norm_y, transposed = near_y.square().sum(1), near_y.T.contiguous()
+    rows, columns = _tile(x)
+
+    def hard(h):
+        bias, found = (h - norm_y) / 2, []
+        for i in range(0, len(x), rows):
+            here, top, index = near_x[i : i + rows], None, None
+            for j in range(0, len(y), columns):
+                part = slice(j, j + columns)
+                score = torch.addmm(bias[part], here, transposed[:, part])
+                highest, at = _max(score)
+                if top is None:
+                    top, index = highest, at
+                else:
+                    index = torch.where(highest > top, at + j, index)
+                    top = torch.maximum(highest, top)
+            found.append(index)
+        index = torch.cat(found)
+        return _value(x, y, h, index), index
+
+    return hard
+
+
+def _max(score):
+    """Maximum of each row and its column. On a CPU torch's own takes ten times numpy's time."""
+    if score.is_cuda:
+        return score.max(1)
+    at = torch.from_numpy(score.numpy().argmax(1))
+    return score.gather(1, at[:, None]).squeeze(1), at
+
+
+def _value(x, y, h, index):
+    """|x_i - y_j|^2 - h_j at given j(i): no cancellation of squared norms."""
+    return (x - y[index]).square().sum(1) - h[index]
+
+
+def _centred(x, y):
+    """Both clouds around the mean of y, and it: smaller products, and so less float32 rounding."""
+    centre = y.mean(0)
+    return x - centre, y - centre, centre
+
+
 def _tile(x):
     """Rows and columns of a tile: one that stays in cache on a CPU, one that fills a GPU."""
     return (4096, 8192) if x.is_cuda else (1024, 1024)
@@ -130,16 +195,34 @@ def _lazy_tensor():
     return LazyTensor
 
 
-def _keops_softmin(x, y):
+def _keops_cost(x, y):
     LazyTensor = _lazy_tensor()
     x_i, y_j = LazyTensor(x[:, None, :].contiguous()), LazyTensor(y[None, :, :].contiguous())
-    cost = ((x_i - y_j) ** 2).sum(-1)
+    return ((x_i - y_j) ** 2).sum(-1), y_j
+
+
+def _keops_bias(h, eps):
+    # KeOps makes NaN of -inf: a finite bias as low as its division by eps allows
+    low = torch.finfo(h.dtype).min * min(eps, 1) / 4
+    return _lazy_tensor()(h.clamp(min=low)[None, :, None].contiguous())
+
+
+def _keops_softmin(x, y):
+    cost, y_j = _keops_cost(x, y)
 
     def soft(h, eps, with_mean=False):
-        # KeOps makes NaN of -inf: a finite bias as low as its division by eps allows
-        low = torch.finfo(h.dtype).min * min(eps, 1) / 4
-        score = (LazyTensor(h.clamp(min=low)[None, :, None].contiguous()) - cost) / eps
+        score = (_keops_bias(h, eps) - cost) / eps
         s = -eps * score.logsumexp(1).view(-1)
         return (s, score.sumsoftmaxweight(y_j, 1)) if with_mean else s
 
     return soft
+
+
+def _keops_hardmin(x, y):
+    cost, _ = _keops_cost(x, y)
+
+    def hard(h):
+        index = (cost - _keops_bias(h, 1)).argmin(1).view(-1)
+        return _value(x, y, h, index), index
+
+    return hard

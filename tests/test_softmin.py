@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otlib import softmin as module
-from otlib.softmin import softmin, unavailable
+from otlib.softmin import hardmin, softmin, unavailable
 
 EPS = 2e-4  # of the paper, squared grey levels
 D = 36  # of every test with KeOps, which compiles once for each dimension
@@ -232,6 +232,122 @@ def test_any_shape(n, m, d, eps, seed, tile, dead):
     torch.testing.assert_close(mean, barycentre, rtol=0, atol=1e-9)
 
 
+def lowest(x, y, h):
+    """The minimum in float64 from differences of coordinates, and the N x M costs."""
+    cost = (x.double()[:, None] - y.double()).square().sum(-1) - h.double()
+    return cost.amin(1), cost
+
+
+def is_lowest(x, y, h, s, index):
+    """Check index to the rounding of squared norms, s to that of the differences at index."""
+    expected, cost = lowest(x, y, h)
+    rounding = torch.finfo(x.dtype).eps
+    assert s.dtype == x.dtype and index.dtype is torch.int64
+    assert s.shape == index.shape == (len(x),)
+    found = cost[torch.arange(len(x)), index]
+    scale = 1 + cost[:, h > -math.inf].abs().amax()
+    assert (found - expected).max() <= 4 * rounding * scale
+    assert (s.double() - found).abs().max() <= 4 * rounding * scale
+
+
+def test_hardmin_against_brute_force(case):
+    backend, dtype, _ = case
+    x, y, h = problem(dtype)
+    is_lowest(x, y, h, *hardmin(x, y, h, backend=backend))
+
+
+def test_hardmin_of_more_points_than_a_tile(case):
+    """Two tiles and a bit, both ways round, with the nearest point in every tile."""
+    backend, dtype, _ = case
+    x, y, h = *problem(dtype, 1100, 2100)[:2], biases(2100, 3, dtype)
+    s, index = hardmin(x, y, h, backend=backend)
+    is_lowest(x, y, h, s, index)
+    assert len((index // 1024).unique()) == 3
+    h = biases(1100, 4, dtype)
+    is_lowest(y, x, h, *hardmin(y, x, h, backend=backend))
+
+
+@pytest.mark.parametrize("tile", [(1, 1), (7, 1), (64, 50), (150, 13)])
+def test_tiles_do_not_change_the_hardmin(monkeypatch, tile):
+    x, y, h = problem(torch.float64)
+    expected, cost = lowest(x, y, h)
+    monkeypatch.setattr(module, "_tile", lambda _: tile)
+    s, index = hardmin(x, y, h)
+    assert torch.equal(index, cost.argmin(1))  # no near tie in this cloud
+    torch.testing.assert_close(s, expected, rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("dead", [slice(0, 1100), slice(1000, None), slice(1, 2099)])
+def test_minus_infinity_removes_points_from_the_hardmin(case, dead):
+    """Whole tiles and blocks of them, first and last."""
+    backend, dtype, _ = case
+    x, y, _ = problem(dtype, 50, 2100)
+    h = biases(2100, 3, dtype)
+    h[dead] = -math.inf
+    s, index = hardmin(x, y, h, backend=backend)
+    assert (h[index] > -math.inf).all()
+    is_lowest(x, y, h, s, index)
+
+
+def test_hardmin_of_ties(case):
+    """Every y twice and every other bias equal: one of the two, with the one value."""
+    backend, dtype, _ = case
+    x, y, h = problem(dtype)
+    single, index = hardmin(x, y, h, backend=backend)
+    double, either = hardmin(x, torch.cat([y, y]), torch.cat([h, h]), backend=backend)
+    assert torch.equal(double, single) and torch.equal(either % len(y), index)
+
+
+def test_hardmin_keeps_its_digits_far_from_the_origin(case):
+    """Points on their own targets at distance 1e-3, in a cloud 10 wide: no cancellation in s."""
+    backend, dtype, _ = case
+    y = 10 * patch_cloud(40, 1, dtype)
+    x = y + 1e-3 / math.sqrt(D)
+    s, index = hardmin(x, y, torch.zeros(40, dtype=dtype), backend=backend)
+    assert torch.equal(index, torch.arange(40))
+    assert torch.equal(s, (x - y).square().sum(1))
+
+
+def test_softmin_tends_to_the_hardmin(case):
+    """s_hard - eps log M <= s_soft <= s_hard, for every eps."""
+    backend, dtype, _ = case
+    x, y, h = problem(dtype)
+    hard, _ = hardmin(x, y, h, backend=backend)
+    slack = 40 * torch.finfo(dtype).eps
+    for eps in (1.0, 1e-2, 1e-4, 1e-7):
+        gap = hard - softmin(x, y, h, eps, backend=backend)
+        assert gap.min() >= -slack * max(1, eps)
+        assert gap.max() <= eps * math.log(len(y)) + slack * max(1, eps)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    n=st.integers(1, 9),
+    m=st.integers(1, 9),
+    d=st.integers(1, 5),
+    seed=st.integers(0, 2**16),
+    tile=st.tuples(st.integers(1, 10), st.integers(1, 10)),
+    dead=st.integers(0, 8),
+)
+def test_hardmin_of_any_shape(n, m, d, seed, tile, dead):
+    x = torch.rand(n, d, generator=generator(seed), dtype=torch.float64)
+    y = torch.rand(m, d, generator=generator(seed + 1), dtype=torch.float64)
+    h = biases(m, seed + 2)
+    h[: min(dead, m - 1)] = -math.inf
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_tile", lambda _: tile)
+        is_lowest(x, y, h, *hardmin(x, y, h))
+
+
+def test_hardmin_leaves_its_inputs_alone(case):
+    backend, dtype, _ = case
+    x, y, h = problem(dtype)
+    copies = [t.clone() for t in (x, y, h)]
+    s, index = hardmin(x.requires_grad_(), y, h.requires_grad_(), backend=backend)
+    assert all(torch.equal(t, copy) for t, copy in zip((x, y, h), copies, strict=True))
+    assert not s.requires_grad and not index.requires_grad
+
+
 def test_inputs_are_left_alone(case):
     """No argument is written to, and nothing of the result asks for a gradient."""
     backend, dtype, _ = case
@@ -287,6 +403,14 @@ def test_bad_input_is_one_line_that_names_the_argument(name, value):
     assert "\n" not in str(error.value) and len(str(error.value)) < 200
 
 
+@pytest.mark.parametrize("name, value", [(n, v) for n, v in BAD if n != "eps"])
+def test_hardmin_refuses_what_softmin_refuses(name, value):
+    good = {k: v for k, v in GOOD.items() if k != "eps"}
+    with pytest.raises(ValueError, match=rf"^{name}\b") as error:
+        hardmin(**{**good, name: value})
+    assert "\n" not in str(error.value) and len(str(error.value)) < 200
+
+
 @pytest.mark.parametrize("precision", ["high", "medium"])
 def test_reduced_precision_is_refused(precision):
     before = torch.get_float32_matmul_precision()
@@ -294,6 +418,8 @@ def test_reduced_precision_is_refused(precision):
         torch.set_float32_matmul_precision(precision)
         with pytest.raises(RuntimeError, match=precision) as error:
             softmin(**GOOD)
+        with pytest.raises(RuntimeError, match=precision):
+            hardmin(GOOD["x"], GOOD["y"], GOOD["h"])
     finally:
         torch.set_float32_matmul_precision(before)
     assert "\n" not in str(error.value)

@@ -1,0 +1,260 @@
+"""Exact optimal transport between two clouds by its semi-dual (Houdard et al. 2020, eqs (2), (3)).
+
+    max_g F(g) = sum_i a_i f_i + sum_j b_j g_j,   f_i = min_j |x_i - y_j|^2 - g_j
+
+The cost is |x - y|^2: for the 1/2 |x - y|^2 of Houdard et al. halve the value, its gradient and the
+potentials. F is concave; every F(g) is a lower bound of the transport cost.
+"""
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import ot
+import torch
+
+from otlib._check import cloud, positive, whole
+from otlib.sinkhorn import ConvergenceWarning, _mean_cost, _vector, _weights
+from otlib.softmin import kernel
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What `evaluate`, `ascend` or `solve` reached.
+
+    g, f: potential (M,) and its c-transform (N,), units of the cost. value: scalar, differentiable
+    in x. assignment: (N,) int64, the j at which f_i is reached. residual: |counts - b|_1, counts_j
+    the mass assigned to j; the supergradient (5) is b - counts. iterations: steps or rounds done.
+    gap: units of the cost times mass, the distance of value from the transport cost is at most
+    this; None where unknown.
+    plan: sparse (N, M), the transport that costs `value`; None where unknown.
+    """
+
+    g: torch.Tensor
+    f: torch.Tensor
+    value: torch.Tensor
+    assignment: torch.Tensor
+    residual: float
+    iterations: int
+    converged: bool
+    gap: float | None = None
+    plan: torch.Tensor | None = None
+
+
+def evaluate(x, y, g, *, a=None, b=None, backend="auto"):
+    """The semi-dual F at a given g, differentiable in x (Theorem 3, eq. (8), Houdard et al. 2020).
+
+    x, y, a, b, backend: see `ascend`. g: (M,) potential, in the type of x.
+
+    Returns a Solution with `value` F(g); its gradient in x_i is 2 a_i (x_i - y_j), j the assigned
+    point, where that is unique. Raises ValueError on bad input.
+    """
+    _check(x, y, a, b, None)
+    _vector("g", g, y)
+    return ascend(x, y, a=a, b=b, init=g, max_iter=0, backend=backend)
+
+
+def ascend(x, y, *, a=None, b=None, init=None, step=1.0, tol=0.0, max_iter=100, backend="auto"):
+    """Supergradient ascent g += step (b - counts) (Theorem 2, Algorithm 1, Houdard et al. 2020).
+
+    x: (N, d) float32 or float64, any device; may require a gradient.
+    y: (M, d) same dtype and device.
+    a, b: (N,), (M,) weights >= 0 of equal sums, uniform by default.
+    init: (M,) potential g to start from, 0 by default.
+    step: > 0, cost per unit of mass: a point that no x chooses rises by step b_j. The authors' code
+        takes 1, for patches of images in [0, 1] and M = 2000.
+    tol: residual, a fraction of the mass, at which to stop; 0 takes all the steps, as Algorithm 1
+        does, and promises nothing.
+    max_iter: steps, at most.
+    backend: see `softmin`.
+
+    Returns a Solution at the highest iterate, or at the first within tol > 0; `value` is F(g) and a
+    lower bound of the transport cost. At a constant step the ascent ends in a wobble of some
+    step |b - counts|^2 / 2 below the maximum: `solve` is exact. Raises ValueError on bad input;
+    warns (ConvergenceWarning) where tol > 0 is not reached.
+    """
+    a, b = _check(x, y, a, b, init)
+    positive("step", step)
+    positive("tol", tol, zero=True)
+    whole("max_iter", max_iter, least=0)
+    hard = kernel(backend, hard=True)(x.detach(), y)
+    g = torch.zeros_like(b) if init is None else init.detach()
+    highest, iterations = -math.inf, 0
+    while True:
+        f, to = hard(g)
+        slope = b - _counts(to, a, b)
+        height, residual = float(_dot(a, f) + _dot(b, g)), float(slope.abs().sum() / b.sum())
+        converged = residual <= tol
+        if height > highest or converged:
+            highest, best = height, (g, f, to, residual)
+        if converged or iterations == max_iter:
+            break
+        g = g + step * slope
+        iterations += 1
+    g, f, to, residual = best
+    if tol > 0 and not converged:
+        _warn("ascend", max_iter, f"tol={tol}: see solution.residual")
+    value = _dot(a, (x - y[to]).square().sum(1) - g[to]) + _dot(b, g)
+    return Solution(g, f, value.to(x.dtype), to, residual, iterations, converged)
+
+
+def ascend_averaged(source, y, *, b=None, init=None, step=1.0, max_iter=100, backend="auto"):
+    """Averaged stochastic ascent, ASGA, for a sampled source (Algorithm 2, Houdard et al. 2020).
+
+    source: function () -> (n, d) fresh points, equally weighted, in the type and device of y.
+    y: (M, d) float32 or float64, any device. b: (M,) weights >= 0, uniform by default.
+    init: (M,) potential to start from, 0 by default.
+    step: C > 0 of the steps C / sqrt(k), cost per unit of mass. max_iter: draws, a step each.
+    backend: see `softmin`.
+
+    Returns g (M,), the mean of the iterates: the expected F falls short of its maximum by
+    O(log(k) / sqrt(k)) after k draws. Nothing is certified; `evaluate` gives the value and the
+    gradient on points of one's own. Raises ValueError on bad input.
+    """
+    if not callable(source):
+        raise ValueError(f"source must be a function, got a {type(source).__name__}")
+    b = _check(y, y, None, b, init, equal=False)[1]
+    positive("step", step)
+    whole("max_iter", max_iter)
+    prepare = kernel(backend, hard=True)
+    g = torch.zeros_like(b) if init is None else init.detach()
+    mean = torch.zeros_like(g)
+    for k in range(1, max_iter + 1):
+        x = source()
+        cloud("source()", x, like=y)
+        a = (b.sum() / len(x)).expand(len(x))
+        g = g + step / math.sqrt(k) * (b - _counts(prepare(x.detach(), y)(g)[1], a, b))
+        mean = mean + (g - mean) / k
+    return mean
+
+
+def solve(x, y, *, a=None, b=None, init=None, tol=1e-9, max_iter=200, backend="auto"):
+    """Exact transport: the maximum of the semi-dual, by cutting planes, with its certificate.
+
+    x, y, a, b, init, backend: see `ascend`.
+    tol: gap at which to stop, a fraction of the value (of a thousandth of the mean cost, where the
+        value is below that: clouds that coincide). max_iter: rounds, at most.
+
+    A round takes the hard-min of g over y and that of f over x: (f, g) is then feasible and its
+    value a lower bound. The pairs found are cuts of F; their model of F, the transport problem on
+    the pairs found so far, is solved by POT's sparse network simplex: its plan has marginals a and
+    b, so that its cost is an upper bound, and its dual is the next g. No N x M array is held. All
+    is computed in float64 and then rounded to the type of x.
+
+    Returns a Solution: `value` is the cost of `plan`, with the gradient 2 (a_i x_i - sum_j plan_ij
+    y_j), that of the transport cost where the plan is unique. The certificate is `gap`, measured on
+    (f, g) and the plan; at an optimal g the arg min has ties, `assignment` is the one that carries
+    most mass. Raises ValueError on bad input, RuntimeError where POT's solver fails; warns
+    (ConvergenceWarning) where the gap stays above tol.
+    """
+    a, b = _check(x, y, a, b, init)
+    positive("tol", tol, zero=True)
+    whole("max_iter", max_iter)
+    prepare = kernel(backend, hard=True)
+    points, targets = x.detach().double(), y.double()
+    rows, columns = a.nonzero().squeeze(1), b.nonzero().squeeze(1)
+    p, q, mass_p, mass_q = points[rows], targets[columns], a[rows].double(), b[columns].double()
+    total = float(mass_p.sum())
+    mass_p, mass_q = mass_p / total, mass_q / mass_q.sum()  # equal sums to the last digit
+    over_p, over_q = prepare(q, p), prepare(p, q)
+    g = torch.zeros_like(mass_q) if init is None else init.detach().double()[columns]
+    i, j = torch.arange(len(p), device=x.device), torch.arange(len(q), device=x.device)
+    pairs, lower, iterations = _staircase(p, q, mass_p, mass_q), -math.inf, 0
+    unit = _mean_cost(p, q) or 1.0  # all points in one place cost 0
+    farthest = float((p - q[0]).norm(dim=1).max() + (q - q[0]).norm(dim=1).max()) ** 2
+    while True:
+        f, to = over_q(g)
+        g, back = over_p(f)  # the c-transform of f: raises g, and f stays that of g
+        height = float(mass_p @ f + mass_q @ g)
+        if height > lower:
+            lower, best = height, f
+        pairs = torch.cat([pairs, i * len(q) + to, back * len(q) + j]).unique()
+        plan, g = _transport(p, q, mass_p, mass_q, pairs, unit)
+        here, there = plan.indices().to(x.device)
+        flow = plan.values().to(x.device)
+        upper = float(flow @ (p[here] - q[there]).square().sum(1))
+        # what rounding leaves of the marginals could be mended at no more than the farthest cost
+        missing = (mass_p - _counts(here, flow, mass_p)).abs().sum()
+        missing += (mass_q - _counts(there, flow, mass_q)).abs().sum()
+        gap = max(upper + float(missing) * farthest - lower, 0.0)
+        converged = gap <= tol * max(upper, 1e-3 * unit)
+        iterations += 1
+        if converged or iterations == max_iter:
+            break
+    if not converged:
+        _warn("solve", max_iter, f"tol={tol}: see solution.gap")
+
+    # points of mass 0 get the potentials that keep (f, g) feasible
+    g, _ = prepare(targets, p)(best)
+    f, to = prepare(points, targets)(g)
+    here, there = rows[here], columns[there]
+    flow, gap = flow * total, gap * total
+    order = flow.argsort()
+    to = to.cpu()
+    # in numpy the last of repeated writes stays: the heaviest pair
+    to.numpy()[here[order].cpu()] = there[order].cpu()
+    to = to.to(x.device)
+    value = flow @ (x[here].double() - targets[there]).square().sum(1)
+    residual = float((b - _counts(to, a, b)).abs().sum() / b.sum())
+    plan = torch.sparse_coo_tensor(
+        torch.stack([here, there]), flow.to(x.dtype), (len(x), len(y)), check_invariants=True
+    )
+    g, f, value = (t.to(x.dtype) for t in (g, f, value))
+    return Solution(g, f, value, to, residual, iterations, converged, gap, plan)
+
+
+def _staircase(p, q, a, b):
+    """A feasible set of pairs i * M + j: both clouds in their order along the main direction.
+
+    Filling from one corner to the other is feasible in any order, and optimal in dimension 1.
+    """
+    joined = torch.cat([p, q]) - q.mean(0)
+    way = torch.linalg.eigh(joined.T @ joined).eigenvectors[:, -1]
+    i, j = (p @ way).argsort(), (q @ way).argsort()
+    filled_a, filled_b = a[i].cumsum(0), b[j].cumsum(0)
+    levels = torch.cat([a.new_zeros(1), filled_a[:-1], filled_b[:-1]])
+    here = torch.searchsorted(filled_a, levels, right=True).clamp(max=len(p) - 1)
+    there = torch.searchsorted(filled_b, levels, right=True).clamp(max=len(q) - 1)
+    return i[here] * len(q) + j[there]
+
+
+@torch.sparse.check_sparse_tensor_invariants()  # else torch warns that it does not check them
+def _transport(p, q, a, b, pairs, unit):
+    """The optimal plan on the given pairs, sparse and on the CPU, and its potential on q.
+
+    POT's tolerances are absolute, for costs and masses of order 1: `unit` is the order of the cost.
+    """
+    here, there = pairs // len(q), pairs % len(q)
+    costs = (p[here] - q[there]).square().sum(1) / unit
+    cost = torch.sparse_coo_tensor(torch.stack([here, there]), costs, (len(p), len(q))).cpu()
+    plan, log = ot.emd(a.cpu(), b.cpu(), cost.coalesce(), numItermax=10**9, log=True)
+    if log["warning"]:
+        raise RuntimeError(f"POT's network simplex failed: {log['warning']}")
+    return plan.coalesce(), unit * log["v"].to(q)
+
+
+def _dot(weights, values):
+    return weights.double() @ values.double()
+
+
+def _counts(assignment, a, b):
+    """The mass assigned to each point of weight b."""
+    return torch.bincount(assignment, a.double(), minlength=len(b)).to(b)
+
+
+def _warn(name, max_iter, what):
+    message = f"semidual.{name} stopped at max_iter={max_iter} above {what}"
+    warnings.warn(message, ConvergenceWarning, stacklevel=3)
+
+
+def _check(x, y, a, b, init, *, equal=True):
+    cloud("x", x)
+    cloud("y", y, like=x)
+    if y.requires_grad:
+        raise ValueError("y must not require a gradient: only x gets one, exchange the two clouds")
+    a, b = _weights("a", a, x), _weights("b", b, y)
+    if equal and abs(a.sum() - b.sum()) > 1e-4 * a.sum():
+        raise ValueError(f"a and b must have equal sums, got {a.sum():g} and {b.sum():g}")
+    if init is not None:
+        _vector("init", init, y)
+    return a, b
