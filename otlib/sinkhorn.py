@@ -16,6 +16,7 @@ from otlib._check import cloud, finite, positive, whole
 from otlib.softmin import kernel
 
 _MEMORY = 5  # differences kept by the Anderson acceleration
+_LEAST = math.exp(-50)  # share of b below which a marginal is not read off the plan
 _GROWTH = 2.0  # an accelerated step that multiplies the residual by more is taken back
 
 
@@ -78,15 +79,25 @@ def solve(
     a, b = _check(x, y, eps, rho, a, b, init, tol, max_iter, scaling)
     prepare = kernel(backend)
     points, y = x.detach(), y.detach()
-    over_y, over_x = prepare(points, y), prepare(y, points)
+    over_y = prepare(points, y)
     log_a, log_b = a.log(), b.log()
     rho_1, rho_2 = rho
 
-    def update_f(g, t):
-        return over_y(g + t * log_b, t) / (1 + t / rho_1)
+    def update(g, t):
+        """f from g, the soft-min of f that the g-update scales, and the plan's second marginal."""
 
-    def soft_g(f, t):
-        return over_x(f + t * log_a, t)
+        def leaving(s, rows):  # pi_1 = a exp(-f / rho_1); far from converged it must stay finite
+            return a[rows] * (-s / (rho_1 + t)).clamp(max=80).exp()
+
+        s, pi_2 = over_y(g + t * log_b, t, leaving=leaving)
+        f, pi_2 = s / (1 + t / rho_1), pi_2 * (b > 0)
+        # pi_2 = b exp((g - soft) / t), so that one pass gives both sides...
+        soft = g - t * (pi_2.log() - log_b)
+        # ...but where next to nothing arrives, and its logarithm is lost to the clamp before exp
+        lost = ~(pi_2 > b * _LEAST)
+        if lost.any():
+            soft[lost] = prepare(y[lost], points)(f + t * log_a, t)
+        return f, soft, pi_2.double()
 
     g = torch.zeros_like(b) if init is None else init[1].detach()
     typical = _mean_cost(points, y)
@@ -95,22 +106,21 @@ def solve(
         scaling = 0.7 if min(rho) < typical else 0.93
     iterations = 0
     while t > eps:
-        g = soft_g(update_f(g, t), t) / (1 + t / rho_2)
+        _, soft, _ = update(g, t)
+        g = soft / (1 + t / rho_2)
         t = max(eps, t * scaling)
         iterations += 1
 
     history, last = _Anderson(), iterations + max_iter
     while True:
-        f = update_f(g, eps)
-        s = soft_g(f, eps)
+        f, soft, pi_2 = update(g, eps)
         iterations += 1
-        pi_2 = b * _exp((g - s) / eps)
         # clouds too far apart to match leave a plan of mass 0, which is the solution
         mass = pi_2.sum().clamp(min=1e-30 * b.sum().double())
         residual = float((pi_2 - b * _exp(-g / rho_2)).abs().sum() / mass)
         if residual <= tol or iterations == last:
             break
-        g = history.step(g, s / (1 + eps / rho_2), pi_2, residual)
+        g = history.step(g, soft / (1 + eps / rho_2), pi_2, residual)
 
     converged = residual <= tol
     if not converged:

@@ -77,7 +77,9 @@ def kernel(backend="auto", *, hard=False):
     """The unchecked soft-min of a backend in two steps: what clouds fix, and what changes.
 
     Returns a function (x, y) -> soft, with soft(h, eps, with_mean=False) -> s or (s, mean); with
-    `hard` the hard-min, (x, y) -> hard, with hard(h) -> (s, index).
+    `hard` the hard-min, (x, y) -> hard, with hard(h) -> (s, index). A soft-min's own weights w_ij
+    sum to 1 over j; soft(h, eps, leaving=function) -> (s, arriving) adds sum_i leaving(s)_i w_ij,
+    the function taking rows of s and their slice to masses: a whole Sinkhorn update in one pass.
     Raises ValueError where the backend is unknown or unavailable, RuntimeError where float32
     products are not computed in float32: at eps = 2e-4 TF32 errs by several eps.
     """
@@ -111,12 +113,15 @@ def _torch_softmin(x, y):
     norm_x, norm_y, transposed = x.square().sum(1), y.square().sum(1), y.T.contiguous()
     rows, columns = _tile(x)
 
-    def soft(h, eps, with_mean=False):
+    def soft(h, eps, with_mean=False, leaving=None):
         bias, found = h - norm_y, []
-        for i in range(0, len(x), rows):
-            here, top, mass, moment = x[i : i + rows], None, 0, 0
-            for j in range(0, len(y), columns):
-                part = slice(j, j + columns)
+        high, wide = rows, columns
+        if leaving is not None:  # the weights of a row must be in one tile
+            high, wide, arriving = max(1, rows * columns // len(y)), len(y), x.new_zeros(len(y))
+        for i in range(0, len(x), high):
+            here, top, mass, moment = x[i : i + high], None, 0, 0
+            for j in range(0, len(y), wide):
+                part = slice(j, j + wide)
                 # (h_j - |y_j|^2 + 2 <x_i, y_j>) / eps, the exponent up to |x_i|^2 / eps
                 score = torch.addmm(
                     bias[part], here, transposed[:, part], beta=1 / eps, alpha=2 / eps
@@ -132,9 +137,14 @@ def _torch_softmin(x, y):
                 if with_mean:
                     moment = moment * fade + score @ y[part]
                 top = highest
-            found.append((top + mass.log(), moment / mass))
-        s = norm_x - eps * torch.cat([log for log, _ in found]).squeeze(1)
-        return (s, torch.cat([mean for _, mean in found]) + centre) if with_mean else s
+            s = norm_x[i : i + high] - eps * (top + mass.log()).squeeze(1)
+            found.append((s, moment / mass))
+            if leaving is not None:
+                arriving += (leaving(s, slice(i, i + high)) / mass.squeeze(1)) @ score
+        s, mean = (torch.cat(parts) for parts in zip(*found, strict=True))
+        if leaving is not None:
+            return s, arriving
+        return (s, mean + centre) if with_mean else s
 
     return soft
 
@@ -210,9 +220,15 @@ def _keops_bias(h, eps):
 def _keops_softmin(x, y):
     cost, y_j = _keops_cost(x, y)
 
-    def soft(h, eps, with_mean=False):
+    def column(values):
+        return _lazy_tensor()(values[:, None, None].contiguous())
+
+    def soft(h, eps, with_mean=False, leaving=None):
         score = (_keops_bias(h, eps) - cost) / eps
         s = -eps * score.logsumexp(1).view(-1)
+        if leaving is not None:
+            weights = (score + column(s) / eps).exp()
+            return s, (column(leaving(s, slice(None))) * weights).sum(0).view(-1)
         return (s, score.sumsoftmaxweight(y_j, 1)) if with_mean else s
 
     return soft
