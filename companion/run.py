@@ -172,7 +172,7 @@ def _key(root, notebook, profile, parameters):
     files = [*(code / "otlib").glob("*.py")]
     # what a parameter such as book/archive/solver-*.json names
     texts = [value for value in parameters.values() if isinstance(value, str)]
-    named = [root / path for text in texts for path in sorted(glob.glob(text, root_dir=root))]
+    named = sorted(path for text in texts for path in glob.glob(text, root_dir=root))
     for name in ("record", "figures", "threads"):  # what notebooks import
         files += (code / "companion").glob(f"{name}.py")
     content = {
@@ -180,7 +180,7 @@ def _key(root, notebook, profile, parameters):
         "parameters": plain(parameters),
         "profile": profile,
         "code": {str(file.relative_to(code)): file.read_text(encoding="utf-8") for file in files},
-        "data": {str(path): _sha256(path.read_bytes()) for path in named if path.is_file()},
+        "data": {p: _sha256((root / p).read_bytes()) for p in named if (root / p).is_file()},
         "versions": provenance.versions(("torch", "numpy", "scikit-image", "matplotlib", "POT")),
     }
     return _sha256(json.dumps(content, sort_keys=True).encode())

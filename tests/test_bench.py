@@ -58,10 +58,10 @@ def test_otlib_reaches_every_target_of_a_checked_reference(result):
     assert ours["ladder"][-1]["repeats"] == 5
 
 
-def test_pot_is_wrong_without_a_word(result):
+def test_pot_is_wrong_and_the_table_says_so(result):
     row = next(row for row in result["solve"] if row["peer"].startswith("POT"))
     assert row["status"] == "ok" and not any(row["reached"].values())
-    assert "mass of the plan" in row["note"]
+    assert "mass of the plan" in row["note"] and "Numerical errors" in row["note"]
 
 
 def test_scaling_covers_the_five_parameters(result):
