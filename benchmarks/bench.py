@@ -107,8 +107,8 @@ def solve_rows(p, repeats, budget):
                 with warnings.catch_warnings(record=True) as told:
                     warnings.simplefilter("always")
                     seconds, _, gradient = call()
-                said = {str(warning.message).split(".")[0] for warning in told}
-                row["note"] = "; ".join([call.note, *(f'warns "{text}"' for text in sorted(said))])
+                said = {f'warns "{str(warning.message).split(".")[0]}"' for warning in told}
+                row["note"] = "; ".join(filter(None, [call.note, *sorted(said)]))
                 error = image_gradient(p, torch.nan_to_num(gradient.double(), posinf=0, neginf=0))
                 error = float((error - exact).norm() / exact.norm())
                 if not gradient.isfinite().all():
