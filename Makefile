@@ -3,7 +3,7 @@ PROFILE ?= laptop
 DEVICE  ?= cpu
 BIN     := .venv/bin
 
-.PHONY: book test clean distclean
+.PHONY: book test bench clean distclean
 
 book: .venv/.ready
 	$(BIN)/companion build --profile $(PROFILE) --device $(DEVICE)
@@ -23,6 +23,21 @@ test: .venv/.ready
 	$(BIN)/pytest --nbval-lax book/sections/*.ipynb
 	$(BIN)/companion check --profile smoke
 
+# otlib beside its peers on one CPU thread; a quiet machine gives the better numbers.
+bench: .venv/.bench .venv-jax/.ready
+	OMP_NUM_THREADS=1 BENCH_JAX_PYTHON=.venv-jax/bin/python \
+		$(BIN)/python -m benchmarks.bench --out book/archive/solver-cpu.json
+
+.venv/.bench: .venv/.ready
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,bench]'
+	touch $@
+
+# apart: the jax that ott-jax works with is not to disturb the rest
+.venv-jax/.ready: benchmarks/ott-jax.txt
+	$(PYTHON) -m venv .venv-jax
+	.venv-jax/bin/python -m pip install --quiet -r benchmarks/ott-jax.txt
+	touch $@
+
 # The stamp is written last, so an interrupted installation is taken up again.
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -32,7 +47,7 @@ test: .venv/.ready
 clean: # everything generated but the environment
 	rm -rf .companion _build book/_build book/sections *.egg-info \
 		.pytest_cache .ruff_cache .hypothesis
-	find . -path ./.venv -prune -o -name __pycache__ -exec rm -rf {} +
+	find . -path './.venv*' -prune -o -name __pycache__ -exec rm -rf {} +
 
 distclean: clean
-	rm -rf .venv
+	rm -rf .venv .venv-jax

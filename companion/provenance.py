@@ -1,10 +1,13 @@
 """Where a run comes from: code, versions, machine, memory."""
 
+import hashlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 MIME = "application/vnd.companion.provenance+json"
 PACKAGES = ("torch", "numpy", "scikit-image", "matplotlib", "POT", "pykeops")
@@ -59,6 +62,15 @@ def cpu_model():
     except FileNotFoundError:  # not Linux
         pass
     return platform.processor() or platform.machine()
+
+
+def otlib_hash():
+    """Return the SHA-256 of otlib's sources, as text: it tells whether otlib has changed since."""
+    folder = Path(importlib.util.find_spec("otlib").origin).parent
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def commit(root):

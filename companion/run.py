@@ -1,5 +1,6 @@
 """Run a notebook once for each source, parameters and code; keep what finished."""
 
+import glob
 import hashlib
 import json
 import math
@@ -169,6 +170,9 @@ def _key(root, notebook, profile, parameters):
     """Hash all that the records may depend on and that can be known before the run."""
     code = root if (root / "otlib").is_dir() else Path(__file__).resolve().parents[1]
     files = [*(code / "otlib").glob("*.py")]
+    # what a parameter such as book/archive/solver-*.json names
+    texts = [value for value in parameters.values() if isinstance(value, str)]
+    named = sorted(path for text in texts for path in glob.glob(text, root_dir=root))
     for name in ("record", "figures", "threads"):  # what notebooks import
         files += (code / "companion").glob(f"{name}.py")
     content = {
@@ -176,6 +180,7 @@ def _key(root, notebook, profile, parameters):
         "parameters": plain(parameters),
         "profile": profile,
         "code": {str(file.relative_to(code)): file.read_text(encoding="utf-8") for file in files},
+        "data": {p: _sha256((root / p).read_bytes()) for p in named if (root / p).is_file()},
         "versions": provenance.versions(("torch", "numpy", "scikit-image", "matplotlib", "POT")),
     }
     return _sha256(json.dumps(content, sort_keys=True).encode())

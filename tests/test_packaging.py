@@ -47,7 +47,7 @@ def test_constraints_are_exact_and_carry_no_local_tag():
         assert Version(pin.version).local is None, f"{name}=={pin.version}"
 
 
-@pytest.mark.parametrize("line", [*PROJECT["dependencies"], *EXTRAS["test"]])
+@pytest.mark.parametrize("line", [*PROJECT["dependencies"], *EXTRAS["test"], *EXTRAS["bench"]])
 def test_every_requirement_is_pinned_within_its_range(line):
     requirement = Requirement(line)
     pins = constraints()

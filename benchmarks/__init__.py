@@ -1,0 +1,1 @@
+"""otlib beside its peers, on the same clouds and in one run: see `benchmarks.bench`."""

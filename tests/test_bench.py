@@ -1,0 +1,71 @@
+"""The benchmark at toy size: what it writes, and that otlib is right in it. Speed is not tested."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.peers import SOFTMIN, SOLVE
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    path = tmp_path_factory.mktemp("bench") / "new" / "solver-cpu.json"
+    command = [sys.executable, "-m", "benchmarks.bench", "--smoke", "--out", str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert [file.name for file in path.parent.iterdir()] == [path.name]  # nothing left aside
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def test_every_peer_has_a_row_and_a_reason(result):
+    assert [row["peer"] for row in result["softmin"]] == ["torch.mm", *SOFTMIN]
+    assert [row["peer"] for row in result["solve"]] == list(SOLVE)
+    for row in result["softmin"] + result["solve"]:
+        assert row["status"] in ("ok", "not installed", "error")
+        assert row["status"] == "ok" or row["message"]
+
+
+def test_provenance_says_what_ran_where(result):
+    facts = result["provenance"]
+    assert {"commit", "dirty", "date", "otlib", "device", "versions"} <= facts.keys()
+    assert (facts["kind"], facts["size"], facts["threads"]) == ("cpu", "smoke", 1)
+
+
+def test_softmin_rows_hold_time_error_and_memory(result):
+    rows = {row["peer"]: row for row in result["softmin"] if row["status"] == "ok"}
+    assert rows["otlib"]["error_over_eps"] < 0.05
+    for row in rows.values():
+        assert row["cpu_seconds"] > 0 and row["over_mm"] > 0 and row["repeats"] >= 5
+        assert row["extra_mib"] >= 0
+    assert rows["torch.mm"]["over_mm"] == 1
+
+
+def test_otlib_reaches_every_target_of_a_checked_reference(result):
+    assert result["reference"]["converged"]
+    assert result["reference"]["error_of_g_over_eps_at_most"] < 1e-3
+    ours = next(row for row in result["solve"] if row["peer"] == "otlib")
+    assert all(seconds > 0 for seconds in ours["reached"].values())
+    assert ours["ladder"][-1]["gradient_error"] <= 0.001
+    assert ours["ladder"][-1]["repeats"] == 5
+
+
+def test_pot_is_wrong_and_the_table_says_so(result):
+    row = next(row for row in result["solve"] if row["peer"].startswith("POT"))
+    assert row["status"] == "ok" and not any(row["reached"].values())
+    assert "mass of the plan" in row["note"] and "Numerical errors" in row["note"]
+
+
+def test_scaling_covers_the_five_parameters(result):
+    assert [row["over"] for row in result["scaling"]] == ["N", "M", "d", "eps", "rho"]
+    for row in result["scaling"]:
+        assert len(row["values"]) == len(row["cpu_seconds"]) >= 3
+        assert isinstance(row["exponent"], float)
