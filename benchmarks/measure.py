@@ -1,5 +1,6 @@
 """CPU seconds and peak memory of a call; also used inside ott-jax's own interpreter."""
 
+import ctypes
 import gc
 import threading
 import time
@@ -18,6 +19,8 @@ def measure(run, memory=False):
         result = run()
         return time.process_time() - start, None, result
     gc.collect()
+    if hasattr(ctypes.CDLL(None), "malloc_trim"):  # else freed memory stays and hides what is used
+        ctypes.CDLL(None).malloc_trim(0)
     process, stop = psutil.Process(), threading.Event()
     base = peak = process.memory_info().rss
 
