@@ -180,6 +180,13 @@ def provenance_box(result):
     if facts["peak_cuda_mib"] is not None:
         rows.append(("Peak GPU memory", f"{facts['peak_cuda_mib']} MiB"))
     rows += [("Versions", ", ".join(f"{k} {v}" for k, v in facts["versions"].items() if v))]
+    opened = [
+        f"{asset['name']} from {asset['source']} "
+        f"(SHA-256 {asset['sha256'][:12]}, licence: {asset['licence']})"
+        for asset in facts["assets"]
+    ]
+    if opened:
+        rows.append(("Data and weights", "; ".join(opened)))
     rows += [("Key of the run", f"`{result['key'][:16]}`")]
     return "\n".join(
         [

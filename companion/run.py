@@ -170,20 +170,39 @@ def _key(root, notebook, profile, parameters):
     """Hash all that the records may depend on and that can be known before the run."""
     code = root if (root / "otlib").is_dir() else Path(__file__).resolve().parents[1]
     files = [*(code / "otlib").glob("*.py")]
-    # what a parameter such as book/archive/solver-*.json names
+    source = notebook.path.read_text(encoding="utf-8")
+    # what a parameter such as book/archive/solver-*.json names, and what a variable of the user's
+    # such as OTLIB_MVTEC does, where the notebook says that it goes by it
     texts = [value for value in parameters.values() if isinstance(value, str)]
-    named = sorted(path for text in texts for path in glob.glob(text, root_dir=root))
+    variables = [name for name in os.environ if name.startswith("OTLIB_") and name in source]
+    texts += [glob.escape(os.environ[name]) for name in variables]
+    named = sorted({path for text in texts for path in glob.glob(text, root_dir=root)})
     for name in ("record", "figures", "threads"):  # what notebooks import
         files += (code / "companion").glob(f"{name}.py")
+    versions = ("torch", "numpy", "scikit-image", "matplotlib", "POT", "elpv-dataset")
     content = {
-        "source": notebook.path.read_text(encoding="utf-8"),
+        "source": source,
         "parameters": plain(parameters),
         "profile": profile,
         "code": {str(file.relative_to(code)): file.read_text(encoding="utf-8") for file in files},
-        "data": {p: _sha256((root / p).read_bytes()) for p in named if (root / p).is_file()},
-        "versions": provenance.versions(("torch", "numpy", "scikit-image", "matplotlib", "POT")),
+        "data": {path: _state(root / path) for path in named},
+        "variables": {name: os.environ[name] for name in variables},
+        "versions": provenance.versions(versions),
     }
     return _sha256(json.dumps(content, sort_keys=True).encode())
+
+
+def _state(path):
+    """Hash a file by its content; a folder by its files' names, sizes and times.
+
+    A folder is a dataset of gigabytes, and each plan of a book asks.
+    """
+    if path.is_file():
+        return _sha256(path.read_bytes())
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    facts = [(file, file.stat()) for file in files]
+    lines = [f"{file.relative_to(path)} {s.st_size} {s.st_mtime_ns}" for file, s in facts]
+    return _sha256("\n".join(lines).encode())
 
 
 def _sweep(folder):

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 
@@ -182,6 +183,58 @@ def test_the_key_follows_source_parameters_profile_and_code(project):
     keys.append(plan("toy").key)
     assert len(set(keys)) == len(keys)
     assert plan("toy", {"seed": "0"}).key == plan("toy").key
+
+
+def test_the_key_follows_the_files_and_folders_that_parameters_name(project, tmp_path):
+    other = tmp_path / "images [1]"  # outside the project, and no pattern
+    keys = [plan("toy", {"label": "data/*.json"}).key, plan("toy", {"label": "data"}).key]
+
+    def look(*labels):
+        keys.extend(plan("toy", {"label": label}).key for label in labels)
+
+    project.write("data/a.json", "{}")
+    look("data/*.json", "data")
+    project.write("data/sub/b.png", "1")
+    look("data")
+    project.write("data/sub/b.png", "12")  # another size
+    look("data")
+    os.utime(project.root / "data/sub/b.png", (0, 0))  # as large, written anew
+    look("data")
+    (project.root / "data/sub/b.png").rename(project.root / "data/sub/c.png")
+    look("data")
+    (other / "sub").mkdir(parents=True)
+    look(f"{tmp_path}/images*")
+    (other / "sub/d.png").write_text("x")
+    look(f"{tmp_path}/images*")
+    assert len(set(keys)) == len(keys)
+    look("data", f"{tmp_path}/images*")
+    assert len(set(keys)) == len(keys) - 2  # nothing changed since
+
+
+def test_the_key_follows_a_variable_that_the_notebook_names(project, tmp_path, monkeypatch):
+    before = plan("toy").key
+    monkeypatch.setenv("OTLIB_MVTEC", str(tmp_path))
+    assert plan("toy").key == before
+    project.notebook("toy", "folder = 'OTLIB_MVTEC'")
+    keys = [plan("toy").key]
+    (tmp_path / "a.png").write_text("x")
+    keys.append(plan("toy").key)
+    monkeypatch.delenv("OTLIB_MVTEC")
+    keys.append(plan("toy").key)
+    assert len({before, *keys}) == 4
+
+
+def test_the_box_shows_the_data_and_weights_that_a_run_opened(project):
+    def box():
+        return book.provenance_box(json.loads((run("toy") / "toy.json").read_text()))
+
+    assert "Data and weights" not in box()
+    asset = {"name": "cells", "source": "folder mine", "sha256": "ab" * 32, "licence": "BSD"}
+    stand_in = f"types.SimpleNamespace(used=lambda: [{asset}])"
+    project.notebook("toy", f"import sys, types\nsys.modules['otlib.models'] = {stand_in}")
+    assert "| Data and weights | cells from folder mine (SHA-256 abababababab, licence: BSD) |" in (
+        box()
+    )
 
 
 def test_provenance_names_the_commit_and_whether_the_tree_is_dirty(project):
