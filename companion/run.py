@@ -39,6 +39,11 @@ class Plan:
         """Where the finished run is kept."""
         return self.root / ".companion" / "runs" / f"{self.notebook.name}-{self.key[:16]}"
 
+    @property
+    def parts(self):
+        """Where the jobs that are done wait for the rest of the run: see `threads`."""
+        return self.root / ".companion" / "parts" / self.folder.name
+
 
 def plan(name, overrides=(), profile=DEFAULT_PROFILE, root=None):
     """Settle a run without starting it.
@@ -93,6 +98,7 @@ def execute(plan, keep, label):
     plan.folder.parent.mkdir(parents=True, exist_ok=True)
     _sweep(plan.folder.parent)
     checkout = provenance.commit(plan.root)
+    resumed = len(list(plan.parts.glob("*")))
     prefix = f".{name}-{os.getpid()}-"
     with tempfile.TemporaryDirectory(prefix=prefix, dir=plan.folder.parent) as scratch:
         started, clock = datetime.now(UTC), time.perf_counter()
@@ -106,6 +112,7 @@ def execute(plan, keep, label):
                 **checkout,
                 "date": started.isoformat(timespec="seconds"),
                 "wall_seconds": round(time.perf_counter() - clock, 1),
+                "resumed_jobs": resumed,
                 "seed": plan.parameters.get("seed"),
                 **_kernel_facts(nb, plan, Path(keep)),
             },
@@ -121,6 +128,7 @@ def execute(plan, keep, label):
         if plan.folder.exists():  # a damaged run
             shutil.rmtree(plan.folder)
         os.replace(whole, plan.folder)
+    shutil.rmtree(plan.parts, ignore_errors=True)
     return result
 
 
@@ -237,6 +245,7 @@ def _papermill(plan, scratch, keep, label):
         nb.metadata.papermill["parameters"] = plain(changed)  # Infinity is not JSON
         nbformat.write(nb, source)
     try:
+        os.environ["COMPANION_PARTS"] = str(plan.parts)
         papermill.execute_notebook(
             str(source),
             str(executed),
@@ -252,6 +261,8 @@ def _papermill(plan, scratch, keep, label):
     except (papermill.PapermillExecutionError, DeadKernelError) as error:
         why = f"{error.ename}: {error.evalue}" if hasattr(error, "ename") else "the kernel died"
         raise _failure(_cleaned(executed, plan), plan, keep, why) from error
+    finally:
+        del os.environ["COMPANION_PARTS"]
     return _cleaned(executed, plan)
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from otlib import _check, patches, sinkhorn
+from otlib import _check, patches, semidual, sinkhorn
 
 
 def patch_ot(reference, size, stride=1, *, observe=None, **solver):
@@ -15,17 +15,49 @@ def patch_ot(reference, size, stride=1, *, observe=None, **solver):
     solver: arguments of `sinkhorn.solve`: eps, rho, tol, ...
 
     Returns a function image (C, H, W) -> scalar with the gradient (7), the cost summed over a
-    patch's pixels and averaged over patches. Errors are those of `extract` and `solve`.
+    patch's pixels and averaged over patches. For a fixed cloud each solve starts at the potentials
+    of the one before: a step of Adam moves them little. Errors are those of `extract` and `solve`.
     """
     _check.whole("size", size)
     _check.whole("stride", stride)
+    init = None
 
     def prior(image):
+        nonlocal init
         target = reference() if callable(reference) else reference
         cloud = patches.extract(image, size, stride)
-        solution = sinkhorn.solve(cloud, target.to(cloud), **solver)
+        solution = sinkhorn.solve(cloud, target.to(cloud), init=init, **solver)
+        if not callable(reference):
+            init = (solution.f, solution.g)
         if observe is not None:
             observe(solution, target)
+        return solution.value
+
+    return prior
+
+
+def patch_semidual(reference, size, stride=1, *, ascents, step=1.0):
+    """The prior OT_0(alpha_u, beta) by its semi-dual: eq. (9), Mignon et al. 2023.
+
+    reference, size, stride: as in `patch_ot`, the reference a fixed cloud.
+    ascents: supergradient steps >= 0 an evaluation, from the potential of the one before (10 in the
+        Wasserstein patch prior of Hertrich et al. 2022). 0 leaves the potential at 0: each patch is
+        compared with its nearest reference patch, the limit of `patch_ot` at rho = (inf, 0).
+    step: size > 0 of a supergradient step, see `semidual.ascend`.
+
+    Returns a function image (C, H, W) -> scalar, differentiable, scaled as that of `patch_ot`.
+    Errors are those of `extract` and `ascend`.
+    """
+    _check.whole("size", size)
+    _check.whole("stride", stride)
+    _check.whole("ascents", ascents, least=0)
+    g = None
+
+    def prior(image):
+        nonlocal g
+        cloud = patches.extract(image, size, stride)
+        solution = semidual.ascend(cloud, reference.to(cloud), init=g, step=step, max_iter=ascents)
+        g = solution.g
         return solution.value
 
     return prior

@@ -327,6 +327,31 @@ def test_an_interrupted_run_leaves_nothing_that_reads_as_whole(project, monkeypa
     assert list((project.root / ".companion/runs").iterdir()) == []
 
 
+def test_a_run_takes_up_the_jobs_that_an_interrupted_one_had_done(project, capsys):
+    jobs = """
+from pathlib import Path
+from companion.threads import side_by_side
+log = Path("jobs.log")
+def work(job):
+    log.open("a").write(str(job))
+    return job
+done = side_by_side(work, [1, 2, 3], "jobs")
+if not Path("mended").exists():
+    import os
+    os._exit(9)
+"""
+    project.notebook("toy", jobs)
+    with pytest.raises(RunFailed, match="the kernel died"):
+        run("toy")
+    assert sorted((project.root / "jobs.log").read_text()) == ["1", "2", "3"]
+    (project.root / "mended").touch()
+    folder = run("toy")
+    assert len((project.root / "jobs.log").read_text()) == 3
+    facts = json.loads((folder / "toy.json").read_text())["provenance"]
+    assert facts["resumed_jobs"] == 3
+    assert not plan("toy").parts.exists()
+
+
 # ---- the book and its claims
 
 
