@@ -110,6 +110,7 @@ def execute(plan, keep, label):
             "records": _records(nb, plan, Path(keep)),
             "provenance": {
                 **checkout,
+                "otlib": provenance.otlib_hash(),
                 "date": started.isoformat(timespec="seconds"),
                 "wall_seconds": round(time.perf_counter() - clock, 1),
                 "resumed_jobs": resumed,
@@ -185,7 +186,7 @@ def _key(root, notebook, profile, parameters):
     variables = [name for name in os.environ if name.startswith("OTLIB_") and name in source]
     texts += [glob.escape(os.environ[name]) for name in variables]
     named = sorted({path for text in texts for path in glob.glob(text, root_dir=root)})
-    for name in ("record", "figures", "threads"):  # what notebooks import
+    for name in ("record", "figures", "threads", "archive"):  # what notebooks import
         files += (code / "companion").glob(f"{name}.py")
     versions = ("torch", "numpy", "scikit-image", "matplotlib", "POT", "elpv-dataset")
     content = {

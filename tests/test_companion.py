@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from companion import build as book
+from companion.archive import archived
 from companion.cli import main
 from companion.notebooks import Parameter, UsageError, convert, load, parse_parameters, resolve
 from companion.provenance import commit
@@ -117,6 +118,9 @@ def command(capsys, *arguments):
         (["rum", "toy"], "No such command 'rum'"),
         (["build", "--profile", "smok"], "did you mean 'smoke'?"),
         (["build", "--device", "gpu"], "--device 'gpu': allowed are cpu, cuda and cuda:N"),
+        (["archive", "toy.json", "gpu"], "toy.json is missing"),
+        (["archive", "book/claims.yml", "gpu"], "is not the NAME.json of a finished run"),
+        (["archive", "toy.json", "A/B"], "label 'A/B': allowed are small letters"),
         (["check"], "not run yet with the present sources: toy; first: companion build"),
     ],
 )
@@ -350,6 +354,25 @@ if not Path("mended").exists():
     facts = json.loads((folder / "toy.json").read_text())["provenance"]
     assert facts["resumed_jobs"] == 3
     assert not plan("toy").parts.exists()
+
+
+def test_an_archived_run_tells_its_device_and_when_otlib_changed(project, capsys, tmp_path):
+    project.notebook("toy", "from companion.record import record\nrecord('x', 1.5)")
+    data = tmp_path / "data"
+    data.mkdir()
+    command(capsys, "run", "toy", "-p", "label", str(data), "--out", "out")
+    code, out, _ = command(capsys, "archive", "out/toy.json", "full-size")
+    assert (code, out) == (0, [str(project.root / "book/archive/toy-full-size.json")])
+    kept = (project.root / "book/archive/toy-full-size.json").read_text()
+    assert str(tmp_path) not in kept
+    assert json.loads(kept)["records"]["x"]["value"] == 1.5
+    ((title, result),) = archived("book/archive/toy-*.json").items()
+    facts = result["provenance"]
+    assert title == f"full-size, laptop, {facts['device']}, {facts['date'][:10]}"
+    changed = json.loads(kept)
+    changed["provenance"]["otlib"] = "0"
+    project.write("book/archive/toy-full-size.json", json.dumps(changed))
+    assert next(iter(archived("book/archive/*.json"))) == f"{title}, otlib has changed since"
 
 
 # ---- the book and its claims
