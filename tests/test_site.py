@@ -140,3 +140,24 @@ def test_downloads_resolve(browser, name):
     assert [file for file in files if not file.is_file()] == []
     if name in NOTEBOOKS:  # the executed notebook and its source
         assert {".ipynb", ".md"} <= {file.suffix for file in files}
+
+
+@pytest.mark.parametrize("width", [DESKTOP, PHONE])
+def test_the_keys_move_the_slider_between_two_images(browser, width):
+    with visit(browser, "sections/super_resolution", width=width) as page:
+        page.locator(".compare input").focus()
+        seen = []
+        for key in ("ArrowRight", "Home", "End"):
+            page.keyboard.press(key)
+            seen.append(
+                page.evaluate(
+                    """() => {
+                        const [below, above] = document.querySelectorAll(".compare img");
+                        const [one, other] = [below, above].map(e => e.getBoundingClientRect());
+                        return [one.width === other.width && one.top === other.top,
+                                getComputedStyle(above).clipPath];
+                    }"""
+                )
+            )
+        assert all(same for same, _ in seen)
+        assert len({cut for _, cut in seen}) == 3
