@@ -183,17 +183,20 @@ def test_sizes_of_the_output_are_free(channels, height, width, batch):
 
 def test_a_texture_gets_the_patches_of_its_exemplar():
     exemplar = natural()
-    start = noise(1, 48, 48, dtype=torch.float32)
     u, losses = texture.synthesise(
-        exemplar, start, levels=3, steps=60, lr=0.02, samples=512, batch=512, generator=generator()
+        exemplar,
+        noise(1, 48, 48, dtype=torch.float32),
+        levels=3,
+        steps=60,
+        lr=0.02,
+        samples=512,
+        batch=512,
+        generator=generator(),
     )
-
-    def apart(image):
-        return texture.distances(image, exemplar, levels=3, count=400, generator=generator(9))
-
-    for ours, before in zip(apart(u), apart(start), strict=True):
-        assert ours < 0.75 * before
     assert losses[-1] < 0.3 * losses[0]
+    # at scale 3 white noise is nearly constant
+    ours, wanted = (float(patches.pyramid(image, 3)[2].std()) for image in (u, exemplar))
+    assert ours == pytest.approx(wanted, rel=0.2)
 
 
 def test_a_seed_gives_one_image():
