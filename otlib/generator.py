@@ -62,22 +62,22 @@ def _block(inside, outside):
     return nn.Sequential(*layers)
 
 
-def network(channels=1, scales=6, width=2, *, random):
+def network(channels=1, scales=6, width=2, *, generator):
     """A `Network` with random weights that depend on the generator only.
 
-    channels, scales, width: see `Network`. random: torch.Generator on the CPU.
+    channels, scales, width: see `Network`. generator: torch.Generator on the CPU.
     Returns a float32 Network on the CPU, in training mode. Raises ValueError as `Network` does.
     """
     with torch.random.fork_rng(devices=[]):  # torch.nn initialises from the global generator
-        torch.manual_seed(int(torch.randint(2**62, (), generator=random)))
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
         return Network(channels, scales, width)
 
 
-def noise(net, height, width, *, random):
+def noise(net, height, width, *, generator):
     """Draw the network's input for an image of a given size: uniform in [0, 1].
 
     net: Network. height, width: pixels, multiples of 2^(scales - 1).
-    random: torch.Generator on the CPU.
+    generator: torch.Generator on the CPU.
 
     Returns the list of (1, 3, height / 2^k, width / 2^k), k = 0, ..., scales - 1, in the type and
     on the device of the network. Raises ValueError on a side that the strides do not divide.
@@ -86,7 +86,7 @@ def noise(net, height, width, *, random):
     _side("width", width, net)
     like = net.leave.weight
     shapes = [(height >> k, width >> k) for k in range(net.settings["scales"])]
-    draws = [torch.rand(1, NOISE_CHANNELS, *shape, generator=random) for shape in shapes]
+    draws = [torch.rand(1, NOISE_CHANNELS, *shape, generator=generator) for shape in shapes]
     return [draw.to(like) for draw in draws]
 
 
@@ -134,19 +134,21 @@ def _window(noise, top, left, height, width):
     return noise[:, :, rows][:, :, :, columns]
 
 
-def transport_loss(exemplar, *, patch=4, levels=5, samples=2000, ascents=10, rise=5e-4, random):
+def transport_loss(
+    exemplar, *, size=4, levels=5, samples=2000, dual_steps=10, rise=5e-4, generator
+):
     """The loss (13): 1/2 W_2^2 between patches, exemplar against image, summed over a pyramid.
 
     exemplar: (C, H, W) float32 or float64, any device, values about [0, 1].
-    patch: side of the patches, pixels. levels: L, images of the pyramid.
+    size: side of the patches, pixels. levels: L, images of the pyramid.
     samples: patches at most, of the exemplar once at each level and of the image at each step; of
         the exemplar those inside it, of the image, which is periodic, all.
-    ascents: steps of the averaged stochastic ascent in phi_l at each call (100 in the paper, 10 in
-        the authors' code). rise: > 0, squared grey levels, by how much the first of them lifts phi
-        at a patch that none chooses; 1 / 2000 in the authors' code. It is the C of
-        `semidual.ascend_averaged` over the number of patches, so that levels of few patches take
-        steps of the same size.
-    random: torch.Generator on the CPU.
+    dual_steps: steps of the averaged stochastic ascent in phi_l at each call (100 in the paper, 10
+        in the authors' code).
+    rise: > 0, squared grey levels, by how much the first of them lifts phi at a patch that no patch
+        chooses; 1 / 2000 in the authors' code. It is the C of `semidual.ascend_averaged` over the
+        number of patches, so that levels of few patches take steps of the same size.
+    generator: torch.Generator on the CPU.
 
     Returns a function image (C, h, w) -> scalar, differentiable (Theorem 3), that keeps phi_l from
     call to call. As in the authors' code one image serves all steps of a call; here each step takes
@@ -154,24 +156,24 @@ def transport_loss(exemplar, *, patch=4, levels=5, samples=2000, ascents=10, ris
     """
     _check.image("exemplar", exemplar)
     _check.whole("samples", samples)
-    _check.whole("ascents", ascents)
+    _check.whole("dual_steps", dual_steps)
     _check.positive("rise", rise)
-    pick = lambda cloud: cloud[_some(len(cloud), samples, random).to(cloud.device)]
+    pick = lambda cloud: cloud[_some(len(cloud), samples, generator).to(cloud.device)]
     pyramid = patches.pyramid(exemplar, levels, periodic=True)
-    targets = [pick(patches.extract(image, patch)) for image in pyramid]
+    targets = [pick(patches.extract(image, size)) for image in pyramid]
     potentials = [target.new_zeros(len(target)) for target in targets]
 
     def loss(image):
         total = 0
         for level, reduced in enumerate(patches.pyramid(image, levels, periodic=True)):
-            cloud = patches.extract(reduced, patch, periodic=True)
+            cloud = patches.extract(reduced, size, periodic=True)
             source, target = cloud.detach(), targets[level]
             potentials[level] = semidual.ascend_averaged(
                 lambda source=source: pick(source),
                 target,
                 init=potentials[level],
                 step=rise * len(target),
-                max_iter=ascents,
+                max_iter=dual_steps,
             )
             total = total + semidual.evaluate(pick(cloud), target, potentials[level]).value / 2
         return total
@@ -179,43 +181,43 @@ def transport_loss(exemplar, *, patch=4, levels=5, samples=2000, ascents=10, ris
     return loss
 
 
-def _some(n, most, random):
+def _some(n, most, generator):
     """Indices of at most `most` of n points, without repetition; all of them in order if n fits."""
-    return torch.arange(n) if n <= most else torch.randperm(n, generator=random)[:most]
+    return torch.arange(n) if n <= most else torch.randperm(n, generator=generator)[:most]
 
 
-def train(net, loss, height, width, *, iterations, lr=0.01, random, callback=None):
+def train(net, loss, height, width, *, steps, lr=0.01, generator, callback=None):
     """Minimise the expected loss of the network's images by Adam: Algorithm 2, outer loop.
 
     net: Network, changed in place; left in `eval()`, its statistics those of 32 more images.
     loss: function image (C, height, width) -> scalar: `transport_loss`, or a rival's.
     height, width: pixels of the images drawn, multiples of 2^(scales - 1).
-    iterations: steps, one image each. lr: their size > 0 (.01 in the paper); it falls to 0 over the
+    steps: steps, one image each. lr: their size > 0 (.01 in the paper); it falls to 0 over the
         last quarter, which the paper does not say.
-    random: torch.Generator on the CPU. callback: called with (iteration, loss) after each step.
+    generator: torch.Generator on the CPU. callback: called with (step, loss) after each step.
 
     Returns the list of losses. Raises ValueError on bad numbers or sizes, RuntimeError where the
     loss is no longer finite.
     """
-    _check.whole("iterations", iterations)
+    _check.whole("steps", steps)
     _check.positive("lr", lr)
     _side("height", height, net)
     _side("width", width, net)
     adam = torch.optim.Adam(net.parameters(), lr=lr)
     losses = []
     net.train()
-    for iteration in range(iterations):
-        adam.param_groups[0]["lr"] = lr * min(1, 4 * (iterations - iteration) / iterations)
+    for step in range(steps):
+        adam.param_groups[0]["lr"] = lr * min(1, 4 * (steps - step) / steps)
         adam.zero_grad()
-        value = loss(net(noise(net, height, width, random=random))[0])
+        value = loss(net(noise(net, height, width, generator=generator))[0])
         losses.append(float(value.detach()))
         if not math.isfinite(losses[-1]):
-            raise RuntimeError(f"loss is {losses[-1]} at iteration {iteration}, lr={lr} too large")
+            raise RuntimeError(f"loss is {losses[-1]} at step {step}, lr={lr} too large")
         value.backward()
         adam.step()
         if callback is not None:
-            callback(iteration, losses[-1])
-    _settle(net, [noise(net, height, width, random=random) for _ in range(32)])
+            callback(step, losses[-1])
+    _settle(net, [noise(net, height, width, generator=generator) for _ in range(32)])
     return losses
 
 
@@ -238,7 +240,7 @@ def save(net, path, **facts):
     """Write a network and its settings into one safetensors file.
 
     net: Network. path: of the file. facts: what the file is to tell of the training, as JSON holds
-    it: exemplar, iterations, seed, ...
+    it: exemplar, steps, seed, ...
     Returns None. Raises OSError where the file cannot be written.
     """
     tensors = {name: value.contiguous().cpu() for name, value in net.state_dict().items()}

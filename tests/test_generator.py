@@ -13,7 +13,7 @@ def seeded(seed=0):
 
 def trained(scales=3, channels=1, width=2, seed=0):
     """A double network whose statistics are those of no single image."""
-    net = generator.network(channels, scales, width, random=seeded(seed)).double()
+    net = generator.network(channels, scales, width, generator=seeded(seed)).double()
     random = seeded(seed + 1)
     for layer in net.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
@@ -40,7 +40,7 @@ def test_number_of_parameters_is_that_of_the_authors_code(width, count):
 def test_any_size_in_one_pass(scales):
     net, stride = trained(scales, channels=3), 1 << (scales - 1)
     for height, width in [(stride, stride), (3 * stride, 8 * stride)]:
-        noises = generator.noise(net, height, width, random=seeded())
+        noises = generator.noise(net, height, width, generator=seeded())
         assert generator.generate(net, noises).shape == (3, height, width)
         assert all(z.min() >= 0 and z.max() <= 1 for z in noises)
 
@@ -49,7 +49,7 @@ def test_any_size_in_one_pass(scales):
 @given(st.integers(0, 7), st.integers(0, 7))
 def test_translation_of_the_noise_translates_the_image(down, right):
     net = trained()
-    noises = generator.noise(net, 32, 32, random=seeded())
+    noises = generator.noise(net, 32, 32, generator=seeded())
     moved = [z.roll((4 * down >> k, 4 * right >> k), (2, 3)) for k, z in enumerate(noises)]
     expected = generator.generate(net, noises).roll((4 * down, 4 * right), (1, 2))
     torch.testing.assert_close(generator.generate(net, moved), expected, rtol=0, atol=1e-12)
@@ -59,7 +59,7 @@ def test_translation_of_the_noise_translates_the_image(down, right):
 def test_receptive_field(scale):
     """What one value of noise changes: all of a square, and nothing outside it."""
     net = trained()
-    noises = generator.noise(net, 64, 64, random=seeded())
+    noises = generator.noise(net, 64, 64, generator=seeded())
     before = generator.generate(net, noises)
     at = 32 >> scale
     noises[scale][0, :, at, at] += 1
@@ -77,7 +77,7 @@ def test_receptive_field(scale):
 @given(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9), st.integers(1, 5))
 def test_tiles_are_seamless(scales, rows, columns, tile):
     net, stride = trained(scales, seed=scales), 1 << (scales - 1)
-    noises = generator.noise(net, rows * stride, columns * stride, random=seeded())
+    noises = generator.noise(net, rows * stride, columns * stride, generator=seeded())
     whole = generator.generate(net, noises)
     tiled = generator.generate(net, noises, tile=tile * stride)
     torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-12)
@@ -86,7 +86,7 @@ def test_tiles_are_seamless(scales, rows, columns, tile):
 def test_generation_is_that_of_the_fixed_statistics():
     """In training the statistics are those of the image: a tile would have its own."""
     net = trained().train()
-    noises = generator.noise(net, 16, 16, random=seeded())
+    noises = generator.noise(net, 16, 16, generator=seeded())
     before = {name: value.clone() for name, value in net.state_dict().items()}
     image = generator.generate(net, noises)
     assert net.training and not image.requires_grad
@@ -105,7 +105,7 @@ def test_loss_is_half_the_transport_cost():
     ]
     exact = sum(float(semidual.solve(x, y).value) for x, y in clouds) / 2
     loss = generator.transport_loss(
-        exemplar, patch=3, levels=2, ascents=500, rise=2e-3, random=seeded()
+        exemplar, size=3, levels=2, dual_steps=500, rise=2e-3, generator=seeded()
     )
     values = [float(loss(image)) for _ in range(4)]
     assert all(value <= exact + 1e-9 for value in values)
@@ -115,7 +115,7 @@ def test_loss_is_half_the_transport_cost():
 def test_gradient_of_the_loss():
     """In the image and in the weights, by central differences; phi is locally constant in both."""
     exemplar = stripes(16).double()
-    fresh = lambda: generator.transport_loss(exemplar, patch=3, levels=2, random=seeded())
+    fresh = lambda: generator.transport_loss(exemplar, size=3, levels=2, generator=seeded())
     image = torch.rand(1, 16, 16, generator=seeded(1)).double().requires_grad_()
     way = torch.randn(1, 16, 16, generator=seeded(2)).double()
     fresh()(image).backward()
@@ -124,7 +124,7 @@ def test_gradient_of_the_loss():
     assert float((image.grad * way).sum()) == pytest.approx(float(slope), rel=1e-6)
 
     net = trained()
-    noises = generator.noise(net, 16, 16, random=seeded())
+    noises = generator.noise(net, 16, 16, generator=seeded())
     fresh()(net(noises)[0]).backward()
     weights = net.enter[1][0].weight
     way = torch.randn(weights.shape, generator=seeded(3)).double()
@@ -136,11 +136,11 @@ def test_gradient_of_the_loss():
     assert float((weights.grad * way).sum()) == pytest.approx(slope, rel=1e-4)
 
 
-def short(seed, iterations=60):
-    random = seeded(seed)
-    net = generator.network(1, 3, 2, random=random)
-    loss = generator.transport_loss(stripes(), levels=2, samples=200, random=random)
-    losses = generator.train(net, loss, 32, 32, iterations=iterations, random=random)
+def short(seed, steps=60):
+    draw = seeded(seed)
+    net = generator.network(1, 3, 2, generator=draw)
+    loss = generator.transport_loss(stripes(), levels=2, samples=200, generator=draw)
+    losses = generator.train(net, loss, 32, 32, steps=steps, generator=draw)
     return net, losses
 
 
@@ -149,7 +149,7 @@ def test_training_lowers_the_loss():
     net, losses = short(0)
     assert not net.training and len(losses) == 60
     assert sum(losses[-5:]) < sum(losses[:5]) / 3
-    image = generator.generate(net, generator.noise(net, 64, 64, random=seeded()))
+    image = generator.generate(net, generator.noise(net, 64, 64, generator=seeded()))
     assert float(image.mean()) == pytest.approx(0.5, abs=0.05)
 
 
@@ -166,33 +166,33 @@ def test_training_depends_on_the_seed_only():
 
 def test_training_calls_back_with_each_loss():
     seen = []
-    net = generator.network(1, 2, 1, random=seeded())
+    net = generator.network(1, 2, 1, generator=seeded())
     losses = generator.train(
         net,
         lambda image: image.square().mean(),
         8,
         8,
-        iterations=3,
-        random=seeded(),
+        steps=3,
+        generator=seeded(),
         callback=lambda *step: seen.append(step),
     )
     assert seen == list(enumerate(losses))
 
 
 def test_training_stops_where_the_loss_is_lost():
-    net = generator.network(1, 2, 1, random=seeded())
-    with pytest.raises(RuntimeError, match="loss is nan at iteration 0"):
+    net = generator.network(1, 2, 1, generator=seeded())
+    with pytest.raises(RuntimeError, match="loss is nan at step 0"):
         nan = lambda image: image.sum() * float("nan")
-        generator.train(net, nan, 8, 8, iterations=3, random=seeded())
+        generator.train(net, nan, 8, 8, steps=3, generator=seeded())
 
 
 def test_save_and_load(tmp_path):
     path, net = tmp_path / "a.safetensors", trained(scales=2, channels=3).float()
-    generator.save(net, path, exemplar="stripes", iterations=60)
+    generator.save(net, path, exemplar="stripes", steps=60)
     again, facts = generator.load(path)
-    assert facts == {"exemplar": "stripes", "iterations": 60}
+    assert facts == {"exemplar": "stripes", "steps": 60}
     assert again.settings == net.settings and not again.training
-    noises = generator.noise(net, 8, 8, random=seeded())
+    noises = generator.noise(net, 8, 8, generator=seeded())
     assert torch.equal(generator.generate(again, noises), generator.generate(net, noises))
 
 
@@ -218,16 +218,16 @@ def test_other_files_are_refused_by_name(tmp_path):
 def test_sizes_that_the_strides_do_not_divide():
     net = trained(scales=4)
     with pytest.raises(ValueError, match="height must be a multiple of 8 pixels, got 20"):
-        generator.noise(net, 20, 16, random=seeded())
+        generator.noise(net, 20, 16, generator=seeded())
     with pytest.raises(ValueError, match="width must be a whole number >= 1, got 0"):
-        generator.noise(net, 16, 0, random=seeded())
-    noises = generator.noise(net, 16, 16, random=seeded())
+        generator.noise(net, 16, 0, generator=seeded())
+    noises = generator.noise(net, 16, 16, generator=seeded())
     with pytest.raises(ValueError, match="tile must be a multiple of 8 pixels, got 12"):
         generator.generate(net, noises, tile=12)
     with pytest.raises(ValueError, match="noises must have the shapes"):
         generator.generate(net, noises[:-1])
     with pytest.raises(ValueError, match="width must be a multiple of 8 pixels, got 4"):
-        generator.train(net, torch.sum, 8, 4, iterations=1, random=seeded())
+        generator.train(net, torch.sum, 8, 4, steps=1, generator=seeded())
 
 
 @pytest.mark.parametrize("name", ["channels", "scales", "width"])
@@ -239,10 +239,10 @@ def test_bad_settings(name, value):
 
 def test_bad_losses():
     with pytest.raises(ValueError, match="rise must be a number > 0"):
-        generator.transport_loss(stripes(), rise=0, random=seeded())
-    with pytest.raises(ValueError, match="ascents must be a whole number >= 1, got 0"):
-        generator.transport_loss(stripes(), ascents=0, random=seeded())
+        generator.transport_loss(stripes(), rise=0, generator=seeded())
+    with pytest.raises(ValueError, match="dual_steps must be a whole number >= 1, got 0"):
+        generator.transport_loss(stripes(), dual_steps=0, generator=seeded())
     with pytest.raises(ValueError, match="size must be at most the image's 2 x 2 pixels, got 4"):
-        generator.transport_loss(stripes(8), levels=3, random=seeded())
+        generator.transport_loss(stripes(8), levels=3, generator=seeded())
     with pytest.raises(ValueError, match="exemplar must be finite"):
-        generator.transport_loss(stripes() / 0, random=seeded())
+        generator.transport_loss(stripes() / 0, generator=seeded())
