@@ -135,55 +135,65 @@ def _window(noise, top, left, height, width):
 
 
 def transport_loss(
-    exemplar, *, size=4, levels=5, samples=2000, dual_steps=10, rise=5e-4, generator
+    exemplar,
+    *,
+    size=4,
+    levels=5,
+    samples=2048,
+    batch=1024,
+    dual_steps=10,
+    rise=5e-4,
+    generator,
 ):
     """The loss (13): 1/2 W_2^2 between patches, exemplar against image, summed over a pyramid.
 
-    exemplar: (C, H, W) float32 or float64, any device, values about [0, 1].
-    size: side of the patches, pixels. levels: L, images of the pyramid.
-    samples: patches at most, of the exemplar once at each level and of the image at each step; of
-        the exemplar those inside it, of the image, which is periodic, all.
+    exemplar: v (C, H, W) float32 or float64 in [0, 1], any device.
+    size: side of a patch, pixels. levels: L, images of the pyramid.
+    samples: target patches a scale, drawn once, at most; those inside the exemplar, so that its
+        seam is not learnt. batch: patches of the image drawn afresh for each step, at most.
     dual_steps: steps of the averaged stochastic ascent in phi_l at each call (100 in the paper, 10
         in the authors' code).
     rise: > 0, squared grey levels, by how much the first of them lifts phi at a patch that no patch
         chooses; 1 / 2000 in the authors' code. It is the C of `semidual.ascend_averaged` over the
-        number of patches, so that levels of few patches take steps of the same size.
+        number of patches, so that scales of few patches take steps of the same size.
     generator: torch.Generator on the CPU.
 
-    Returns a function image (C, h, w) -> scalar, differentiable (Theorem 3), that keeps phi_l from
-    call to call. As in the authors' code one image serves all steps of a call; here each step takes
-    other patches of it. Raises ValueError on bad pixels or numbers, levels of less than a patch.
+    Returns a function u (C, h, w) -> scalar, differentiable (Theorem 3), that takes u as periodic
+    and keeps phi_l from call to call. As in the authors' code one image serves all steps of a call,
+    here each with other patches of it. Raises ValueError on bad pixels or numbers, a scale at which
+    an image is smaller than a patch.
     """
     _check.image("exemplar", exemplar)
-    _check.whole("samples", samples)
-    _check.whole("dual_steps", dual_steps)
+    for name, value in dict(samples=samples, batch=batch, dual_steps=dual_steps).items():
+        _check.whole(name, value)
     _check.positive("rise", rise)
-    pick = lambda cloud: cloud[_some(len(cloud), samples, generator).to(cloud.device)]
-    pyramid = patches.pyramid(exemplar, levels, periodic=True)
-    targets = [pick(patches.extract(image, size)) for image in pyramid]
+    pools = [patches.extract(scale, size) for scale in patches.pyramid(exemplar, levels)]
+    targets = [_some(pool, samples, generator) for pool in pools]
     potentials = [target.new_zeros(len(target)) for target in targets]
 
     def loss(image):
         total = 0
-        for level, reduced in enumerate(patches.pyramid(image, levels, periodic=True)):
-            cloud = patches.extract(reduced, size, periodic=True)
-            source, target = cloud.detach(), targets[level]
+        for level, scale in enumerate(patches.pyramid(image, levels, periodic=True)):
+            cloud, target = patches.extract(scale, size, periodic=True), targets[level]
             potentials[level] = semidual.ascend_averaged(
-                lambda source=source: pick(source),
+                lambda cloud=cloud: _some(cloud.detach(), batch, generator),
                 target,
                 init=potentials[level],
                 step=rise * len(target),
                 max_iter=dual_steps,
             )
-            total = total + semidual.evaluate(pick(cloud), target, potentials[level]).value / 2
+            points = _some(cloud, batch, generator)
+            total = total + semidual.evaluate(points, target, potentials[level]).value / 2
         return total
 
     return loss
 
 
-def _some(n, most, generator):
-    """Indices of at most `most` of n points, without repetition; all of them in order if n fits."""
-    return torch.arange(n) if n <= most else torch.randperm(n, generator=generator)[:most]
+def _some(cloud, most, generator):
+    """At most so many of the points, without repetition; all of them in order where they fit."""
+    if len(cloud) <= most:
+        return cloud
+    return cloud[torch.randperm(len(cloud), generator=generator)[:most].to(cloud.device)]
 
 
 def train(net, loss, height, width, *, steps, lr=0.01, generator, callback=None):
