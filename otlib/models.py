@@ -89,7 +89,8 @@ def find(name):
     found = hashlib.sha256(path.read_bytes()).hexdigest() if asset.sha256 else None
     if found != asset.sha256:
         raise ValueError(f"{path} has SHA-256 {found}, expected {asset.sha256}")
-    note(name, source, found, asset.licence)
+    if found:  # a folder of the user's is noted by the files that are drawn from it
+        note(name, source, found, asset.licence)
     return path
 
 
