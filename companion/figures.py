@@ -52,7 +52,7 @@ def show(figure, kind):
 def images(panels, *, columns=4, limits=(0, 1), zoom=None, cmap="gray", label=None):
     """Show images side by side, all in one range, each with a magnified inset.
 
-    panels: {title: (H, W) or (1, H, W) tensor or array}.
+    panels: {title: (H, W), (1, H, W) or, in colour, (3, H, W) tensor or array}.
     columns: panels in a row. limits: (low, high) shown as the colour map's ends.
     zoom: (row, column, side) in pixels of the square that the inset magnifies; none by default.
     cmap: matplotlib's name. label: text of a colour bar; no bar by default.
@@ -66,6 +66,8 @@ def images(panels, *, columns=4, limits=(0, 1), zoom=None, cmap="gray", label=No
         axis.axis("off")
     for axis, (title, panel) in zip(axes.flat, panels.items(), strict=False):
         panel = np.squeeze(np.asarray(panel, dtype=float))
+        if panel.ndim == 3:
+            panel = np.moveaxis(panel, 0, -1).clip(0, 1)  # the range of colours is fixed
         style = dict(cmap=cmap, vmin=limits[0], vmax=limits[1], interpolation="nearest")
         shown = axis.imshow(panel, **style)
         axis.set_title(title, fontsize=9)

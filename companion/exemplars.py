@@ -1,0 +1,43 @@
+"""Exemplars of the texture pages: photographs that scikit-image carries, or a reader's file."""
+
+import numpy as np
+import skimage.data
+import torch
+
+from otlib import data, patches
+
+# name: function of skimage.data; all are 512 x 512 pixels
+CARRIED = {
+    "brick": "brick",
+    "grass": "grass",
+    "gravel": "gravel",
+    "tissue": "immunohistochemistry",  # the one in colour
+}
+
+
+def load(name, size):
+    """A square of a texture, and a second one of the same texture.
+
+    name: of CARRIED, or the path of an image file: see `otlib.data.read`.
+    size: side of the squares, pixels. A carried photograph is halved, by blur and subsampling, as
+        long as it stays at least twice as large: the squares show a quarter of it at each size. A
+        file is taken as it is.
+
+    Returns two (C, size, size) float32 in [0, 1], from the top left and the bottom right: they
+    overlap where the picture is less than twice as large. Raises ValueError on a picture smaller
+    than `size`, and as `read` does.
+    """
+    if name in CARRIED:
+        photograph = np.asarray(getattr(skimage.data, CARRIED[name])())
+        image = torch.from_numpy(np.atleast_3d(photograph).astype(np.float32) / 255).movedim(-1, 0)
+        while min(image.shape[1:]) >= 4 * size:
+            image = patches.pyramid(image, 2, periodic=True)[1]
+    else:
+        image = data.read(name)
+    height, width = image.shape[1:]
+    if min(height, width) < size:
+        raise ValueError(
+            f"exemplar {name} must have at least {size} x {size} pixels, got {height} x {width}"
+        )
+    squares = image[:, :size, :size], image[:, height - size :, width - size :]
+    return tuple(square.contiguous() for square in squares)

@@ -1,0 +1,311 @@
+"""A feed-forward texture network and its training, Algorithm 2 of Houdard et al. 2020.
+
+The network is the one of Ulyanov et al. 2016 (Texture Networks, Fig. 2): noise at several scales,
+each through a block of convolutions, joined from coarse to fine. It is trained once for one
+exemplar and then draws images of any size. The potentials are those of `semidual`, |x - y|^2 being
+the cost there; losses are halved, for the 1/2 |x - y|^2 of Houdard et al.
+"""
+
+import json
+import math
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from otlib import _check, patches, semidual
+
+NOISE_CHANNELS = 3  # a scale, in Ulyanov et al. and in the code of Houdard et al., grey or colour
+_KIND = "otlib texture generator"
+
+
+class Network(nn.Module):
+    """The generator g_theta of Houdard et al. 2020, sec. 4: (B, 3, h, w) noises -> (B, C, H, W).
+
+    channels: C of the images. scales: number of noises, >= 1; the sides of an image are multiples
+    of 2^(scales - 1). width: channels that each scale adds, >= 1 (8 in Ulyanov et al.; 2 in the
+    code of Houdard et al., with 6 scales: 7,968 parameters in colour).
+
+    `forward` takes the list that `noise` draws, finest first. Borders are periodic. In the mode
+    `train()` each normalisation takes the statistics of the very image, in `eval()` the fixed ones
+    of the training: only then is an image made of the same pixels whole or in tiles.
+    Raises ValueError on numbers that are not whole and >= 1.
+    """
+
+    def __init__(self, channels=1, scales=6, width=2):
+        super().__init__()
+        for name, value in dict(channels=channels, scales=scales, width=width).items():
+            _check.whole(name, value)
+        self.settings = {"channels": channels, "scales": scales, "width": width}
+        self.enter = nn.ModuleList(_block(NOISE_CHANNELS, width) for _ in range(scales))
+        joined = [width * (scales - k) for k in range(scales)]
+        self.join = nn.ModuleList(_block(n, n) for n in joined[:-1])
+        self.level = nn.ModuleList(nn.BatchNorm2d(n) for n in joined[1:])
+        self.leave = nn.Conv2d(joined[0], channels, 1, bias=False)
+
+    def forward(self, noises):
+        features = self.enter[-1](noises[-1])
+        for k in range(len(noises) - 2, -1, -1):
+            coarse = self.level[k](F.interpolate(features, scale_factor=2, mode="nearest"))
+            features = self.join[k](torch.cat((coarse, self.enter[k](noises[k])), 1))
+        return self.leave(features)
+
+
+def _block(inside, outside):
+    """Convolutions 3 x 3, 3 x 3 and 1 x 1, each normalised and rectified."""
+    layers = []
+    for side, n in ((3, inside), (3, outside), (1, outside)):
+        pad = dict(padding=side // 2, padding_mode="circular")
+        layers += [nn.Conv2d(n, outside, side, **pad), nn.BatchNorm2d(outside), nn.LeakyReLU()]
+    return nn.Sequential(*layers)
+
+
+def network(channels=1, scales=6, width=2, *, generator):
+    """A `Network` with random weights that depend on the generator only.
+
+    channels, scales, width: see `Network`. generator: torch.Generator on the CPU.
+    Returns a float32 Network on the CPU, in training mode. Raises ValueError as `Network` does.
+    """
+    net = Network(channels, scales, width)
+    for layer in net.modules():  # as torch does by default, which draws from its global generator
+        if isinstance(layer, nn.Conv2d):
+            bound = layer.weight[0].numel() ** -0.5
+            for weights in (layer.weight, layer.bias):
+                if weights is not None:
+                    nn.init.uniform_(weights, -bound, bound, generator=generator)
+    return net
+
+
+def noise(net, height, width, *, generator):
+    """Draw the network's input for an image of a given size: uniform in [0, 1].
+
+    net: Network. height, width: pixels, multiples of 2^(scales - 1).
+    generator: torch.Generator on the CPU.
+
+    Returns the list of (1, 3, height / 2^k, width / 2^k), k = 0, ..., scales - 1, in the type and
+    on the device of the network. Raises ValueError on a side that the strides do not divide.
+    """
+    _side("height", height, net)
+    _side("width", width, net)
+    like = net.leave.weight
+    shapes = [(height >> k, width >> k) for k in range(net.settings["scales"])]
+    draws = [torch.rand(1, NOISE_CHANNELS, *shape, generator=generator) for shape in shapes]
+    return [draw.to(like) for draw in draws]
+
+
+@torch.no_grad()
+def generate(net, noises, *, tile=None):
+    """The image that a trained network makes of a noise, in one pass or in tiles.
+
+    net: Network; used as in `eval()`: with the statistics of its training.
+    noises: a list as `noise` draws.
+    tile: side in pixels, a multiple of 2^(scales - 1): compute tile by tile, each with what lies
+        around it as far as the network sees, 2^(scales + 1) pixels. Memory is then that of one tile
+        of side tile + 2^(scales + 2), and the image that of one pass up to rounding. One pass by
+        default.
+
+    Returns (C, H, W), about [0, 1], not clipped; periodic. Raises ValueError on noises that do not
+    fit the network, or a tile that the strides do not divide.
+    """
+    height, width = _fitting(net, noises)
+    if tile is not None:
+        _side("tile", tile, net)
+    training = net.training
+    net.eval()
+    try:
+        if tile is None:
+            return net(noises)[0]
+        # each of the joins sees 2 pixels of its scale, the coarsest noise is seen 2 further
+        margin = 2 << net.settings["scales"]
+        image = noises[0].new_empty(net.settings["channels"], height, width)
+        for top in range(0, height, tile):
+            for left in range(0, width, tile):
+                high, wide = min(tile, height - top), min(tile, width - left)
+                window = (top - margin, left - margin, high + 2 * margin, wide + 2 * margin)
+                around = [_window(z, *(side >> k for side in window)) for k, z in enumerate(noises)]
+                inside = net(around)[0, :, margin : margin + high, margin : margin + wide]
+                image[:, top : top + high, left : left + wide] = inside
+        return image
+    finally:
+        net.train(training)
+
+
+def _window(noise, top, left, height, width):
+    """A window of a periodic noise."""
+    rows = torch.arange(top, top + height, device=noise.device) % noise.shape[2]
+    columns = torch.arange(left, left + width, device=noise.device) % noise.shape[3]
+    return noise[:, :, rows][:, :, :, columns]
+
+
+def transport_loss(
+    exemplar,
+    *,
+    size=4,
+    levels=5,
+    samples=2048,
+    batch=1024,
+    dual_steps=10,
+    rise=5e-4,
+    generator,
+):
+    """The loss (13): 1/2 W_2^2 between patches, exemplar against image, summed over a pyramid.
+
+    exemplar: v (C, H, W) float32 or float64 in [0, 1], any device.
+    size: side of a patch, pixels. levels: L, images of the pyramid.
+    samples: target patches a scale, drawn once, at most; those inside the exemplar, so that its
+        seam is not learnt. batch: patches of the image drawn afresh for each step, at most.
+    dual_steps: steps of the averaged stochastic ascent in phi_l at each call (100 in the paper, 10
+        in the authors' code).
+    rise: > 0, squared grey levels, by how much the first of them lifts phi at a patch that no patch
+        chooses; 1 / 2000 in the authors' code. It is the C of `semidual.ascend_averaged` over the
+        number of patches, so that scales of few patches take steps of the same size.
+    generator: torch.Generator on the CPU.
+
+    Returns a function u (C, h, w) -> scalar, differentiable (Theorem 3), that takes u as periodic
+    and keeps phi_l from call to call. As in the authors' code one image serves all steps of a call,
+    here each with other patches of it. Raises ValueError on bad pixels or numbers, a scale at which
+    an image is smaller than a patch.
+    """
+    _check.image("exemplar", exemplar)
+    for name, value in dict(samples=samples, batch=batch, dual_steps=dual_steps).items():
+        _check.whole(name, value)
+    _check.positive("rise", rise)
+    pools = [patches.extract(scale, size) for scale in patches.pyramid(exemplar, levels)]
+    targets = [_some(pool, samples, generator) for pool in pools]
+    potentials = [target.new_zeros(len(target)) for target in targets]
+
+    def loss(image):
+        total = 0
+        for level, scale in enumerate(patches.pyramid(image, levels, periodic=True)):
+            cloud, target = patches.extract(scale, size, periodic=True), targets[level]
+            potentials[level] = semidual.ascend_averaged(
+                lambda cloud=cloud: _some(cloud.detach(), batch, generator),
+                target,
+                init=potentials[level],
+                step=rise * len(target),
+                max_iter=dual_steps,
+            )
+            points = _some(cloud, batch, generator)
+            total = total + semidual.evaluate(points, target, potentials[level]).value / 2
+        return total
+
+    return loss
+
+
+def _some(cloud, most, generator):
+    """At most so many of the points, without repetition; all of them in order where they fit."""
+    if len(cloud) <= most:
+        return cloud
+    return cloud[torch.randperm(len(cloud), generator=generator)[:most].to(cloud.device)]
+
+
+def train(net, loss, height, width, *, steps, lr=0.01, generator, callback=None):
+    """Minimise the expected loss of the network's images by Adam: Algorithm 2, outer loop.
+
+    net: Network, changed in place; left in `eval()`, its statistics those of 32 more images.
+    loss: function image (C, height, width) -> scalar: `transport_loss`, or a rival's.
+    height, width: pixels of the images drawn, multiples of 2^(scales - 1).
+    steps: steps, one image each. lr: their size > 0 (.01 in the paper); it falls to 0 over the
+        last quarter, which the paper does not say.
+    generator: torch.Generator on the CPU. callback: called with (step, loss) after each step.
+
+    Returns the list of losses. Raises ValueError on bad numbers or sizes, RuntimeError where the
+    loss is no longer finite.
+    """
+    _check.whole("steps", steps)
+    _check.positive("lr", lr)
+    _side("height", height, net)
+    _side("width", width, net)
+    adam = torch.optim.Adam(net.parameters(), lr=lr)
+    losses = []
+    net.train()
+    for step in range(steps):
+        adam.param_groups[0]["lr"] = lr * min(1, 4 * (steps - step) / steps)
+        adam.zero_grad()
+        value = loss(net(noise(net, height, width, generator=generator))[0])
+        losses.append(float(value.detach()))
+        if not math.isfinite(losses[-1]):
+            raise RuntimeError(f"loss is {losses[-1]} at step {step}, lr={lr} too large")
+        value.backward()
+        adam.step()
+        if callback is not None:
+            callback(step, losses[-1])
+    _settle(net, [noise(net, height, width, generator=generator) for _ in range(32)])
+    return losses
+
+
+@torch.no_grad()
+def _settle(net, draws):
+    """Fix the statistics of normalisation: their means over the draws, at the final weights."""
+    layers = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
+    momentum = layers[0].momentum
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # torch's word for a cumulative mean
+    for noises in draws:
+        net(noises)
+    for layer in layers:
+        layer.momentum = momentum
+    net.eval()
+
+
+def save(net, path, **facts):
+    """Write a network and its settings into one safetensors file.
+
+    net: Network. path: of the file. facts: what the file is to tell of the training, as JSON holds
+    it: exemplar, steps, seed, ...
+    Returns None. Raises OSError where the file cannot be written.
+    """
+    tensors = {name: value.contiguous().cpu() for name, value in net.state_dict().items()}
+    metadata = {"kind": _KIND, "settings": json.dumps(net.settings), "facts": json.dumps(facts)}
+    save_file(tensors, path, metadata=metadata)
+
+
+def load(path):
+    """Read a network that `save` wrote.
+
+    path: of the file.
+    Returns (network, facts): a Network on the CPU in `eval()`, and the dict given to `save`. Raises
+    FileNotFoundError, and ValueError, with the name, for a file of another kind or architecture.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} must be a safetensors file of `save`: {error}") from error
+    if metadata.get("kind") != _KIND:
+        raise ValueError(f"{path} must hold an {_KIND}, got {metadata.get('kind', 'no kind')!r}")
+    net = Network(**json.loads(metadata["settings"]))
+    shapes = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    odd = sorted(name for name in shapes.keys() | found if shapes.get(name) != found.get(name))
+    if odd:
+        name = odd[0]
+        raise ValueError(
+            f"{path}: {name} must be {shapes.get(name, 'absent')} for {net.settings}, "
+            f"got {found.get(name, 'none')}"
+        )
+    net.load_state_dict(tensors)
+    return net.eval(), json.loads(metadata["facts"])
+
+
+def _side(name, value, net):
+    stride = 1 << (net.settings["scales"] - 1)
+    _check.whole(name, value)
+    if value % stride:
+        raise ValueError(f"{name} must be a multiple of {stride} pixels, got {value}")
+
+
+def _fitting(net, noises):
+    """Height and width of the image that the noises make."""
+    height, width = noises[0].shape[2:]
+    scales = net.settings["scales"]
+    _side("height", height, net)
+    _side("width", width, net)
+    expected = [(1, NOISE_CHANNELS, height >> k, width >> k) for k in range(scales)]
+    if [tuple(z.shape) for z in noises] != expected:
+        raise ValueError(f"noises must have the shapes {expected}, see `noise`")
+    return height, width

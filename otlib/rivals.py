@@ -1,0 +1,145 @@
+"""The rivals of Houdard et al. 2020, Figs 2 and 4, that this book runs itself.
+
+Gatys et al. 2015 and Texture Networks (Ulyanov et al. 2016) match the Gram matrices of VGG
+features, the one in the pixels, the other in the weights of a generator:
+
+    generator.train(net, rivals.gram_loss(exemplar, vgg), height, width, lr=0.1, ...)
+
+Texto (Leclaire and Rabin 2019, after Galerne et al. 2018) transports patches. The papers take
+VGG-19, the book `models.vgg16`.
+"""
+
+import torch
+
+from otlib import _check, gaussian, models, patches, semidual, softmin
+
+TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+
+
+def grams(image, vgg, taps=TAPS):
+    """Gram matrices of the features of an image: the statistics of Gatys et al. 2015, eq. (1).
+
+    image: (C, H, W) float32, C = 1 or 3, values in [0, 1], on the device of the network.
+    vgg: network of `models.vgg16`, pooling "average" in Gatys et al.
+    taps: names of its layers.
+
+    Returns a list of (n, n) tensors, F F' / (h w) for n feature maps of h x w pixels, the mean over
+    pixels. Differentiable. Raises ValueError on bad pixels, 2 or more than 3 channels.
+    """
+    _check.image("image", image)
+    if len(image) not in (1, 3):
+        raise ValueError(f"image must have 1 or 3 channels, got {len(image)}")
+    maps = models.features(vgg, image.expand(3, -1, -1)[None], taps)
+    return [(flat := layer[0].flatten(1)) @ flat.mT / flat.shape[1] for layer in maps]
+
+
+def gram_loss(exemplar, vgg, taps=TAPS):
+    """The loss of Gatys et al. 2015 and of Texture Networks, with the weights 1000 / n^2.
+
+    exemplar, vgg, taps: as in `grams`.
+
+    Returns a function image (C, H, W) -> scalar, differentiable: the mean over a Gram matrix of the
+    squared difference to the exemplar's, times 1000 / n^2, summed over the layers (the weights of
+    the code that Houdard et al. compare with). Errors are those of `grams`.
+    """
+    with torch.no_grad():
+        wanted = grams(exemplar, vgg, taps)
+
+    def loss(image):
+        found = grams(image, vgg, taps)
+        pairs = zip(found, wanted, strict=True)
+        return sum(1e3 / len(g) ** 2 * (g - w).square().mean() for g, w in pairs)
+
+    return loss
+
+
+@torch.no_grad()
+def gram_distance(image, exemplar, vgg, taps=TAPS):
+    """How far the VGG statistics of an image are from the exemplar's: mean of |G - G*| / |G*|.
+
+    image, exemplar: as in `grams`, of any two sizes. vgg, taps: as in `grams`.
+
+    Returns a float >= 0, without unit: relative distances of the Gram matrices in the Frobenius
+    norm, averaged over the layers, so that each counts. Raises ValueError as `grams` does.
+    """
+    pairs = zip(grams(image, vgg, taps), grams(exemplar, vgg, taps), strict=True)
+    return float(torch.stack([(g - w).norm() / w.norm() for g, w in pairs]).mean())
+
+
+def gatys(exemplar, vgg, start, *, taps=TAPS, steps=500, callback=None):
+    """Texture synthesis of Gatys et al. 2015: minimise `gram_loss` in the pixels by L-BFGS.
+
+    exemplar: (C, H, W) float32, C = 1 or 3, values in [0, 1].
+    vgg, taps: as in `grams`.
+    start: (C, h, w) first image, of any size >= 16, same type and device; noise in the paper.
+    steps: of L-BFGS, at most. callback: called with (step, loss) after each step.
+
+    Returns (image, losses): (C, h, w), not clipped, and the loss at each step. Raises ValueError
+    as `grams` does, and on a bad number of steps.
+    """
+    _check.image("start", start)
+    _check.whole("steps", steps)
+    loss = gram_loss(exemplar, vgg, taps)
+    image = start.detach().clone().requires_grad_()
+    # one step a call, else torch tells neither how far it is nor the losses between
+    solver = torch.optim.LBFGS([image], max_iter=1, line_search_fn="strong_wolfe")
+    losses = []
+
+    def closure():
+        solver.zero_grad()
+        value = loss(image)
+        value.backward()
+        return value
+
+    for step in range(steps):
+        losses.append(float(solver.step(closure).detach()))  # at the start of the step
+        if callback is not None:
+            callback(step, losses[-1])
+    return image.detach(), losses
+
+
+def texto(exemplar, *, size=3, levels=4, targets=1000, draws=500, steps=300, generator):
+    """Patch transport from coarse to fine: Texto, in its plain form with one Gaussian a scale.
+
+    exemplar: (C, H, W) float32 or float64, any device; sides multiples of 2^(levels - 1).
+    size: side of the patches, pixels. levels: scales. targets: patches of the exemplar, at most, to
+        which a scale transports.
+    draws, steps: of the averaged stochastic ascent at each scale (`semidual.ascend_averaged`).
+    generator: torch.Generator on the CPU.
+
+    The coarsest image is a random phase texture, a Gaussian law. At each scale the patches of the
+    image, as a Gaussian of their mean and covariance, are transported to patches of the exemplar
+    (semi-discrete), and overlapping ones are averaged; the next scale starts from the average of
+    the patches of twice the side at the same places of the exemplar. Leclaire and Rabin have a
+    mixture of Gaussians and a map in several layers instead.
+
+    Returns (C, H, W), periodic. Raises ValueError on bad pixels or numbers, sides that the scales
+    do not divide, levels of less than a patch.
+    """
+    _check.image("exemplar", exemplar)
+    _check.whole("targets", targets)
+    _check.whole("draws", draws)
+    pyramid = patches.pyramid(exemplar, levels, periodic=True)
+    stride = 1 << (levels - 1)
+    if any(side % stride for side in exemplar.shape[1:]):
+        height, width = exemplar.shape[1:]
+        raise ValueError(f"exemplar's sides must be multiples of {stride}, got {height} x {width}")
+    image = gaussian.random_phase(pyramid[-1], generator)
+    for level in reversed(range(levels)):
+        cloud = patches.extract(image, size, periodic=True)
+        pool = patches.extract(pyramid[level], size)
+        chosen = torch.randperm(len(pool), generator=generator)[:targets].to(pool.device)
+        mean, cov = cloud.mean(0), cloud.mT.cov()
+        g = semidual.ascend_averaged(
+            lambda mean=mean, cov=cov: gaussian.sample(mean, cov, draws, generator),
+            pool[chosen],
+            step=5e-4 * len(chosen),  # the same lift of a patch at every scale, see `generator`
+            max_iter=steps,
+        )
+        _, to = softmin.hardmin(cloud, pool[chosen], g)
+        image = patches.average(pool[chosen[to]], image.shape, size, periodic=True)
+        if level:
+            finer = pyramid[level - 1]
+            pool = patches.extract(finer, 2 * size, stride=2)  # row for row where `pool` was
+            image = patches.average(pool[chosen[to]], finer.shape, 2 * size, 2, periodic=True)
+    return image
