@@ -16,15 +16,16 @@ CARRIED = {
 
 
 def load(name, size):
-    """A square of a texture.
+    """A square of a texture, and a second one of the same texture.
 
     name: of CARRIED, or the path of an image file: see `otlib.data.read`.
-    size: its side, pixels. A carried photograph is halved, by blur and subsampling, as long as it
-        stays at least twice as large: the square shows a quarter of it at each size. A file is
-        taken as it is.
+    size: side of the squares, pixels. A carried photograph is halved, by blur and subsampling, as
+        long as it stays at least twice as large: the squares show a quarter of it at each size. A
+        file is taken as it is.
 
-    Returns (C, size, size) float32 in [0, 1], from the top left. Raises ValueError on a picture
-    smaller than `size`, and as `read` does.
+    Returns two (C, size, size) float32 in [0, 1], from the top left and the bottom right: they
+    overlap where the picture is less than twice as large. Raises ValueError on a picture smaller
+    than `size`, and as `read` does.
     """
     if name in CARRIED:
         photograph = np.asarray(getattr(skimage.data, CARRIED[name])())
@@ -38,4 +39,5 @@ def load(name, size):
         raise ValueError(
             f"exemplar {name} must have at least {size} x {size} pixels, got {height} x {width}"
         )
-    return image[:, :size, :size].contiguous()
+    squares = image[:, :size, :size], image[:, height - size :, width - size :]
+    return tuple(square.contiguous() for square in squares)

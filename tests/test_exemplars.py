@@ -10,15 +10,16 @@ from companion import exemplars, memory
 
 @pytest.mark.parametrize("name", exemplars.CARRIED)
 @pytest.mark.parametrize("size", [32, 128, 300])
-def test_a_square_of_a_photograph(name, size):
-    image = exemplars.load(name, size)
-    assert image.shape == (3 if name == "tissue" else 1, size, size)
-    assert image.dtype == torch.float32 and 0 <= image.min() < image.max() <= 1
-    assert image.is_contiguous()
+def test_two_squares_of_a_photograph(name, size):
+    first, second = exemplars.load(name, size)
+    channels = 3 if name == "tissue" else 1
+    assert first.shape == second.shape == (channels, size, size)
+    assert first.dtype == torch.float32 and 0 <= first.min() < first.max() <= 1
+    assert first.is_contiguous() and not torch.equal(first, second)
 
 
 def test_each_size_shows_the_same_part():
-    small, large = (exemplars.load("gravel", size) for size in (64, 128))
+    small, large = (exemplars.load("gravel", size)[0] for size in (64, 128))
     means = [image.reshape(4, image.shape[1] // 4, 4, -1).mean((1, 3)) for image in (small, large)]
     torch.testing.assert_close(*means, atol=0.03, rtol=0)
 
@@ -26,8 +27,9 @@ def test_each_size_shows_the_same_part():
 def test_a_file_is_taken_as_it_is(tmp_path):
     pixels = np.arange(20 * 30, dtype=np.uint8).reshape(20, 30)
     Image.fromarray(pixels).save(tmp_path / "own.png")
-    image = exemplars.load(tmp_path / "own.png", 16)
-    torch.testing.assert_close(image[0] * 255, torch.from_numpy(pixels[:16, :16]).float())
+    first, second = exemplars.load(tmp_path / "own.png", 16)
+    torch.testing.assert_close(first[0] * 255, torch.from_numpy(pixels[:16, :16]).float())
+    torch.testing.assert_close(second[0] * 255, torch.from_numpy(pixels[4:, 14:]).float())
     with pytest.raises(ValueError, match="at least 24 x 24 pixels, got 20 x 30"):
         exemplars.load(tmp_path / "own.png", 24)
 
