@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from otlib._check import cloud, finite, positive, whole
+from otlib._check import cloud, positive, vector, weights, whole
 from otlib.softmin import kernel
 
 _MEMORY = 5  # differences kept by the Anderson acceleration
@@ -100,7 +100,7 @@ def solve(
         return f, soft, pi_2.double()
 
     g = torch.zeros_like(b) if init is None else init[1].detach()
-    typical = _mean_cost(points, y)
+    typical = mean_cost(points, y)
     t = eps if init is not None else max(eps, typical)
     if scaling is None:
         scaling = 0.7 if min(rho) < typical else 0.93
@@ -210,7 +210,7 @@ def _dual(potential, weight, rho):
     return weight.double() @ (potential if math.isinf(rho) else rho * (1 - _exp(-potential / rho)))
 
 
-def _mean_cost(x, y):
+def mean_cost(x, y):
     """Mean of |x_i - y_j|^2 over all pairs: above it plans are close to the product a x b."""
     spread = x.var(0, correction=0).sum() + y.var(0, correction=0).sum()
     return float((x.mean(0) - y.mean(0)).square().sum() + spread)
@@ -230,9 +230,9 @@ def _check(x, y, eps, rho, a, b, init, tol, max_iter, scaling):
     whole("max_iter", max_iter)
     if scaling is not None:
         positive("scaling", scaling)
-    if scaling is not None and scaling >= 1:
-        raise ValueError(f"scaling must lie in (0, 1), got {scaling!r}")
-    a, b = _weights("a", a, x), _weights("b", b, y)
+        if scaling >= 1:
+            raise ValueError(f"scaling must lie in (0, 1), got {scaling!r}")
+    a, b = weights("a", a, x), weights("b", b, y)
     if all(map(math.isinf, rho)) and abs(a.sum() - b.sum()) > 1e-4 * a.sum():
         raise ValueError(
             f"a and b must have equal sums where rho = (inf, inf), got {a.sum():g} and {b.sum():g}"
@@ -240,25 +240,6 @@ def _check(x, y, eps, rho, a, b, init, tol, max_iter, scaling):
     if init is not None:
         if not isinstance(init, tuple | list) or len(init) != 2:
             raise ValueError(f"init must be a pair (f, g), got a {type(init).__name__}")
-        _vector("init[0]", init[0], x)
-        _vector("init[1]", init[1], y)
+        vector("init[0]", init[0], x)
+        vector("init[1]", init[1], y)
     return a, b
-
-
-def _weights(name, weight, points):
-    if weight is None:
-        return points.new_full((len(points),), 1 / len(points), requires_grad=False)
-    _vector(name, weight, points)
-    if weight.requires_grad:
-        raise ValueError(f"{name} must not require a gradient: only x gets one")
-    if (weight < 0).any() or not weight.sum() > 0:
-        raise ValueError(f"{name} must be >= 0 with a positive sum, got minimum {weight.min():g}")
-    return weight
-
-
-def _vector(name, vector, points):
-    """Raise ValueError where `vector` does not hold one finite number a point, in their type."""
-    finite(name, vector)
-    if vector.shape != points.shape[:1]:
-        raise ValueError(f"{name} must have shape ({len(points)},), got {tuple(vector.shape)}")
-    cloud(name, vector[:, None], like=points[:, :1])

@@ -6,6 +6,7 @@ import numpy as np
 import ot
 import pytest
 import torch
+from clouds import generator, points, uniform, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,20 +29,6 @@ def no_silent_failure():
         yield
 
 
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def points(n, seed, d=3, dtype=torch.float64):
-    return torch.rand(n, d, generator=generator(seed), dtype=torch.float64).to(dtype)
-
-
-def weights(n, seed, total=1.0, zeros=0):
-    w = 0.1 + torch.rand(n, generator=generator(seed), dtype=torch.float64)
-    w[:zeros] = 0
-    return total * w / w.sum()
-
-
 def problem(kind, n=25, m=20):
     """(x, y, a, b) of a kind; "heavy" has unequal sums, for the forms that allow them."""
     totals = (2.0, 0.7) if kind == "heavy" else (1.0, 1.0)
@@ -49,7 +36,7 @@ def problem(kind, n=25, m=20):
     x, y = points(n, 1), points(m, 2) + 0.2
     if kind == "uniform":
         return x, y, None, None
-    return x, y, weights(n, 3, totals[0], zeros), weights(m, 4, totals[1], zeros)
+    return x, y, weights(n, 3, zeros, totals[0]), weights(m, 4, zeros, totals[1])
 
 
 def cases():
@@ -64,10 +51,6 @@ def cases():
 
 
 every_case = pytest.mark.parametrize("rho, kind", cases())
-
-
-def uniform(w, n):
-    return torch.full((n,), 1 / n, dtype=torch.float64) if w is None else w
 
 
 def squared_distances(x, y):
@@ -570,7 +553,7 @@ def test_determinism():
 @pytest.mark.parametrize("kind", ["uniform", "zeros"])
 def test_backends_agree(dtype, kind):
     """d = 36, the dimension that the tests of the soft-min have compiled."""
-    a, b = (None, None) if kind == "uniform" else (weights(40, 3, 1, 5), weights(30, 4, 1, 5))
+    a, b = (None, None) if kind == "uniform" else (weights(40, 3, 5), weights(30, 4, 5))
     a, b = (w if w is None else w.to(dtype) for w in (a, b))
     runs, gradients = [], []
     for backend in ("torch", "keops"):
@@ -598,7 +581,7 @@ def test_backends_agree(dtype, kind):
 )
 def test_any_problem_has_no_gap(n, m, d, eps, rho, seed, zeros):
     x, y = points(n, seed, d), points(m, seed + 1, d)
-    a, b = weights(n, seed + 2, 1, min(zeros, n - 1)), weights(m, seed + 3, 1, min(zeros, m - 1))
+    a, b = weights(n, seed + 2, min(zeros, n - 1)), weights(m, seed + 3, min(zeros, m - 1))
     s = sinkhorn.solve(x, y, eps=eps, rho=rho, a=a, b=b, tol=1e-9, max_iter=20_000)
     plan = sinkhorn.plan(x, y, s, eps=eps, a=a, b=b)
     assert s.f.shape == s.marginals[0].shape == (n,) and s.g.shape == s.marginals[1].shape == (m,)

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from clouds import generator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,10 +28,6 @@ def case(request):
     """(backend, dtype, bound on the error of s in units of eps at EPS)."""
     backend, dtype = request.param
     return backend, dtype, 0.05 if dtype is torch.float32 else 1e-9
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def patch_cloud(n, seed, dtype=torch.float64, d=D):
