@@ -9,6 +9,7 @@ No N x M array is held: torch works on tiles, KeOps on its own blocks.
 
 import functools
 import importlib.util
+import math
 import os
 import shutil
 
@@ -21,6 +22,8 @@ BACKENDS = ("auto", "torch", "keops")
 # exp(-60) is below the rounding of float32; below -87 torch's CPU exp is two orders of magnitude
 # slower, so scores are clamped before it.
 _NEGLIGIBLE = -60.0
+_REACH = 80.0  # pairs this many eps above their row's least cost are listed,
+_SURE = 30.0  # and a list serves while what it leaves out is this many eps above
 
 
 def softmin(x, y, h, eps, *, with_mean=False, backend="auto"):
@@ -78,8 +81,9 @@ def kernel(backend="auto", *, hard=False):
 
     Returns a function (x, y) -> soft, with soft(h, eps, with_mean=False) -> s or (s, mean); with
     `hard` the hard-min, (x, y) -> hard, with hard(h) -> (s, index). A soft-min's own weights w_ij
-    sum to 1 over j; soft(h, eps, leaving=function) -> (s, arriving) adds sum_i leaving(s)_i w_ij,
-    the function taking rows of s and their slice to masses: a whole Sinkhorn update in one pass.
+    sum to 1 over j; soft(h, eps, leaving=function) appends sum_i leaving(s)_i w_ij to what it
+    returns, the function taking rows of s and their slice to masses: a whole Sinkhorn update in
+    one pass. The torch backend shows its rows to `watch`, for `Active`.
     Raises ValueError where the backend is unknown or unavailable, RuntimeError where float32
     products are not computed in float32: at eps = 2e-4 TF32 errs by several eps.
     """
@@ -113,7 +117,7 @@ def _torch_softmin(x, y):
     norm_x, norm_y, transposed = x.square().sum(1), y.square().sum(1), y.T.contiguous()
     rows, columns = _tile(x)
 
-    def soft(h, eps, with_mean=False, leaving=None):
+    def soft(h, eps, with_mean=False, leaving=None, watch=None):
         bias, found = h - norm_y, []
         high, wide = rows, columns
         if leaving is not None:  # the weights of a row must be in one tile
@@ -131,7 +135,10 @@ def _torch_softmin(x, y):
                     highest = torch.maximum(top, highest)
                 # a block of weight 0 leaves -inf here, and -inf - -inf would be NaN
                 shift = highest.clamp(min=torch.finfo(x.dtype).min)
-                score.sub_(shift).clamp_(min=_NEGLIGIBLE).exp_()
+                score.sub_(shift)
+                if watch is not None:
+                    watch(i, score, norm_x[i : i + high] - eps * shift.squeeze(1))
+                score.clamp_(min=_NEGLIGIBLE).exp_()
                 fade = 0 if top is None else (top - shift).exp_()
                 mass = mass * fade + score.sum(1, keepdim=True)
                 if with_mean:
@@ -142,11 +149,85 @@ def _torch_softmin(x, y):
             if leaving is not None:
                 arriving += (leaving(s, slice(i, i + high)) / mass.squeeze(1)) @ score
         s, mean = (torch.cat(parts) for parts in zip(*found, strict=True))
-        if leaving is not None:
-            return s, arriving
-        return (s, mean + centre) if with_mean else s
+        return _packed(s, mean + centre if with_mean else None, arriving if leaving else None)
 
     return soft
+
+
+def _packed(s, mean, arriving):
+    found = tuple(part for part in (s, mean, arriving) if part is not None)
+    return found[0] if len(found) == 1 else found
+
+
+class Active:
+    """The soft-min of a solve on the pairs that count: few, where the temperature is low.
+
+    A dense pass lists the pairs within _REACH eps of their row's least cost c_ij - h_j. While h and
+    eps change, an unlisted pair of row i stays at least
+
+        least_i + reach - least'_i - max_j (h'_j - h_j)
+
+    above the present least cost, and the list serves as long as that is above _SURE eps.
+    """
+
+    def __init__(self, dense, n, m):
+        # a listed pair takes the time of three in a dense pass, and some 40 bytes
+        self.dense, self.n, self.limit = dense, n, min(n * m // 8, 2**22)
+        self.pairs, self.refused = None, math.inf
+
+    def soft(self, h, eps, leaving):
+        """(s, arriving) as in `kernel` from the listed pairs; None where no list serves."""
+        if self.pairs is None:
+            return None
+        i, j, cost = self.pairs
+        excess = cost - h[j]
+        least = torch.full_like(self.least, math.inf).scatter_reduce_(0, i, excess, "amin")
+        rise = (h - self.h).nan_to_num(nan=-math.inf).max()  # nan: -inf in both, a removed point
+        reach = float((self.least - least).min() + self.reach - rise)
+        if not reach >= _SURE * eps:
+            self.pairs = None
+            return None
+        score = (least[i] - excess).div_(eps)
+        if reach > 1.5 * _REACH * eps:  # the temperature has fallen: fewer pairs count
+            near = score >= -_REACH
+            i, j, score = i[near], j[near], score[near]
+            self._keep((i, j, cost[near]), least, h, eps)
+        weight = score.clamp_(min=_NEGLIGIBLE).exp_()
+        mass = torch.zeros_like(least).index_add_(0, i, weight)
+        s = least - eps * mass.log()
+        weight.mul_((leaving(s, slice(None)) / mass)[i])
+        return s, torch.zeros_like(h).index_add_(0, j, weight)
+
+    def list(self, h, eps, leaving):
+        """The same from a dense pass, which lists the pairs where they are few enough to pay."""
+        if eps >= self.refused:  # too many pairs at this temperature
+            return self.dense(h, eps, leaving=leaving)
+        parts, count = [], 0
+
+        def watch(start, score, least):
+            nonlocal parts, count
+            if parts is None:
+                return
+            near = (score >= -_REACH).view(-1)
+            count += int(near.count_nonzero())
+            share = (start + len(score)) / self.n  # of the rows seen
+            if count > self.limit * min(1, 2 * share):
+                parts = None
+                return
+            at = near.nonzero().squeeze(1)
+            i, j = at // len(h), at % len(h)
+            parts.append((i + start, j, h[j] + least[i] - eps * score.view(-1)[at], least))
+
+        found = self.dense(h, eps, leaving=leaving, watch=watch)
+        if parts is None:
+            self.refused = eps
+        else:
+            *pairs, least = (torch.cat(part) for part in zip(*parts, strict=True))
+            self._keep(pairs, least, h, eps)
+        return found
+
+    def _keep(self, pairs, least, h, eps):
+        self.pairs, self.least, self.h, self.reach = pairs, least, h, _REACH * eps
 
 
 def _torch_hardmin(x, y):
@@ -226,10 +307,11 @@ def _keops_softmin(x, y):
     def soft(h, eps, with_mean=False, leaving=None):
         score = (_keops_bias(h, eps) - cost) / eps
         s = -eps * score.logsumexp(1).view(-1)
-        if leaving is not None:
-            weights = (score + column(s) / eps).exp()
-            return s, (column(leaving(s, slice(None))) * weights).sum(0).view(-1)
-        return (s, score.sumsoftmaxweight(y_j, 1)) if with_mean else s
+        mean = score.sumsoftmaxweight(y_j, 1) if with_mean else None
+        if leaving is None:
+            return _packed(s, mean, None)
+        weights = (score + column(s) / eps).exp()
+        return _packed(s, mean, (column(leaving(s, slice(None))) * weights).sum(0).view(-1))
 
     return soft
 
