@@ -18,7 +18,7 @@ from otlib.softmin import Active, kernel
 _MEMORY = 5  # differences kept by the Anderson acceleration
 # share of b below which a marginal is not read off the plan: all its pairs, or the listed ones
 _LEAST, _LEAST_LISTED = math.exp(-50), math.exp(-20)
-_WORTH = 2**18  # pairs from which listing those that count pays
+_WORTH = 2**20  # pairs from which listing those that count pays
 _GROWTH = 2.0  # an accelerated step that multiplies the residual by more is taken back
 
 

@@ -19,9 +19,11 @@ from otlib._check import cloud, positive
 
 BACKENDS = ("auto", "torch", "keops")
 
-# exp(-60) is below the rounding of float32; below -87 torch's CPU exp is two orders of magnitude
-# slower, so scores are clamped before it.
-_NEGLIGIBLE = -60.0
+# Exponentials are taken in base 2: torch's exp2 is three times as fast on a CPU as its exp.
+_LN2 = math.log(2)
+# exp(-60) is below the rounding of float32; below -87 torch's CPU exponentials are slower by far,
+# so scores are clamped before it.
+_NEGLIGIBLE = -60.0 / _LN2
 _REACH = 80.0  # pairs this many eps above their row's least cost are listed,
 _SURE = 30.0  # and a list serves while what it leaves out is this many eps above
 
@@ -116,20 +118,23 @@ def _torch_softmin(x, y):
     x, y, centre = _centred(x, y)
     norm_x, norm_y, transposed = x.square().sum(1), y.square().sum(1), y.T.contiguous()
     rows, columns = _tile(x)
+    memory = x.new_empty(min(rows * columns, len(x) * len(y)))  # of a tile, used again and again
 
     def soft(h, eps, with_mean=False, leaving=None, watch=None):
-        bias, found = h - norm_y, []
-        high, wide = rows, columns
+        unit = eps * _LN2
+        bias, s = (h - norm_y) / unit, torch.empty_like(norm_x)
+        mean = torch.zeros_like(x) if with_mean else None
+        high, wide, arriving = rows, columns, None
         if leaving is not None:  # the weights of a row must be in one tile
             high, wide, arriving = max(1, rows * columns // len(y)), len(y), x.new_zeros(len(y))
         for i in range(0, len(x), high):
-            here, top, mass, moment = x[i : i + high], None, 0, 0
+            here, top, mass = x[i : i + high], None, 0
+            tall = len(here)
             for j in range(0, len(y), wide):
                 part = slice(j, j + wide)
-                # (h_j - |y_j|^2 + 2 <x_i, y_j>) / eps, the exponent up to |x_i|^2 / eps
-                score = torch.addmm(
-                    bias[part], here, transposed[:, part], beta=1 / eps, alpha=2 / eps
-                )
+                # (h_j - |y_j|^2 + 2 <x_i, y_j>) / unit, the exponent up to |x_i|^2 / unit
+                score = _room(memory, tall, len(bias[part]))
+                torch.addmm(bias[part], here, transposed[:, part], alpha=2 / unit, out=score)
                 highest = score.amax(1, keepdim=True)
                 if top is not None:
                     highest = torch.maximum(top, highest)
@@ -137,21 +142,31 @@ def _torch_softmin(x, y):
                 shift = highest.clamp(min=torch.finfo(x.dtype).min)
                 score.sub_(shift)
                 if watch is not None:
-                    watch(i, score, norm_x[i : i + high] - eps * shift.squeeze(1))
-                score.clamp_(min=_NEGLIGIBLE).exp_()
-                fade = 0 if top is None else (top - shift).exp_()
+                    watch(i, score, norm_x[i : i + high] - unit * shift.squeeze(1))
+                score.clamp_(min=_NEGLIGIBLE).exp2_()
+                fade = 0 if top is None else (top - shift).exp2_()
                 mass = mass * fade + score.sum(1, keepdim=True)
                 if with_mean:
-                    moment = moment * fade + score @ y[part]
+                    mean[i : i + high].mul_(fade).addmm_(score, y[part])
                 top = highest
-            s = norm_x[i : i + high] - eps * (top + mass.log()).squeeze(1)
-            found.append((s, moment / mass))
+            torch.sub(
+                norm_x[i : i + high], unit * (top + mass.log2()).squeeze(1), out=s[i : i + high]
+            )
+            if with_mean:
+                mean[i : i + high].div_(mass).add_(centre)
             if leaving is not None:
-                arriving += (leaving(s, slice(i, i + high)) / mass.squeeze(1)) @ score
-        s, mean = (torch.cat(parts) for parts in zip(*found, strict=True))
-        return _packed(s, mean + centre if with_mean else None, arriving if leaving else None)
+                rows_here = slice(i, i + high)
+                arriving += (leaving(s[rows_here], rows_here) / mass.squeeze(1)) @ score
+        return _packed(s, mean, arriving)
 
     return soft
+
+
+def _room(memory, rows, columns):
+    """A (rows, columns) tile in memory that is there: fresh pages cost as much as the sums."""
+    if rows * columns > len(memory):  # a single row longer than a tile
+        return memory.new_empty(rows, columns)
+    return memory[: rows * columns].view(rows, columns)
 
 
 def _packed(s, mean, arriving):
@@ -187,12 +202,12 @@ class Active:
         if not reach >= _SURE * eps:
             self.pairs = None
             return None
-        score = (least[i] - excess).div_(eps)
+        score = (least[i] - excess).div_(eps * _LN2)
         if reach > 1.5 * _REACH * eps:  # the temperature has fallen: fewer pairs count
-            near = score >= -_REACH
+            near = score >= -_REACH / _LN2
             i, j, score = i[near], j[near], score[near]
             self._keep((i, j, cost[near]), least, h, eps)
-        weight = score.clamp_(min=_NEGLIGIBLE).exp_()
+        weight = score.clamp_(min=_NEGLIGIBLE).exp2_()
         mass = torch.zeros_like(least).index_add_(0, i, weight)
         s = least - eps * mass.log()
         weight.mul_((leaving(s, slice(None)) / mass)[i])
@@ -208,7 +223,7 @@ class Active:
             nonlocal parts, count
             if parts is None:
                 return
-            near = (score >= -_REACH).view(-1)
+            near = (score >= -_REACH / _LN2).view(-1)
             count += int(near.count_nonzero())
             share = (start + len(score)) / self.n  # of the rows seen
             if count > self.limit * min(1, 2 * share):
@@ -216,7 +231,7 @@ class Active:
                 return
             at = near.nonzero().squeeze(1)
             i, j = at // len(h), at % len(h)
-            parts.append((i + start, j, h[j] + least[i] - eps * score.view(-1)[at], least))
+            parts.append((i + start, j, h[j] + least[i] - eps * _LN2 * score.view(-1)[at], least))
 
         found = self.dense(h, eps, leaving=leaving, watch=watch)
         if parts is None:
@@ -276,7 +291,7 @@ def _centred(x, y):
 
 def _tile(x):
     """Rows and columns of a tile: one that stays in cache on a CPU, one that fills a GPU."""
-    return (4096, 8192) if x.is_cuda else (1024, 1024)
+    return (4096, 8192) if x.is_cuda else (512, 512)
 
 
 @functools.cache
