@@ -1,4 +1,7 @@
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 from otlib import softmin as module
 from otlib.softmin import hardmin, softmin, unavailable
 
+ROOT = Path(__file__).parents[1]
 EPS = 2e-4  # of the paper, squared grey levels
 D = 36  # of every test with KeOps, which compiles once for each dimension
 
@@ -429,3 +433,33 @@ def test_a_missing_compiler_is_reported(monkeypatch):
     with pytest.raises(ValueError, match=r"^backend 'keops' is unavailable: .*no-such-compiler"):
         softmin(**GOOD, backend="keops")
     assert unavailable("torch") == ""
+
+
+MEMORY = """
+import torch
+from benchmarks.measure import measure
+from otlib.softmin import kernel, softmin
+
+torch.set_num_threads(1)
+generator = torch.Generator().manual_seed(0)
+x, y = (torch.rand(n, 36, generator=generator) for n in (63_001, 10_000))
+h = torch.zeros(len(y))
+softmin(x[:1000], y[:1000], h[:1000], 1e-2, with_mean=True)  # what only a first call allocates
+leaving = lambda s, rows: torch.ones_like(s)
+for run in (
+    lambda: softmin(x, y, h, 1e-2, with_mean=True),
+    lambda: kernel()(x, y)(h, 1e-2, leaving=leaving),
+):
+    print(measure(run, memory=True)[1])
+"""
+
+
+def test_memory_stays_small():
+    """At most 256 MB above the clouds, where N x M floats are 2.5 GB, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    peaks = [float(line) for line in done.stdout.split()]
+    assert len(peaks) == 2
+    # at least what is returned, s and the barycentres: the measurement is alive
+    assert 9 < peaks[0] <= 244 and peaks[1] <= 244  # MiB
