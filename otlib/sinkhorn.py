@@ -91,7 +91,7 @@ def solve(
     log_a, log_b = a.log(), b.log()
     rho_1, rho_2 = rho
     listed = None
-    if active and backend != "keops" and not x.is_cuda and len(x) * len(y) >= _WORTH:
+    if active and backend in ("auto", "torch") and not x.is_cuda and len(x) * len(y) >= _WORTH:
         listed = Active(over_y, len(x), len(y))
 
     def update(g, t, dense=False):

@@ -4,7 +4,7 @@
 
 With `h = g + eps log b` this is the f-update of Theorem 1 and phi of eq. (8) of Mignon et al. 2023.
 Its limit at eps = 0 is the hard-min, the c-transform of h in Houdard et al. 2020.
-No N x M array is held: torch works on tiles, KeOps on its own blocks.
+No N x M array is held: torch works on tiles, KeOps and fused attention on their own blocks.
 """
 
 import functools
@@ -17,7 +17,7 @@ import torch
 
 from otlib._check import cloud, positive
 
-BACKENDS = ("auto", "torch", "keops")
+BACKENDS = ("auto", "torch", "keops", "attention")
 
 # Exponentials are taken in base 2: torch's exp2 is three times as fast on a CPU as its exp.
 _LN2 = math.log(2)
@@ -36,7 +36,8 @@ def softmin(x, y, h, eps, *, with_mean=False, backend="auto"):
     h: (M,) same dtype and device, biases in units of the cost; -inf removes a point.
     eps: temperature > 0 in units of the cost.
     with_mean: also return the barycentres of y under the soft-min's weights.
-    backend: "torch", "keops", or "auto" (torch, the faster on every device tried).
+    backend: "torch"; "keops"; "attention", torch's fused attention operators, float32 only on CUDA;
+        or "auto" (torch, the faster on every device tried).
 
     Returns s (N,), or (s, mean) with mean (N, d). Not differentiable: see `sinkhorn.solve`.
     Raises ValueError on mismatched shapes, dtypes or devices, NaN, eps <= 0, an unknown or
@@ -53,7 +54,7 @@ def hardmin(x, y, h, *, backend="auto"):
     x: (N, d) float32 or float64, the points at which it is taken; any device.
     y: (M, d) same dtype and device, the cloud.
     h: (M,) same dtype and device, biases in units of the cost; -inf removes a point.
-    backend: "torch", "keops", or "auto" (torch).
+    backend: "torch", "keops", or "auto" (torch); "attention" has none of its own and takes torch's.
 
     Returns (s, index), both (N,): s in the type of x, index int64 into y. Of points equally near up
     to rounding, any may be the one returned; s is the value there, from differences of coordinates.
@@ -97,6 +98,8 @@ def kernel(backend="auto", *, hard=False):
             f"{torch.get_float32_matmul_precision()!r}, soft-min needs 'highest' "
             "(torch.set_float32_matmul_precision)"
         )
+    if backend == "attention" and not hard:
+        return _attention_softmin
     if backend != "keops":
         return _torch_hardmin if hard else _torch_softmin
     if reason := unavailable("keops"):
@@ -292,6 +295,43 @@ def _centred(x, y):
 def _tile(x):
     """Rows and columns of a tile: one that stays in cache on a CPU, one that fills a GPU."""
     return (4096, 8192) if x.is_cuda else (512, 512)
+
+
+def _attention_softmin(x, y):
+    """A row's weights are those of attention with one query x_i, keys and values y_j."""
+    if x.is_cuda and x.dtype != torch.float32:
+        raise ValueError(f"backend 'attention' takes float32 on CUDA, got {x.dtype}")
+    x, y, centre = _centred(x, y)
+    back = functools.partial(_attention, y, x)
+
+    def soft(h, eps, with_mean=False, leaving=None):
+        s, mean = _attention(x, y, h, eps)
+        arriving = None
+        if leaving is not None:
+            # sum_i l_i exp((h_j + s_i - c_ij) / eps) is itself a soft-min, over x
+            log = leaving(s, slice(None)).log()
+            arriving = ((h - back(s + eps * log, eps)[0]) / eps).exp()
+        return _packed(s, mean + centre if with_mean else None, arriving)
+
+    return soft
+
+
+def _attention(x, y, h, eps):
+    """s and the barycentres, in one pass; the bias is one more coordinate, where x has a 1."""
+    h = h.clamp(min=torch.finfo(h.dtype).min * min(eps, 1) / 8)  # -inf times 0 would be NaN
+    bias, pad = (h - y.square().sum(1)) / 2, -(x.shape[1] + 1) % 4  # CUDA wants multiples of 4
+    query = torch.nn.functional.pad(torch.cat([x, torch.ones_like(x[:, :1])], 1), (0, pad))
+    key = torch.nn.functional.pad(torch.cat([y, bias[:, None]], 1), (0, pad))
+    value = torch.nn.functional.pad(y, (0, pad + 1))
+    heads = [cloud[None, None] for cloud in (query, key, value)]
+    if x.is_cuda:
+        operator = torch.ops.aten._scaled_dot_product_efficient_attention
+        mean, log_sum, *_ = operator(*heads, None, True, scale=2 / eps)
+    else:
+        operator = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        mean, log_sum = operator(*heads, scale=2 / eps)
+    log_sum = log_sum.flatten()[: len(x)]  # CUDA pads it
+    return x.square().sum(1) - eps * log_sum, mean[0, 0, :, : x.shape[1]]
 
 
 @functools.cache

@@ -18,6 +18,7 @@ FORMS = [(INF, INF), (INF, 0.1), (0.1, INF), (0.1, 0.1), (0.05, 0.3), (INF, 1.0)
 EPS = 0.05
 TIGHT = {"tol": 1e-9, "max_iter": 5000}
 
+no_keops = pytest.mark.skipif(bool(unavailable("keops")), reason=unavailable("keops") or "present")
 every_form = pytest.mark.parametrize("rho", FORMS, ids=str)
 
 
@@ -671,17 +672,17 @@ def test_determinism():
     assert torch.equal(runs[0].f, runs[1].f) and torch.equal(runs[0].value, runs[1].value)
 
 
-@pytest.mark.skipif(bool(unavailable("keops")), reason=unavailable("keops") or "present")
+@pytest.mark.parametrize("backend", [pytest.param("keops", marks=no_keops), "attention"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("kind", ["uniform", "zeros"])
-def test_backends_agree(dtype, kind):
+def test_backends_agree(dtype, kind, backend):
     """d = 36, the dimension that the tests of the soft-min have compiled."""
     a, b = (None, None) if kind == "uniform" else (weights(40, 3, 5), weights(30, 4, 5))
     a, b = (w if w is None else w.to(dtype) for w in (a, b))
     runs, gradients = [], []
-    for backend in ("torch", "keops"):
+    for name in ("torch", backend):
         x, y = points(40, 1, 36, dtype).requires_grad_(), points(30, 2, 36, dtype)
-        s = sinkhorn.solve(x, y, eps=0.1, rho=(INF, 0.1), a=a, b=b, tol=1e-6, backend=backend)
+        s = sinkhorn.solve(x, y, eps=0.1, rho=(INF, 0.1), a=a, b=b, tol=1e-6, backend=name)
         s.value.backward()
         runs.append(s)
         gradients.append(x.grad)
