@@ -39,9 +39,10 @@ bench: .venv/.bench .venv-jax/.ready
 	touch $@
 
 # The stamp is written last, so an interrupted installation is taken up again.
-.venv/.ready: pyproject.toml constraints.txt
+.venv/.ready: pyproject.toml constraints.txt carried.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install --quiet --no-deps -r carried.txt
 	touch $@
 
 clean: # everything generated but the environment

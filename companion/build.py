@@ -168,18 +168,27 @@ def provenance_box(result):
     """Return the folded box that says where the numbers of a page come from."""
     facts = result["provenance"]
     dirty = ", with uncommitted changes" if facts["dirty"] else ""
+    earlier = facts["resumed_jobs"]
+    resumed = f", without the {earlier} jobs done before an interruption" if earlier else ""
     rows = [
         ("Commit", f"`{facts['commit']}`{dirty}" if facts["commit"] else "not a checkout"),
         ("Date", facts["date"]),
         ("Profile", f"`{result['profile']}`"),
         ("Seed", "none" if facts["seed"] is None else facts["seed"]),
         ("Device", f"{facts['device']}, {facts['threads']} threads"),
-        ("Wall time", duration(facts["wall_seconds"])),
+        ("Wall time", duration(facts["wall_seconds"]) + resumed),
         ("Peak memory", f"{facts['peak_memory_mib']} MiB"),
     ]
     if facts["peak_cuda_mib"] is not None:
         rows.append(("Peak GPU memory", f"{facts['peak_cuda_mib']} MiB"))
     rows += [("Versions", ", ".join(f"{k} {v}" for k, v in facts["versions"].items() if v))]
+    opened = [
+        f"{asset['name']} from {asset['source']} "
+        f"(SHA-256 {asset['sha256'][:12]}, licence: {asset['licence']})"
+        for asset in facts["assets"]
+    ]
+    if opened:
+        rows.append(("Data and weights", "; ".join(opened)))
     rows += [("Key of the run", f"`{result['key'][:16]}`")]
     return "\n".join(
         [

@@ -1,4 +1,4 @@
-"""The command `companion`: list, run, build, check."""
+"""The command `companion`: list, run, build, check, archive."""
 
 import re
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from companion import archive as archives
 from companion import build as book
 from companion.claims import SYMBOLS, number
 from companion.notebooks import (
@@ -118,3 +119,11 @@ def check(profile, device):
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print(line.rstrip())
     raise click.exceptions.Exit(1 if any(item.broken for item in judged) else 0)
+
+
+@app.command()
+@click.argument("result", type=click.Path(path_type=Path))
+@click.argument("label")
+def archive(result, label):
+    """Keep the records of RESULT, the .json of a finished run, in book/archive/NAME-LABEL.json."""
+    print(archives.archive(project_root(), result, label))

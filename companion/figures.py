@@ -1,11 +1,15 @@
 """Figures and tables of the pages: one style, PNG for images, SVG for curves."""
 
+import base64
+import csv
+import html
 import io
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Markdown, display
+from PIL import Image
 
 # Okabe and Ito's palette tells apart with any colour vision; the markers tell apart in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -158,3 +162,50 @@ def contact_sheet(tiles, *, columns, framed=()):
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set(visible=index in framed, color=COLOURS[1], linewidth=2)
     show(figure, "png")
+
+
+def compare(panels, *, scale=3):
+    """Show two images on top of each other; a handle, dragged or moved by keys, divides them.
+
+    panels: {title: (H, W) or (1, H, W) tensor or array in [0, 1]}, two of them, the left one first.
+    scale: whole pixels a pixel is shown with, at most; on a narrow screen the picture shrinks.
+    Returns None. Without a browser that runs scripts both halves are seen.
+    """
+    (left, first), (right, second) = panels.items()
+    sources = [f"data:image/png;base64,{_png(panel)}" for panel in (first, second)]
+    width = scale * np.squeeze(np.asarray(first)).shape[1]
+    left, right = html.escape(left), html.escape(right)
+    display(
+        {
+            "text/html": f'''<div class="compare" style="max-width: {width}px">
+<div><img src="{sources[1]}" alt="{right}"><img src="{sources[0]}" alt="{left}"></div>
+<input type="range" min="0" max="100" value="50" aria-label="Share of the picture that shows {left}"
+oninput="this.parentNode.style.setProperty('--cut', this.value + '%')">
+<p><span>{left}</span><span>{right}</span></p></div>''',
+            "text/plain": f"{left} | {right}",
+        },
+        raw=True,
+    )
+
+
+def download(name, headers, rows):
+    """Show a link that saves a table as CSV; it is in the page, so that it needs no server.
+
+    name: file name. headers, rows: as in `table`, floats in full.
+    Returns None.
+    """
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerows([headers, *rows])
+    data = base64.b64encode(stream.getvalue().encode()).decode()
+    link = f'<a download="{name}" href="data:text/csv;base64,{data}">{name}</a>'
+    text = f"{link}, {len(rows)} rows: {html.escape(', '.join(headers))}"
+    display({"text/html": f"<p>{text}</p>", "text/plain": stream.getvalue()}, raw=True)
+
+
+def _png(panel):
+    """The 8-bit grey PNG of an image in [0, 1], in base 64."""
+    grey = np.squeeze(np.asarray(panel, dtype=float)).clip(0, 1)
+    stream = io.BytesIO()
+    Image.fromarray((255 * grey).round().astype(np.uint8)).save(stream, "png")
+    return base64.b64encode(stream.getvalue()).decode()

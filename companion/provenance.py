@@ -39,9 +39,11 @@ def kernel_facts():
     """Return what this process used so far.
 
     device: name of the GPU if CUDA was used, else of the CPU; threads: of torch if imported;
-    peak_memory_mib, peak_cuda_mib: MiB, the latter None without CUDA; versions: see `versions`.
+    peak_memory_mib, peak_cuda_mib: MiB, the latter None without CUDA; versions: see `versions`;
+    assets: data and weights that were opened, see `otlib.models.used`.
     """
-    torch = sys.modules.get("torch")  # a notebook that did without is not made to import it
+    # a notebook that did without is not made to import them
+    torch, models = sys.modules.get("torch"), sys.modules.get("otlib.models")
     cuda = torch is not None and torch.cuda.is_initialized()
     return {
         "device": torch.cuda.get_device_name() if cuda else cpu_model(),
@@ -49,6 +51,7 @@ def kernel_facts():
         "peak_memory_mib": round(_peak_memory() / 2**20),
         "peak_cuda_mib": round(torch.cuda.max_memory_allocated() / 2**20) if cuda else None,
         "versions": versions(),
+        "assets": models.used() if models else [],
     }
 
 

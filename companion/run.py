@@ -39,6 +39,11 @@ class Plan:
         """Where the finished run is kept."""
         return self.root / ".companion" / "runs" / f"{self.notebook.name}-{self.key[:16]}"
 
+    @property
+    def parts(self):
+        """Where the jobs that are done wait for the rest of the run: see `threads`."""
+        return self.root / ".companion" / "parts" / self.folder.name
+
 
 def plan(name, overrides=(), profile=DEFAULT_PROFILE, root=None):
     """Settle a run without starting it.
@@ -93,6 +98,7 @@ def execute(plan, keep, label):
     plan.folder.parent.mkdir(parents=True, exist_ok=True)
     _sweep(plan.folder.parent)
     checkout = provenance.commit(plan.root)
+    resumed = len(list(plan.parts.glob("*")))
     prefix = f".{name}-{os.getpid()}-"
     with tempfile.TemporaryDirectory(prefix=prefix, dir=plan.folder.parent) as scratch:
         started, clock = datetime.now(UTC), time.perf_counter()
@@ -104,8 +110,10 @@ def execute(plan, keep, label):
             "records": _records(nb, plan, Path(keep)),
             "provenance": {
                 **checkout,
+                "otlib": provenance.otlib_hash(),
                 "date": started.isoformat(timespec="seconds"),
                 "wall_seconds": round(time.perf_counter() - clock, 1),
+                "resumed_jobs": resumed,
                 "seed": plan.parameters.get("seed"),
                 **_kernel_facts(nb, plan, Path(keep)),
             },
@@ -121,6 +129,7 @@ def execute(plan, keep, label):
         if plan.folder.exists():  # a damaged run
             shutil.rmtree(plan.folder)
         os.replace(whole, plan.folder)
+    shutil.rmtree(plan.parts, ignore_errors=True)
     return result
 
 
@@ -170,20 +179,39 @@ def _key(root, notebook, profile, parameters):
     """Hash all that the records may depend on and that can be known before the run."""
     code = root if (root / "otlib").is_dir() else Path(__file__).resolve().parents[1]
     files = [*(code / "otlib").glob("*.py")]
-    # what a parameter such as book/archive/solver-*.json names
+    source = notebook.path.read_text(encoding="utf-8")
+    # what a parameter such as book/archive/solver-*.json names, and what a variable of the user's
+    # such as OTLIB_MVTEC does, where the notebook says that it goes by it
     texts = [value for value in parameters.values() if isinstance(value, str)]
-    named = sorted(path for text in texts for path in glob.glob(text, root_dir=root))
-    for name in ("record", "figures", "threads"):  # what notebooks import
+    variables = [name for name in os.environ if name.startswith("OTLIB_") and name in source]
+    texts += [glob.escape(os.environ[name]) for name in variables]
+    named = sorted({path for text in texts for path in glob.glob(text, root_dir=root)})
+    for name in ("record", "figures", "threads", "archive"):  # what notebooks import
         files += (code / "companion").glob(f"{name}.py")
+    versions = ("torch", "numpy", "scikit-image", "matplotlib", "POT", "elpv-dataset")
     content = {
-        "source": notebook.path.read_text(encoding="utf-8"),
+        "source": source,
         "parameters": plain(parameters),
         "profile": profile,
         "code": {str(file.relative_to(code)): file.read_text(encoding="utf-8") for file in files},
-        "data": {p: _sha256((root / p).read_bytes()) for p in named if (root / p).is_file()},
-        "versions": provenance.versions(("torch", "numpy", "scikit-image", "matplotlib", "POT")),
+        "data": {path: _state(root / path) for path in named},
+        "variables": {name: os.environ[name] for name in variables},
+        "versions": provenance.versions(versions),
     }
     return _sha256(json.dumps(content, sort_keys=True).encode())
+
+
+def _state(path):
+    """Hash a file by its content; a folder by its files' names, sizes and times.
+
+    A folder is a dataset of gigabytes, and each plan of a book asks.
+    """
+    if path.is_file():
+        return _sha256(path.read_bytes())
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    facts = [(file, file.stat()) for file in files]
+    lines = [f"{file.relative_to(path)} {s.st_size} {s.st_mtime_ns}" for file, s in facts]
+    return _sha256("\n".join(lines).encode())
 
 
 def _sweep(folder):
@@ -218,6 +246,7 @@ def _papermill(plan, scratch, keep, label):
         nb.metadata.papermill["parameters"] = plain(changed)  # Infinity is not JSON
         nbformat.write(nb, source)
     try:
+        os.environ["COMPANION_PARTS"] = str(plan.parts)
         papermill.execute_notebook(
             str(source),
             str(executed),
@@ -233,6 +262,8 @@ def _papermill(plan, scratch, keep, label):
     except (papermill.PapermillExecutionError, DeadKernelError) as error:
         why = f"{error.ename}: {error.evalue}" if hasattr(error, "ename") else "the kernel died"
         raise _failure(_cleaned(executed, plan), plan, keep, why) from error
+    finally:
+        del os.environ["COMPANION_PARTS"]
     return _cleaned(executed, plan)
 
 

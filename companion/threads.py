@@ -1,26 +1,56 @@
 """Run independent jobs of a notebook side by side."""
 
+import os
+import pickle
+import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from tqdm import tqdm
 
+from companion.run import write_aside
 
-def side_by_side(work, jobs, label):
+
+def side_by_side(work, jobs, label, steps=None):
     """Apply a function to every job, on as many threads as torch has, with a progress bar.
 
     On shared cores the threads of one small product mostly wait for each other, so each job gets
     one torch thread. The order and the results do not depend on the number of threads, provided
     that no two jobs share a random generator.
 
-    work: function of one job. jobs: list. label: text of the bar.
+    work: function of one job; with `steps`, of (job, tick), calling tick() that many times: the bar
+        then counts steps, and says how many jobs are done. jobs: list.
+    label: text of the bar, once a notebook. Where `companion run` runs the notebook, finished jobs
+        are kept under it until the run is whole: an interrupted run takes up where it was.
     Returns the list of results in the order of the jobs; raises what a job raised.
     """
     import torch  # late: only notebooks with such jobs need it
 
-    workers = torch.get_num_threads()
+    workers, done, parts = torch.get_num_threads(), 0, os.environ.get("COMPANION_PARTS")
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(workers) as pool:
-            return list(tqdm(pool.map(work, jobs), total=len(jobs), desc=label))
+        with (
+            tqdm(total=len(jobs) * (steps or 1), desc=label) as bar,
+            ThreadPoolExecutor(workers) as pool,
+        ):
+
+            def once(index):
+                nonlocal done
+                path = parts and Path(parts) / f"{re.sub('[^a-z0-9]+', '-', label.lower())}-{index}"
+                if path and path.is_file():
+                    result = pickle.loads(path.read_bytes())
+                    bar.update(steps or 1)
+                elif steps:
+                    result = work(jobs[index], bar.update)
+                else:
+                    result = work(jobs[index])
+                    bar.update()
+                if path:
+                    write_aside(path, pickle.dumps(result))
+                done += 1
+                bar.set_postfix_str(f"{done}/{len(jobs)} done", refresh=False)
+                return result
+
+            return list(pool.map(once, range(len(jobs))))
     finally:
         torch.set_num_threads(workers)

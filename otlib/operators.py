@@ -23,20 +23,22 @@ def gaussian_kernel(size, sd):
     return torch.outer(line, line)
 
 
-def blur(image, kernel, mode="periodic"):
-    """Convolve every channel with one kernel (H of Mignon et al. 2023, sec. III).
+def blur(image, kernel, mode="periodic", stride=1):
+    """Convolve every channel with one kernel (H of Mignon et al. 2023, sec. III; SH with a stride).
 
     image: (C, H, W) float32 or float64, any device and value range.
     kernel: (h, w), h <= H and w <= W; index (h // 2, w // 2) is its centre, so that an even
         kernel followed by a stride of 2 looks at the middle of each 2 x 2 block.
     mode: "periodic" keeps the size; "valid" keeps the pixels the kernel fully covers.
+    stride: >= 1; only what `subsample` would keep is computed.
 
-    Returns (C, H, W), or (C, H - h + 1, W - w + 1) where valid, in the dtype and on the device of
-    the image. Raises ValueError on bad pixels or taps, a kernel larger than the image, an unknown
-    mode.
+    Returns (C, H, W), or (C, H - h + 1, W - w + 1) where valid, each side n made ceil(n / stride),
+    in the dtype and on the device of the image. Raises ValueError on bad pixels or taps, a kernel
+    larger than the image, an unknown mode, stride < 1.
     """
     _check.image("image", image)
     _check.finite("kernel", kernel)
+    _check.whole("stride", stride)
     if mode not in ("periodic", "valid"):
         raise ValueError(f"mode must be 'periodic' or 'valid', got {mode!r}")
     if kernel.ndim != 2 or 0 in kernel.shape:
@@ -48,8 +50,14 @@ def blur(image, kernel, mode="periodic"):
     if mode == "periodic":
         left, right, top, bottom = (w - 1) // 2, w // 2, (h - 1) // 2, h // 2
         planes = F.pad(planes, (left, right, top, bottom), mode="circular")
+    column, weight, row = torch.linalg.svd(kernel.double())
     # conv2d correlates: flip for a convolution
-    return F.conv2d(planes, kernel.flip(0, 1).to(image)[None, None])[:, 0]
+    if weight[1:].sum() > 1e-12 * weight[0]:
+        return F.conv2d(planes, kernel.flip(0, 1).to(image)[None, None], stride=stride)[:, 0]
+    # of rank 1, as a Gaussian is: a column and a row, h + w products a pixel instead of h w
+    column, row = column[:, 0] * weight[0], row[0]
+    planes = F.conv2d(planes, column.flip(0).to(image)[None, None, :, None], stride=(stride, 1))
+    return F.conv2d(planes, row.flip(0).to(image)[None, None, None], stride=(1, stride))[:, 0]
 
 
 def subsample(image, stride):

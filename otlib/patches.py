@@ -79,7 +79,7 @@ def pyramid(image, levels, periodic=False):
             raise ValueError(
                 f"levels must be at most {len(images)} for {height} x {width}, got {levels}"
             )
-        images.append(operators.subsample(operators.blur(images[-1], kernel, mode), 2))
+        images.append(operators.blur(images[-1], kernel, mode, stride=2))
     return images
 
 

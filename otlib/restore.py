@@ -2,40 +2,62 @@
 
 import torch
 
-from otlib import _check, patches, sinkhorn
+from otlib import _check, patches, semidual, sinkhorn
 
 
-def patch_ot(reference, size, stride=1, *, restart=None, observe=None, **solver):
+def patch_ot(reference, size, stride=1, *, observe=None, **solver):
     """The prior OT(alpha_u, beta): transport from an image's patches to reference patches.
 
     reference: (M, C * size^2) patches, or a function of no argument that draws them afresh at each
         call, as the expectation in eq. (3) of Mignon et al. 2023 asks.
     size, stride: side of the patches and step of their grid, pixels.
-    restart: for a fixed reference, the temperature at which every solve but the first starts, from
-        the potentials of the one before: half the time for some 32 eps. None: each starts afresh.
     observe: function (solution, reference) called after each solve, to record what it did.
     solver: arguments of `sinkhorn.solve`: eps, rho, tol, ...
 
     Returns a function image (C, H, W) -> scalar with the gradient (7), the cost summed over a
-    patch's pixels and averaged over patches. Errors are those of `extract` and `solve`, and
-    ValueError for a restart that is no temperature or meets a fresh reference.
+    patch's pixels and averaged over patches. For a fixed cloud each solve starts at the potentials
+    of the one before: a step of Adam moves them little. Errors are those of `extract` and `solve`.
     """
     _check.whole("size", size)
     _check.whole("stride", stride)
-    if restart is not None:
-        _check.positive("restart", restart)
-        if callable(reference):
-            raise ValueError("restart must be None where reference is a function")
-    warm = {}
+    init = None
 
     def prior(image):
+        nonlocal init
         target = reference() if callable(reference) else reference
         cloud = patches.extract(image, size, stride)
-        solution = sinkhorn.solve(cloud, target.to(cloud), **solver, **warm)
-        if restart is not None:
-            warm.update(init=(solution.f, solution.g), start=restart)
+        solution = sinkhorn.solve(cloud, target.to(cloud), init=init, **solver)
+        if not callable(reference):
+            init = (solution.f, solution.g)
         if observe is not None:
             observe(solution, target)
+        return solution.value
+
+    return prior
+
+
+def patch_semidual(reference, size, stride=1, *, ascents, step=1.0):
+    """The prior OT_0(alpha_u, beta) by its semi-dual: eq. (9), Mignon et al. 2023.
+
+    reference, size, stride: as in `patch_ot`, the reference a fixed cloud.
+    ascents: supergradient steps >= 0 an evaluation, from the potential of the one before (10 in the
+        Wasserstein patch prior of Hertrich et al. 2022). 0 leaves the potential at 0: each patch is
+        compared with its nearest reference patch, the limit of `patch_ot` at rho = (inf, 0).
+    step: size > 0 of a supergradient step, see `semidual.ascend`.
+
+    Returns a function image (C, H, W) -> scalar, differentiable, scaled as that of `patch_ot`.
+    Errors are those of `extract` and `ascend`.
+    """
+    _check.whole("size", size)
+    _check.whole("stride", stride)
+    _check.whole("ascents", ascents, least=0)
+    g = None
+
+    def prior(image):
+        nonlocal g
+        cloud = patches.extract(image, size, stride)
+        solution = semidual.ascend(cloud, reference.to(cloud), init=g, step=step, max_iter=ascents)
+        g = solution.g
         return solution.value
 
     return prior

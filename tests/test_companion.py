@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from companion import build as book
+from companion.archive import archived
 from companion.cli import main
 from companion.notebooks import Parameter, UsageError, convert, load, parse_parameters, resolve
 from companion.provenance import commit
@@ -116,6 +118,9 @@ def command(capsys, *arguments):
         (["rum", "toy"], "No such command 'rum'"),
         (["build", "--profile", "smok"], "did you mean 'smoke'?"),
         (["build", "--device", "gpu"], "--device 'gpu': allowed are cpu, cuda and cuda:N"),
+        (["archive", "toy.json", "gpu"], "toy.json is missing"),
+        (["archive", "book/claims.yml", "gpu"], "is not the NAME.json of a finished run"),
+        (["archive", "toy.json", "A/B"], "label 'A/B': allowed are small letters"),
         (["check"], "not run yet with the present sources: toy; first: companion build"),
     ],
 )
@@ -182,6 +187,58 @@ def test_the_key_follows_source_parameters_profile_and_code(project):
     keys.append(plan("toy").key)
     assert len(set(keys)) == len(keys)
     assert plan("toy", {"seed": "0"}).key == plan("toy").key
+
+
+def test_the_key_follows_the_files_and_folders_that_parameters_name(project, tmp_path):
+    other = tmp_path / "images [1]"  # outside the project, and no pattern
+    keys = [plan("toy", {"label": "data/*.json"}).key, plan("toy", {"label": "data"}).key]
+
+    def look(*labels):
+        keys.extend(plan("toy", {"label": label}).key for label in labels)
+
+    project.write("data/a.json", "{}")
+    look("data/*.json", "data")
+    project.write("data/sub/b.png", "1")
+    look("data")
+    project.write("data/sub/b.png", "12")  # another size
+    look("data")
+    os.utime(project.root / "data/sub/b.png", (0, 0))  # as large, written anew
+    look("data")
+    (project.root / "data/sub/b.png").rename(project.root / "data/sub/c.png")
+    look("data")
+    (other / "sub").mkdir(parents=True)
+    look(f"{tmp_path}/images*")
+    (other / "sub/d.png").write_text("x")
+    look(f"{tmp_path}/images*")
+    assert len(set(keys)) == len(keys)
+    look("data", f"{tmp_path}/images*")
+    assert len(set(keys)) == len(keys) - 2  # nothing changed since
+
+
+def test_the_key_follows_a_variable_that_the_notebook_names(project, tmp_path, monkeypatch):
+    before = plan("toy").key
+    monkeypatch.setenv("OTLIB_MVTEC", str(tmp_path))
+    assert plan("toy").key == before
+    project.notebook("toy", "folder = 'OTLIB_MVTEC'")
+    keys = [plan("toy").key]
+    (tmp_path / "a.png").write_text("x")
+    keys.append(plan("toy").key)
+    monkeypatch.delenv("OTLIB_MVTEC")
+    keys.append(plan("toy").key)
+    assert len({before, *keys}) == 4
+
+
+def test_the_box_shows_the_data_and_weights_that_a_run_opened(project):
+    def box():
+        return book.provenance_box(json.loads((run("toy") / "toy.json").read_text()))
+
+    assert "Data and weights" not in box()
+    asset = {"name": "cells", "source": "folder mine", "sha256": "ab" * 32, "licence": "BSD"}
+    stand_in = f"types.SimpleNamespace(used=lambda: [{asset}])"
+    project.notebook("toy", f"import sys, types\nsys.modules['otlib.models'] = {stand_in}")
+    assert "| Data and weights | cells from folder mine (SHA-256 abababababab, licence: BSD) |" in (
+        box()
+    )
 
 
 def test_provenance_names_the_commit_and_whether_the_tree_is_dirty(project):
@@ -272,6 +329,50 @@ def test_an_interrupted_run_leaves_nothing_that_reads_as_whole(project, monkeypa
     with pytest.raises(KeyboardInterrupt):
         run("toy")
     assert list((project.root / ".companion/runs").iterdir()) == []
+
+
+def test_a_run_takes_up_the_jobs_that_an_interrupted_one_had_done(project, capsys):
+    jobs = """
+from pathlib import Path
+from companion.threads import side_by_side
+log = Path("jobs.log")
+def work(job):
+    log.open("a").write(str(job))
+    return job
+done = side_by_side(work, [1, 2, 3], "jobs")
+if not Path("mended").exists():
+    import os
+    os._exit(9)
+"""
+    project.notebook("toy", jobs)
+    with pytest.raises(RunFailed, match="the kernel died"):
+        run("toy")
+    assert sorted((project.root / "jobs.log").read_text()) == ["1", "2", "3"]
+    (project.root / "mended").touch()
+    folder = run("toy")
+    assert len((project.root / "jobs.log").read_text()) == 3
+    facts = json.loads((folder / "toy.json").read_text())["provenance"]
+    assert facts["resumed_jobs"] == 3
+    assert not plan("toy").parts.exists()
+
+
+def test_an_archived_run_tells_its_device_and_when_otlib_changed(project, capsys, tmp_path):
+    project.notebook("toy", "from companion.record import record\nrecord('x', 1.5)")
+    data = tmp_path / "data"
+    data.mkdir()
+    command(capsys, "run", "toy", "-p", "label", str(data), "--out", "out")
+    code, out, _ = command(capsys, "archive", "out/toy.json", "full-size")
+    assert (code, out) == (0, [str(project.root / "book/archive/toy-full-size.json")])
+    kept = (project.root / "book/archive/toy-full-size.json").read_text()
+    assert str(tmp_path) not in kept
+    assert json.loads(kept)["records"]["x"]["value"] == 1.5
+    ((title, result),) = archived("book/archive/toy-*.json").items()
+    facts = result["provenance"]
+    assert title == f"full-size, laptop, {facts['device']}, {facts['date'][:10]}"
+    changed = json.loads(kept)
+    changed["provenance"]["otlib"] = "0"
+    project.write("book/archive/toy-full-size.json", json.dumps(changed))
+    assert next(iter(archived("book/archive/*.json"))) == f"{title}, otlib has changed since"
 
 
 # ---- the book and its claims

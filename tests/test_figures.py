@@ -1,6 +1,9 @@
 """The pages' figures and tables, and the jobs that run side by side."""
 
+import base64
+import csv
 import io
+import re
 
 import matplotlib
 import numpy as np
@@ -69,3 +72,52 @@ def test_a_failing_job_is_not_hidden():
     with pytest.raises(ZeroDivisionError):
         side_by_side(lambda job: 1 / job, [1, 0, 2], "jobs")
     assert torch.get_num_threads() == before
+
+
+def test_jobs_that_count_their_steps_get_a_function_to_call():
+    def work(job, tick):
+        for _ in range(3):
+            tick()
+        return job * 2
+
+    assert side_by_side(work, [1, 2, 3], "steps", steps=3) == [2, 4, 6]
+
+
+def test_jobs_done_before_an_interruption_are_not_done_again(monkeypatch, tmp_path):
+    monkeypatch.setenv("COMPANION_PARTS", str(tmp_path))
+    calls = []
+
+    def work(job):
+        calls.append(job)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return {"image": torch.full((2, 2), job), "log": [job]}
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side(work, [1, 2, 3, 4], "Restorations, main")
+    assert calls == [1, 2, 3, 4]
+    results = side_by_side(work, [1, 2, 3, 4], "Restorations, main")
+    assert calls == [1, 2, 3, 4, 4]
+    assert [result["log"] for result in results] == [[1], [2], [3], [4]]
+    assert torch.equal(results[0]["image"], torch.full((2, 2), 1))
+    assert side_by_side(lambda job: job, [7], "another label") == [7]  # labels keep apart
+
+
+def test_the_slider_holds_both_images_unchanged(shown):
+    grey = np.arange(12).reshape(3, 4) / 255
+    page = shown(lambda: figures.compare({"ours <1>": grey, "theirs": torch.ones(1, 3, 4)}))
+    below, above = re.findall(r'base64,([^"]+)" alt="([^"]+)"', page["text/html"])
+    assert (below[1], above[1]) == ("theirs", "ours &lt;1&gt;")
+    back = matplotlib.image.imread(io.BytesIO(base64.b64decode(above[0])))
+    np.testing.assert_allclose(back, grey, atol=1e-7)
+
+
+def test_the_table_to_download_is_the_table(shown):
+    rows = [["a, b", 1 / 3], ['say "c"', 2]]
+    page = shown(lambda: figures.download("x.csv", ["name", "value"], rows))
+    data = base64.b64decode(re.search('base64,([^"]+)"', page["text/html"])[1]).decode()
+    assert list(csv.reader(io.StringIO(data))) == [
+        ["name", "value"],
+        *([name, str(value)] for name, value in rows),
+    ]

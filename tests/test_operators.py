@@ -39,6 +39,27 @@ def test_periodic_blur_is_a_product_of_spectra(h, w, height, width):
     torch.testing.assert_close(operators.blur(image, kernel), expected, rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize("mode", ["periodic", "valid"])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("separable", [True, False])
+def test_a_strided_blur_is_blur_then_subsampling(mode, stride, separable):
+    image = normal(2, 13, 10)
+    kernel = normal(4, 3, seed=1)
+    if separable:
+        kernel = torch.outer(kernel[:, 0], kernel[0])
+    rows = patches_of(image, kernel.shape, mode)
+    expected = operators.subsample(rows @ kernel.flip(0, 1).flatten(), stride)
+    torch.testing.assert_close(operators.blur(image, kernel, mode, stride), expected)
+
+
+def patches_of(image, shape, mode):
+    """Every window of the kernel's shape, flattened: a convolution without convolving."""
+    (h, w), pad = shape, torch.nn.functional.pad
+    if mode == "periodic":
+        image = pad(image[None], ((w - 1) // 2, w // 2, (h - 1) // 2, h // 2), mode="circular")[0]
+    return image.unfold(1, h, 1).unfold(2, w, 1).flatten(3)
+
+
 def test_valid_blur_is_the_inside_of_the_periodic_one():
     image, kernel = normal(3, 9, 11), normal(4, 3, seed=1)
     inside = operators.blur(image, kernel)[:, 1:-2, 1:-1]
@@ -60,7 +81,7 @@ LINEAR = {
     "valid": lambda x: operators.blur(x, KERNEL, "valid"),
     "subsample": lambda x: operators.subsample(x, 2),
     "mask": lambda x: operators.mask(x, KEEP),
-    "composed": lambda x: operators.subsample(operators.blur(x, KERNEL, "valid"), 2),
+    "composed": lambda x: operators.blur(x, KERNEL, "valid", stride=2),
 }
 
 

@@ -5,8 +5,8 @@ import textwrap
 import pytest
 import torch
 
-from otlib import gaussian, metrics, operators, patches, sinkhorn
-from otlib.restore import patch_ot, restore
+from otlib import gaussian, metrics, operators, patches, semidual, sinkhorn
+from otlib.restore import patch_ot, patch_semidual, restore
 
 INF = math.inf
 
@@ -283,3 +283,55 @@ def test_patch_ot_passes_on_the_errors_of_the_solver(reference, solver, message)
     prior = patch_ot(reference, 3, **solver)
     with pytest.raises(ValueError, match=message):
         restore(**{**GOOD, "priors": [prior]})
+
+
+# ---- exact transport and the nearest patch
+
+
+def test_without_ascents_each_patch_meets_its_nearest():
+    """The limit of the semi-unbalanced form at rho -> 0, eps -> 0."""
+    image, reference = texture(0), patches.extract(texture(1), 4)
+    cloud = patches.extract(image, 4, 2)
+    nearest = torch.cdist(cloud, reference).amin(1).square().mean()
+    torch.testing.assert_close(patch_semidual(reference, 4, 2, ascents=0)(image), nearest)
+    limit = patch_ot(reference, 4, 2, eps=1e-7, rho=(INF, 1e-7))(image)
+    torch.testing.assert_close(limit, nearest, rtol=1e-4, atol=0)
+
+
+def test_ascents_go_on_where_the_last_evaluation_ended():
+    image, reference = texture(0), patches.extract(texture(1), 4, 3)
+    exact = semidual.solve(patches.extract(image, 4, 2), reference).value
+    prior = patch_semidual(reference, 4, 2, ascents=100, step=0.1)
+    values = torch.stack([prior(image) for _ in range(10)])
+    assert (values.diff() >= 0).all() and values[0] < values[-1]
+    torch.testing.assert_close(values[-1], exact, rtol=1e-2, atol=0)
+
+
+def test_gradient_of_the_semidual_prior():
+    """At a fixed potential the prior is piecewise quadratic: central differences are exact."""
+    image, reference = texture(0, 8), patches.extract(texture(1, 8), 3)
+    u = image.clone().requires_grad_()
+    patch_semidual(reference, 3, ascents=0)(u).backward()
+    way = noise(u.shape, 3)
+    h = 1e-6
+    prior = patch_semidual(reference, 3, ascents=0)
+    slope = (prior(image + h * way) - prior(image - h * way)) / (2 * h)
+    torch.testing.assert_close((u.grad * way).sum(), slope, rtol=1e-6, atol=1e-9)
+
+
+def test_a_fixed_cloud_is_solved_from_the_potentials_of_the_step_before():
+    image, reference, spent = texture(0), patches.extract(texture(1), 4), []
+    observe = lambda solution, _: spent.append(solution.iterations)
+    options = dict(eps=1e-3, rho=(INF, 0.1), tol=1e-3, observe=observe)
+    warm = patch_ot(reference, 4, 2, **options)
+    first, again = warm(image), warm(image)
+    fresh = patch_ot(lambda: reference, 4, 2, **options)
+    assert fresh(image) == fresh(image) == first
+    torch.testing.assert_close(again, first, rtol=1e-4, atol=0)
+    assert spent == [spent[0], 1, spent[0], spent[0]] and spent[0] > 1
+
+
+@pytest.mark.parametrize("ascents", [-1, 1.5])
+def test_bad_ascents(ascents):
+    with pytest.raises(ValueError, match=f"ascents must be a whole number >= 0, got {ascents}"):
+        patch_semidual(torch.zeros(3, 16), 4, ascents=ascents)

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otlib import sinkhorn
-from otlib.restore import patch_ot
 from otlib.softmin import Active, unavailable
 
 INF = math.inf
@@ -457,26 +456,6 @@ def test_start_is_the_first_temperature():
     torch.testing.assert_close(again.value, cold.value, rtol=0, atol=1e-10)
     below = sinkhorn.solve(x, y, init=(cold.f, cold.g), start=1e-3, **args)
     assert below.iterations == 1  # never below eps
-
-
-def test_a_prior_that_restarts_is_shorter_and_as_right():
-    """Potentials carried from one image to the next, near one; the first solve is as without."""
-    images = [torch.rand(1, 12, 12, generator=generator(1), dtype=torch.float64)]
-    images.append(images[0] + 1e-3 * torch.randn(images[0].shape, generator=generator(2)))
-    reference, solved = points(60, 3, 9), {None: [], 0.02: []}
-    for restart, seen in solved.items():
-        prior = patch_ot(
-            reference, 3, restart=restart, observe=lambda s, _, seen=seen: seen.append(s),
-            eps=2e-3, rho=(INF, 0.1), tol=1e-6, max_iter=3000,
-        )  # fmt: skip
-        for image in images:
-            prior(image)
-    (first, second), (same, warm) = solved.values()
-    assert torch.equal(first.g, same.g) and warm.iterations < second.iterations
-    torch.testing.assert_close(warm.value, second.value, rtol=1e-7, atol=0)
-    for reference, restart in ((lambda: points(60, 3, 9), 0.1), (points(60, 3, 9), 0.0)):
-        with pytest.raises(ValueError, match=r"^restart must be"):
-            patch_ot(reference, 3, restart=restart, eps=1e-3)
 
 
 @pytest.mark.parametrize("rho", FORMS[1:], ids=str)

@@ -1,0 +1,294 @@
+"""Images from files, and the pairs of super-resolution with a reference."""
+
+import hashlib
+import math
+import warnings
+from collections import Counter, deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, UnidentifiedImageError
+
+from otlib import _check, models
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
+_APART = 24  # places in elpv's list; above .9 correlate a third of the neighbours, so far a twelfth
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+class Pair(NamedTuple):
+    """An image to restore and its two references; (1, size, size) float32 in [0, 1] each."""
+
+    category: str
+    target: torch.Tensor
+    good: torch.Tensor  # the defect-free reference
+    defective: torch.Tensor  # the one with a defect
+    names: tuple  # of the three files, within the folder
+    area: float | None  # of the defect: share of its mask; elpv: the labelled probability
+
+
+class _Category(NamedTuple):
+    name: str
+    good: list  # paths, in the order of their names
+    defective: list
+    distance: Callable  # of a file from another: how unlike the products are
+    area: Callable  # of a defective file: Pair.area
+
+
+def read(path):
+    """Read an image file as (C, H, W) float32 in [0, 1]: C is 1 for grey and 3 for RGB.
+
+    path: a file of 1, 8 or 16 bits a channel or with a palette, in a format that Pillow reads
+        (which gives colour of 16 bits at 8). An alpha channel is dropped where it is opaque.
+
+    Raises FileNotFoundError where there is no such file; ValueError where it cannot be read as an
+    image, holds other channels (CMYK, float), or has transparent pixels.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is no file")
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{path} cannot be read as an image: unknown format") from error
+    # what Pillow raises on a damaged file depends on the format and on where it is damaged
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        why = " ".join(str(error).split())
+        raise ValueError(f"{path} cannot be read as an image: {why}") from error
+    if image.mode in ("P", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+    if image.mode in ("LA", "RGBA"):
+        if image.getextrema()[-1][0] < 255:
+            raise ValueError(f"{path} must have no transparent pixels; put it on a background")
+        image = image.convert(image.mode[:-1])
+    if image.mode == "1":
+        image = image.convert("L")
+    deep = image.mode.startswith("I")  # 16 bits, in some versions of Pillow as 32
+    values = np.asarray(image)
+    if (
+        not deep and image.mode not in ("L", "RGB")
+    ) or not 0 <= values.min() <= values.max() < 2**16:
+        raise ValueError(f"{path} must be grey or RGB of 8 or 16 bits, got mode {image.mode}")
+    scaled = torch.from_numpy(values.astype(np.float32) / (65535 if deep else 255))
+    return scaled.movedim(-1, 0) if scaled.ndim == 3 else scaled[None]
+
+
+def grey(image):
+    """Luma of an image, by the weights .299, .587, .114 (ITU-R BT.601).
+
+    image: (1 or 3, H, W) float32 or float64; one channel is grey already.
+
+    Returns (1, H, W). Raises ValueError on bad pixels or another number of channels.
+    """
+    _check.image("image", image)
+    if image.shape[0] not in (1, 3):
+        raise ValueError(f"image must have 1 or 3 channels, got {image.shape[0]}")
+    if image.shape[0] == 1:
+        return image
+    return torch.tensordot(image.new_tensor(_LUMA), image, 1)[None]
+
+
+def resize(image, size):
+    """Resize the central square of an image: bicubic with antialiasing, clamped to [0, 1].
+
+    image: (C, H, W) float32 or float64 in [0, 1], any device.
+    size: side of the result in pixels, >= 1.
+
+    Returns (C, size, size). Raises ValueError on bad pixels, size < 1.
+    """
+    _check.image("image", image)
+    _check.whole("size", size)
+    side = min(image.shape[1:])
+    top, left = ((length - side) // 2 for length in image.shape[1:])
+    square = image[None, :, top : top + side, left : left + side]
+    if side == size:
+        return square[0]
+    how = {"mode": "bicubic", "antialias": True, "align_corners": False}
+    return F.interpolate(square, (size, size), **how)[0].clamp(0, 1)
+
+
+def pairs(folder, count=18, size=256, seed=0, split="test"):
+    """Draw images to restore, each with an intact and a defective reference of the same product.
+
+    The data of Mignon et al. 2023, sec. III and Table I: MVTec AD, or the solar cells of elpv.
+
+    folder: "elpv" or "mvtec" for the entry of `models.REGISTRY`; or a path: a folder of MVTec AD's
+        layout (CATEGORY/train/good, CATEGORY/test/DEFECT, CATEGORY/ground_truth), one category of
+        it, or a folder with elpv's labels.csv.
+    count: pairs, >= 1; size: side of the images in pixels; seed: of the draws.
+    split: "test", or "tuning" for choosing settings. They share no file: tuning has every third
+        file of the sorted defect-free and of the sorted defective files of a category.
+
+    The rule. Categories take turns in the order of their names (elpv: mono, poly; its good cells
+    have probability 0, the defective 1). The defect-free files of a category are put in an order
+    drawn from the seed; the targets are its first, none twice. The reference is another one, the
+    last of that order not taken yet; the defective one likewise. In elpv, where cells near in the
+    list are of one make and the nearest are almost the same image (wafers cut one after the other),
+    both are instead the nearest not taken yet that lie at least 24 places from the target. A
+    reference serves again only when all did, and none has less than half the mean grey of the
+    target: a cell that is dead all over holds no patch of the product. Images are turned grey and
+    resized to `size`. A smaller count gives the first of the same pairs.
+
+    Returns a list of Pair, as many as there are targets where that is fewer, with a warning that
+    says so. Files that cannot be read are passed over and categories without the images left out,
+    both named in a warning. Raises FileNotFoundError on a folder of neither layout, ValueError
+    where no pair can be made, on count or size < 1, on an unknown split.
+    """
+    _check.whole("count", count)
+    _check.whole("size", size)
+    _check.whole("seed", seed, least=0)
+    if split not in ("test", "tuning"):
+        raise ValueError(f"split must be 'test' or 'tuning', got {split!r}")
+    asset = models.REGISTRY.get(str(folder))
+    root = models.find(str(folder)) if asset else Path(folder)
+    root = root.parent if root.is_file() else root
+    notes, images = [], {}
+
+    def load(path):
+        if path not in images:
+            try:
+                images[path] = resize(grey(read(path)), size)
+            except (ValueError, FileNotFoundError) as error:
+                notes.append(f"passed over: {error}".replace(f"{root}/", ""))
+                images[path] = None
+        return images[path]
+
+    turns, found = deque(), []
+    categories = [_part(category, split) for category in _categories(root)]
+    rngs = np.random.default_rng(seed).spawn(len(categories))
+    for category, rng in zip(categories, rngs, strict=True):
+        if len(category.good) >= 2 and category.defective:
+            turns.append(_draws(category, rng, load))
+        else:
+            notes.append(
+                f"{category.name} left out: {split} needs 2 defect-free files and 1 defective "
+                f"(in test/DEFECT), has {len(category.good)} and {len(category.defective)}"
+            )
+    while turns and len(found) < count:
+        pair = next(turns[0], None)
+        if pair is None:
+            turns.popleft()
+        else:
+            found.append(pair)
+            turns.rotate(-1)
+    if not found:
+        raise ValueError("; ".join([f"folder {root.name} gives no pair", *notes]))
+    if len(found) < count:
+        notes.append(f"{len(found)} of {count} pairs: {split} has no more")
+    if notes:
+        warnings.warn(f"{root.name}: " + "; ".join(notes), stacklevel=2)
+    if asset is None or asset.sha256 is None:
+        drawn = sorted({file for _, files in found for file in files})
+        models.note(*_identity(asset, root, drawn))
+    return [
+        Pair(
+            category.name,
+            *(images[file] for file in files),
+            tuple(file.relative_to(root).as_posix() for file in files),
+            category.area(files[2]),
+        )
+        for category, files in found
+    ]
+
+
+def _draws(category, rng, load):
+    """The (category, (target, good, defective)) of one category, by the rule of `pairs`."""
+    good, defective = (
+        [files[i] for i in rng.permutation(len(files))]
+        for files in (category.good, category.defective)
+    )
+    served = Counter()
+    for target in good:
+        if load(target) is None:
+            continue
+        found, light = [target], load(target).mean() / 2
+        for files in (good, defective):
+            # a stable sort: the last of the drawn order comes first among equals
+            order = sorted(
+                reversed(files),
+                key=lambda file: (served[file], category.distance(file, target)),
+            )
+            others = (file for file in order if file != target and load(file) is not None)
+            found.append(next((file for file in others if load(file).mean() >= light), None))
+        if None not in found:
+            served.update(found[1:])
+            yield category, tuple(found)
+
+
+def _part(category, split):
+    """The files of a category that belong to a split."""
+    tuning = split == "tuning"
+    good, defective = (
+        [file for i, file in enumerate(files) if (i % 3 == 2) == tuning]
+        for files in (category.good, category.defective)
+    )
+    return category._replace(good=good, defective=defective)
+
+
+def _categories(root):
+    if (root / "labels.csv").is_file():
+        return _elpv(root)
+    folders = sorted(root.iterdir()) if root.is_dir() else []
+    within = [folder for folder in (root, *folders) if (folder / "train" / "good").is_dir()]
+    if not within:
+        raise FileNotFoundError(
+            f"folder has neither a category with train/good (looked for {root}/*/train/good and "
+            f"{root}/train/good) nor {root}/labels.csv"
+        )
+    return [_mvtec(folder) for folder in within]
+
+
+def _mvtec(folder):
+    files = sorted(
+        file
+        for part in ("train", "test")
+        for file in folder.glob(f"{part}/*/*")
+        if file.suffix.lower() in _SUFFIXES
+    )
+
+    def area(file):
+        mask = folder / "ground_truth" / file.parent.name / f"{file.stem}_mask.png"
+        return (grey(read(mask)) > 0.5).float().mean().item() if mask.is_file() else None
+
+    good = [file for file in files if file.parent.name == "good"]
+    defective = [file for file in files if file not in good and file.parts[-3] == "test"]
+    return _Category(folder.name, good, defective, lambda file, other: 0, area)
+
+
+def _elpv(folder):
+    try:
+        lines = (folder / "labels.csv").read_text().splitlines()
+        rows = [(folder / file, float(p), kind) for file, p, kind in map(str.split, lines)]
+    except ValueError:
+        raise ValueError(f"{folder}/labels.csv must hold lines of FILE PROBABILITY TYPE") from None
+    place = {file: i for i, (file, _, _) in enumerate(rows)}
+    share = {file: p for file, p, _ in rows}
+
+    def apart(i, j):
+        return abs(i - j) if abs(i - j) >= _APART else math.inf
+
+    return [
+        _Category(
+            name,
+            [file for file, p, kind in rows if kind == name and p == 0],
+            [file for file, p, kind in rows if kind == name and p == 1],
+            lambda file, other: apart(place[file], place[other]),
+            share.get,
+        )
+        for name in sorted({kind for _, _, kind in rows})
+    ]
+
+
+def _identity(asset, root, files):
+    """What `models.note` is told of a folder of the user's: the hash is of the files drawn."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
+    given = f", given by {asset.variable}" if asset else ""
+    licence = asset.licence if asset else "the user's"
+    return f"{len(files)} images", f"folder {root.name}{given}", digest.hexdigest(), licence

