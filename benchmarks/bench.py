@@ -1,7 +1,8 @@
 """Measure otlib beside its peers and write one JSON file: `python -m benchmarks.bench --out FILE`.
 
-All times are CPU seconds of one thread, medians; the peers take turns in each repeat, so that what
-else the machine does falls on all of them alike.
+All times are CPU seconds of one thread (wall seconds on a GPU), medians; the peers take turns in
+each repeat, so that what else the machine does falls on all of them alike. A peer that has no way
+to run on a GPU is recorded there with its error.
 """
 
 import argparse
@@ -33,15 +34,16 @@ SIZES = {
 }
 
 
-def bench(size="full", repeats=5):
+def bench(size="full", repeats=5, device="cpu"):
     """Run all measurements of a size ("full" or "smoke"); return what the JSON file holds."""
     settings, start = SIZES[size], time.perf_counter()
+    clouds = functools.partial(problem, device=device)
     torch.set_num_threads(1)
     checkout = provenance.commit(Path(__file__).parents[1])  # before anything is written
     try:
-        softmins = softmin_rows(problem(*settings["softmin"]), repeats)
-        solves, reference = solve_rows(problem(*settings["solve"]), repeats, settings["budget"])
-        scaling = scaling_rows(settings["side"], settings["m"], repeats)
+        softmins = softmin_rows(clouds(*settings["softmin"]), repeats)
+        solves, reference = solve_rows(clouds(*settings["solve"]), repeats, settings["budget"])
+        scaling = scaling_rows(clouds, settings["side"], settings["m"], repeats)
         versions = _ott_versions()
     finally:
         peers.Ott.close()
@@ -53,7 +55,7 @@ def bench(size="full", repeats=5):
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "wall_seconds": round(time.perf_counter() - start, 1),
             "otlib": provenance.otlib_hash(),
-            "kind": "cpu",
+            "kind": device,
             "size": size,
             **facts,
         },
@@ -67,10 +69,10 @@ def bench(size="full", repeats=5):
 def softmin_rows(p, repeats):
     """One soft-min by every peer, and one torch.mm of the same shape, in turns."""
     # the bias of a first half-step: of the size that a solve meets
-    h = softmin(p.y, p.x, torch.zeros(len(p.x)), p.eps) - p.eps * math.log(len(p.y))
+    h = softmin(p.y, p.x, p.x.new_zeros(len(p.x)), p.eps) - p.eps * math.log(len(p.y))
     exact, shared = exact_softmin(p, h), {"n": len(p.x), "m": len(p.y), "d": p.x.shape[1]}
     transposed = p.y.T.contiguous()
-    out = torch.empty(len(p.x), len(p.y))  # ready: fresh memory would slow the floor itself down
+    out = p.x.new_empty(len(p.x), len(p.y))  # fresh memory would slow the floor itself down
     floor = lambda p, h: peers._local(lambda: torch.mm(p.x, transposed, out=out)[:, 0])
     ways = {"torch.mm": floor}
     rows, calls = {}, {}
@@ -142,7 +144,7 @@ def solve_rows(p, repeats, budget):
     return list(rows.values()), reference
 
 
-def scaling_rows(side, m, repeats):
+def scaling_rows(problem, side, m, repeats):
     """otlib alone: one soft-min over N, M, d and a solve over eps, rho, with fitted exponents."""
     series = {
         ("softmin", "N"): {side * side * k: problem(side, side * k, m) for k in (1, 2, 4)},
@@ -170,7 +172,7 @@ EPS, RHO = (2e-4, 4e-4, 8e-4, 1.6e-3), (0.0025, 0.01, 0.04, 0.16)
 
 
 def _one_softmin(p, value, counts):
-    return softmin(p.x, p.y, torch.zeros(len(p.y)), p.eps)
+    return softmin(p.x, p.y, p.y.new_zeros(len(p.y)), p.eps)
 
 
 def _one_solve(p, value, counts):
@@ -242,8 +244,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--smoke", action="store_true", help="toy size: seconds, for tests")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     options = parser.parse_args()
-    result = bench("smoke" if options.smoke else "full")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: no CUDA device here")
+    result = bench("smoke" if options.smoke else "full", device=options.device)
     write_aside(options.out, json.dumps(result, indent=1, allow_nan=False) + "\n")
 
 

@@ -32,6 +32,10 @@ def otlib_keops_softmin(problem, h):
     return otlib_softmin(problem, h, "keops")
 
 
+def otlib_attention_softmin(problem, h):
+    return otlib_softmin(problem, h, "attention")
+
+
 def keops_softmin(problem, h):
     return _local(lambda: _keops(problem.x, problem.y, h, problem.eps))
 
@@ -87,7 +91,7 @@ def keops_solve(problem, effort):
     x, y, eps, rho, *_ = problem
 
     def call():
-        t, g, left = 1.0, torch.zeros(len(y)), effort
+        t, g, left = 1.0, y.new_zeros(len(y)), effort
         while left:
             f = _keops(x, y, g - t * math.log(len(y)), t)
             g = _keops(y, x, f - t * math.log(len(x)), t) / (1 + t / rho)
@@ -139,6 +143,7 @@ def ott_anderson_solve(problem, effort):
 
 SOFTMIN = {
     "otlib": otlib_softmin,
+    "otlib, attention backend": otlib_attention_softmin,
     "otlib, KeOps backend": otlib_keops_softmin,
     "KeOps LazyTensor": keops_softmin,
     "geomloss tensorized, cost given": geomloss_softmin,

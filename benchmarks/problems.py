@@ -19,12 +19,13 @@ class Problem(NamedTuple):
     size: int
 
 
-def problem(rows, columns, m, *, size=6, eps=2e-4, rho=0.01, noise=0.1, seed=0):
+def problem(rows, columns, m, *, size=6, eps=2e-4, rho=0.01, noise=0.1, seed=0, device="cpu"):
     """Patches of a noisy crop of a photograph, and clean patches from another part of it.
 
     rows, columns: positions of the size x size patches of x, so N = rows * columns; at most
         256 - size + 1 rows. m: patches in y, drawn without replacement. size: pixels.
     eps, rho: squared grey levels. noise: standard deviation, grey levels in [0, 1].
+    device: of the clouds.
     Returns a Problem; the mean of y is taken off both clouds.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -34,7 +35,8 @@ def problem(rows, columns, m, *, size=6, eps=2e-4, rho=0.01, noise=0.1, seed=0):
     pool = patches.extract(photograph[:, 256:], size)
     y = pool[torch.randperm(len(pool), generator=generator)[:m]]
     centre = y.mean(0)
-    return Problem(x - centre, y - centre, eps, rho, tuple(crop.shape), size)
+    x, y = (x - centre).to(device), (y - centre).to(device)
+    return Problem(x, y, eps, rho, tuple(crop.shape), size)
 
 
 def image_gradient(problem, gradient):

@@ -40,6 +40,26 @@ def cloud(name, points, *, like=None):
         )
 
 
+def vector(name, values, points):
+    """Raise ValueError where `values` holds no finite number a point, in the type of `points`."""
+    finite(name, values)
+    if values.shape != points.shape[:1]:
+        raise ValueError(f"{name} must have shape ({len(points)},), got {tuple(values.shape)}")
+    cloud(name, values[:, None], like=points[:, :1])
+
+
+def weights(name, weight, points):
+    """One weight >= 0 a point, 1/n where None is given. Raise ValueError naming `name` if not."""
+    if weight is None:
+        return points.new_full((len(points),), 1 / len(points), requires_grad=False)
+    vector(name, weight, points)
+    if weight.requires_grad:
+        raise ValueError(f"{name} must not require a gradient: only x gets one")
+    if (weight < 0).any() or not weight.sum() > 0:
+        raise ValueError(f"{name} must be >= 0 with a positive sum, got minimum {weight.min():g}")
+    return weight
+
+
 def image(name, tensor):
     """Raise ValueError where `tensor` is no finite, non-empty (C, H, W) image."""
     finite(name, tensor)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import ot
 import torch
 
-from otlib._check import cloud, positive, whole
-from otlib.sinkhorn import ConvergenceWarning, _mean_cost, _vector, _weights
+from otlib._check import cloud, positive, vector, weights, whole
+from otlib.sinkhorn import ConvergenceWarning, mean_cost
 from otlib.softmin import kernel
 
 
@@ -50,7 +50,7 @@ def evaluate(x, y, g, *, a=None, b=None, backend="auto"):
     point, where that is unique. Raises ValueError on bad input.
     """
     _check(x, y, a, b, None)
-    _vector("g", g, y)
+    vector("g", g, y)
     return ascend(x, y, a=a, b=b, init=g, max_iter=0, backend=backend)
 
 
@@ -160,7 +160,7 @@ def solve(x, y, *, a=None, b=None, init=None, tol=1e-9, max_iter=200, backend="a
     g = torch.zeros_like(mass_q) if init is None else init.detach().double()[columns]
     i, j = torch.arange(len(p), device=x.device), torch.arange(len(q), device=x.device)
     pairs, lower, iterations = _staircase(p, q, mass_p, mass_q), -math.inf, 0
-    unit = _mean_cost(p, q) or 1.0  # all points in one place cost 0
+    unit = mean_cost(p, q) or 1.0  # all points in one place cost 0
     farthest = float((p - q[0]).norm(dim=1).max() + (q - q[0]).norm(dim=1).max()) ** 2
     while True:
         f, to = over_q(g)
@@ -252,9 +252,9 @@ def _check(x, y, a, b, init, *, equal=True):
     cloud("y", y, like=x)
     if y.requires_grad:
         raise ValueError("y must not require a gradient: only x gets one, exchange the two clouds")
-    a, b = _weights("a", a, x), _weights("b", b, y)
+    a, b = weights("a", a, x), weights("b", b, y)
     if equal and abs(a.sum() - b.sum()) > 1e-4 * a.sum():
         raise ValueError(f"a and b must have equal sums, got {a.sum():g} and {b.sum():g}")
     if init is not None:
-        _vector("init", init, y)
+        vector("init", init, y)
     return a, b

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 import torch
 
-from otlib._check import cloud, finite, positive, whole
-from otlib.softmin import kernel
+from otlib._check import cloud, positive, vector, weights, whole
+from otlib.softmin import Active, kernel
 
 _MEMORY = 5  # differences kept by the Anderson acceleration
-_LEAST = math.exp(-50)  # share of b below which a marginal is not read off the plan
+# share of b below which a marginal is not read off the plan: all its pairs, or the listed ones
+_LEAST, _LEAST_LISTED = math.exp(-50), math.exp(-20)
+_WORTH = 2**20  # pairs from which listing those that count pays
 _GROWTH = 2.0  # an accelerated step that multiplies the residual by more is taken back
 
 
@@ -52,9 +54,11 @@ def solve(
     a=None,
     b=None,
     init=None,
+    start=None,
     tol=1e-3,
     max_iter=1000,
     scaling=None,
+    active=True,
     backend="auto",
 ):
     """Sinkhorn's algorithm in the log domain (Theorem 1, Mignon et al. 2023, factor corrected).
@@ -64,63 +68,89 @@ def solve(
     eps: temperature > 0, in units of the cost |x - y|^2.
     rho: (rho_1, rho_2), each > 0 or inf: the price of leaving the marginal a, resp. b.
     a, b: (N,), (M,) weights >= 0, uniform by default; equal sums where both rho are inf.
-    init: potentials (f, g) to start from at temperature eps. Without it the temperature first falls
-        from the mean cost to eps by the factor `scaling` in (0, 1), one update a level.
-    scaling: nearer 1 is slower and starts nearer the solution. By default 0.93, or 0.7 where a rho
+    init: potentials (f, g) to start from, 0 by default.
+    start: temperature > 0 at which to start, from where it falls to eps by the factor `scaling` in
+        (0, 1), one update a level. By default the mean cost; eps where init is given. Clouds that
+        have moved since their init was found may need more, a few tens of eps.
+    scaling: nearer 1 is slower and starts nearer the solution. By default 0.93, or 0.4 where a rho
         is below the mean cost: such a relaxation forgets its start, balanced transport does not.
     tol: residual at which to stop, a fraction of the mass. max_iter: updates of (f, g) at
         temperature eps, at most.
+    active: let updates sum over the pairs that count, wherever that is quicker (large clouds, the
+        torch backend on a CPU). What is returned is from a sum over all pairs, in any case.
     backend: see `softmin`.
 
     Returns a Solution. `solution.value.backward()` gives the gradient (7) in x, by the envelope
     theorem: it is right to the accuracy of the solve. Raises ValueError on bad input; warns
     (ConvergenceWarning) where `residual` is above tol after max_iter.
     """
-    a, b = _check(x, y, eps, rho, a, b, init, tol, max_iter, scaling)
+    a, b = _check(x, y, eps, rho, a, b, init, start, tol, max_iter, scaling, active)
     prepare = kernel(backend)
     points, y = x.detach(), y.detach()
     over_y = prepare(points, y)
     log_a, log_b = a.log(), b.log()
     rho_1, rho_2 = rho
+    listed = None
+    if active and backend in ("auto", "torch") and not x.is_cuda and len(x) * len(y) >= _WORTH:
+        listed = Active(over_y, len(x), len(y))
 
-    def update(g, t):
-        """f from g, the soft-min of f that the g-update scales, and the plan's second marginal."""
+    def update(g, t, dense=False):
+        """One update of (f, g) at temperature t, from all pairs where `dense`.
+
+        Returns f, the next g, the plan's second marginal, whether all pairs were summed, and, where
+        `dense` is asked for and x needs a gradient, the barycentres.
+        """
 
         def leaving(s, rows):  # pi_1 = a exp(-f / rho_1); far from converged it must stay finite
             return a[rows] * (-s / (rho_1 + t)).clamp(max=80).exp()
 
-        s, pi_2 = over_y(g + t * log_b, t, leaving=leaving)
+        h, least, found = g + t * log_b, _LEAST_LISTED, None
+        if listed is not None and not dense:
+            found = listed.soft(h, t, leaving)
+        if found is None:
+            least = _LEAST
+            if listed is None or dense:
+                found = over_y(h, t, dense and x.requires_grad, leaving)
+            else:
+                found = listed.list(h, t, leaving)
+        s, *mean, pi_2 = found
         f, pi_2 = s / (1 + t / rho_1), pi_2 * (b > 0)
         # pi_2 = b exp((g - soft) / t), so that one pass gives both sides...
         soft = g - t * (pi_2.log() - log_b)
         # ...but where next to nothing arrives, and its logarithm is lost to the clamp before exp
-        lost = ~(pi_2 > b * _LEAST)
+        lost = ~(pi_2 > b * least)
         if lost.any():
             soft[lost] = prepare(y[lost], points)(f + t * log_a, t)
-        return f, soft, pi_2.double()
+        return f, soft / (1 + t / rho_2), pi_2.double(), least == _LEAST, mean
 
     g = torch.zeros_like(b) if init is None else init[1].detach()
-    typical = _mean_cost(points, y)
-    t = eps if init is not None else max(eps, typical)
+    typical = mean_cost(points, y)
+    if start is None:
+        start = typical if init is None else eps
     if scaling is None:
-        scaling = 0.7 if min(rho) < typical else 0.93
-    iterations = 0
+        scaling = 0.4 if min(rho) < typical else 0.93
+    t, iterations = max(eps, start), 0
     while t > eps:
-        _, soft, _ = update(g, t)
-        g = soft / (1 + t / rho_2)
+        f, g, *_ = update(g, t)
+        g -= _translation(f, g, log_a, log_b, rho)
         t = max(eps, t * scaling)
         iterations += 1
 
-    history, last = _Anderson(), iterations + max_iter
+    history, last, dense = _Anderson(), iterations + max_iter, False
     while True:
-        f, soft, pi_2 = update(g, eps)
-        iterations += 1
+        f, after, pi_2, all_pairs, mean = update(g, eps, dense)
+        iterations += not dense
         # clouds too far apart to match leave a plan of mass 0, which is the solution
         mass = pi_2.sum().clamp(min=1e-30 * b.sum().double())
         residual = float((pi_2 - b * _exp(-g / rho_2)).abs().sum() / mass)
         if residual <= tol or iterations == last:
-            break
-        g = history.step(g, soft / (1 + eps / rho_2), pi_2, residual)
+            if all_pairs:
+                break
+            dense = True  # the same update again, to be sure
+            continue
+        if dense:
+            dense, listed.pairs = False, None
+        g = history.step(g, after, pi_2, residual)
 
     converged = residual <= tol
     if not converged:
@@ -134,7 +164,7 @@ def solve(
     value = _dual(f, a, rho_1) + _dual(g, b, rho_2) - eps * (pi_1.sum() - a.sum() * b.sum())
     value = value.to(x.dtype)
     if x.requires_grad:
-        _, mean = over_y(g + eps * log_b, eps, True)
+        mean = mean[0] if mean else over_y(g + eps * log_b, eps, True)[1]
         gradient = 2 * pi_1.to(x.dtype)[:, None] * (points - mean)
         value = _Envelope.apply(x, value, gradient)
     return Solution(
@@ -210,13 +240,25 @@ def _dual(potential, weight, rho):
     return weight.double() @ (potential if math.isinf(rho) else rho * (1 - _exp(-potential / rho)))
 
 
-def _mean_cost(x, y):
+def _translation(f, g, log_a, log_b, rho):
+    """The c for which the dual at (f + c, g - c) is highest; the plan stays.
+
+    The derivative is <a, exp(-(f + c) / rho_1)> - <b, exp(-(g - c) / rho_2)>.
+    """
+    steepness = 1 / rho[0] + 1 / rho[1]
+    if steepness == 0:
+        return 0.0
+    log_out, log_in = log_a - f.double() / rho[0], log_b - g.double() / rho[1]
+    return float(log_out.logsumexp(0) - log_in.logsumexp(0)) / steepness
+
+
+def mean_cost(x, y):
     """Mean of |x_i - y_j|^2 over all pairs: above it plans are close to the product a x b."""
     spread = x.var(0, correction=0).sum() + y.var(0, correction=0).sum()
     return float((x.mean(0) - y.mean(0)).square().sum() + spread)
 
 
-def _check(x, y, eps, rho, a, b, init, tol, max_iter, scaling):
+def _check(x, y, eps, rho, a, b, init, start, tol, max_iter, scaling, active):
     cloud("x", x)
     cloud("y", y, like=x)
     if y.requires_grad:
@@ -228,11 +270,15 @@ def _check(x, y, eps, rho, a, b, init, tol, max_iter, scaling):
         positive(name, value, infinite=True)
     positive("tol", tol, zero=True)
     whole("max_iter", max_iter)
+    if start is not None:
+        positive("start", start)
+    if not isinstance(active, bool):
+        raise ValueError(f"active must be True or False, got {active!r}")
     if scaling is not None:
         positive("scaling", scaling)
-    if scaling is not None and scaling >= 1:
-        raise ValueError(f"scaling must lie in (0, 1), got {scaling!r}")
-    a, b = _weights("a", a, x), _weights("b", b, y)
+        if scaling >= 1:
+            raise ValueError(f"scaling must lie in (0, 1), got {scaling!r}")
+    a, b = weights("a", a, x), weights("b", b, y)
     if all(map(math.isinf, rho)) and abs(a.sum() - b.sum()) > 1e-4 * a.sum():
         raise ValueError(
             f"a and b must have equal sums where rho = (inf, inf), got {a.sum():g} and {b.sum():g}"
@@ -240,25 +286,6 @@ def _check(x, y, eps, rho, a, b, init, tol, max_iter, scaling):
     if init is not None:
         if not isinstance(init, tuple | list) or len(init) != 2:
             raise ValueError(f"init must be a pair (f, g), got a {type(init).__name__}")
-        _vector("init[0]", init[0], x)
-        _vector("init[1]", init[1], y)
+        vector("init[0]", init[0], x)
+        vector("init[1]", init[1], y)
     return a, b
-
-
-def _weights(name, weight, points):
-    if weight is None:
-        return points.new_full((len(points),), 1 / len(points), requires_grad=False)
-    _vector(name, weight, points)
-    if weight.requires_grad:
-        raise ValueError(f"{name} must not require a gradient: only x gets one")
-    if (weight < 0).any() or not weight.sum() > 0:
-        raise ValueError(f"{name} must be >= 0 with a positive sum, got minimum {weight.min():g}")
-    return weight
-
-
-def _vector(name, vector, points):
-    """Raise ValueError where `vector` does not hold one finite number a point, in their type."""
-    finite(name, vector)
-    if vector.shape != points.shape[:1]:
-        raise ValueError(f"{name} must have shape ({len(points)},), got {tuple(vector.shape)}")
-    cloud(name, vector[:, None], like=points[:, :1])

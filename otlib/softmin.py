@@ -4,11 +4,12 @@
 
 With `h = g + eps log b` this is the f-update of Theorem 1 and phi of eq. (8) of Mignon et al. 2023.
 Its limit at eps = 0 is the hard-min, the c-transform of h in Houdard et al. 2020.
-No N x M array is held: torch works on tiles, KeOps on its own blocks.
+No N x M array is held: torch works on tiles, KeOps and fused attention on their own blocks.
 """
 
 import functools
 import importlib.util
+import math
 import os
 import shutil
 
@@ -16,11 +17,15 @@ import torch
 
 from otlib._check import cloud, positive
 
-BACKENDS = ("auto", "torch", "keops")
+BACKENDS = ("auto", "torch", "keops", "attention")
 
-# exp(-60) is below the rounding of float32; below -87 torch's CPU exp is two orders of magnitude
-# slower, so scores are clamped before it.
-_NEGLIGIBLE = -60.0
+# Exponentials are taken in base 2: torch's exp2 is three times as fast on a CPU as its exp.
+_LN2 = math.log(2)
+# exp(-60) is below the rounding of float32; below -87 torch's CPU exponentials are slower by far,
+# so scores are clamped before it.
+_NEGLIGIBLE = -60.0 / _LN2
+_REACH = 80.0  # pairs this many eps above their row's least cost are listed,
+_SURE = 30.0  # and a list serves while what it leaves out is this many eps above
 
 
 def softmin(x, y, h, eps, *, with_mean=False, backend="auto"):
@@ -31,7 +36,8 @@ def softmin(x, y, h, eps, *, with_mean=False, backend="auto"):
     h: (M,) same dtype and device, biases in units of the cost; -inf removes a point.
     eps: temperature > 0 in units of the cost.
     with_mean: also return the barycentres of y under the soft-min's weights.
-    backend: "torch", "keops", or "auto" (torch, the faster on every device tried).
+    backend: "torch"; "keops"; "attention", torch's fused attention operators, float32 only on CUDA;
+        or "auto" (torch, the faster on every device tried).
 
     Returns s (N,), or (s, mean) with mean (N, d). Not differentiable: see `sinkhorn.solve`.
     Raises ValueError on mismatched shapes, dtypes or devices, NaN, eps <= 0, an unknown or
@@ -48,7 +54,7 @@ def hardmin(x, y, h, *, backend="auto"):
     x: (N, d) float32 or float64, the points at which it is taken; any device.
     y: (M, d) same dtype and device, the cloud.
     h: (M,) same dtype and device, biases in units of the cost; -inf removes a point.
-    backend: "torch", "keops", or "auto" (torch).
+    backend: "torch", "keops", or "auto" (torch); "attention" has none of its own and takes torch's.
 
     Returns (s, index), both (N,): s in the type of x, index int64 into y. Of points equally near up
     to rounding, any may be the one returned; s is the value there, from differences of coordinates.
@@ -78,8 +84,9 @@ def kernel(backend="auto", *, hard=False):
 
     Returns a function (x, y) -> soft, with soft(h, eps, with_mean=False) -> s or (s, mean); with
     `hard` the hard-min, (x, y) -> hard, with hard(h) -> (s, index). A soft-min's own weights w_ij
-    sum to 1 over j; soft(h, eps, leaving=function) -> (s, arriving) adds sum_i leaving(s)_i w_ij,
-    the function taking rows of s and their slice to masses: a whole Sinkhorn update in one pass.
+    sum to 1 over j; soft(h, eps, leaving=function) appends sum_i leaving(s)_i w_ij to what it
+    returns, the function taking rows of s and their slice to masses: a whole Sinkhorn update in
+    one pass. The torch backend shows its rows to `watch`, for `Active`.
     Raises ValueError where the backend is unknown or unavailable, RuntimeError where float32
     products are not computed in float32: at eps = 2e-4 TF32 errs by several eps.
     """
@@ -91,6 +98,8 @@ def kernel(backend="auto", *, hard=False):
             f"{torch.get_float32_matmul_precision()!r}, soft-min needs 'highest' "
             "(torch.set_float32_matmul_precision)"
         )
+    if backend == "attention" and not hard:
+        return _attention_softmin
     if backend != "keops":
         return _torch_hardmin if hard else _torch_softmin
     if reason := unavailable("keops"):
@@ -112,41 +121,131 @@ def _torch_softmin(x, y):
     x, y, centre = _centred(x, y)
     norm_x, norm_y, transposed = x.square().sum(1), y.square().sum(1), y.T.contiguous()
     rows, columns = _tile(x)
+    memory = x.new_empty(min(rows * columns, len(x) * len(y)))  # of a tile, used again and again
 
-    def soft(h, eps, with_mean=False, leaving=None):
-        bias, found = h - norm_y, []
-        high, wide = rows, columns
+    def soft(h, eps, with_mean=False, leaving=None, watch=None):
+        unit = eps * _LN2
+        bias, s = (h - norm_y) / unit, torch.empty_like(norm_x)
+        mean = torch.zeros_like(x) if with_mean else None
+        high, wide, arriving = rows, columns, None
         if leaving is not None:  # the weights of a row must be in one tile
             high, wide, arriving = max(1, rows * columns // len(y)), len(y), x.new_zeros(len(y))
         for i in range(0, len(x), high):
-            here, top, mass, moment = x[i : i + high], None, 0, 0
+            here, top, mass = x[i : i + high], None, 0
+            tall = len(here)
             for j in range(0, len(y), wide):
                 part = slice(j, j + wide)
-                # (h_j - |y_j|^2 + 2 <x_i, y_j>) / eps, the exponent up to |x_i|^2 / eps
-                score = torch.addmm(
-                    bias[part], here, transposed[:, part], beta=1 / eps, alpha=2 / eps
-                )
+                # (h_j - |y_j|^2 + 2 <x_i, y_j>) / unit, the exponent up to |x_i|^2 / unit
+                score = _room(memory, tall, len(bias[part]))
+                torch.addmm(bias[part], here, transposed[:, part], alpha=2 / unit, out=score)
                 highest = score.amax(1, keepdim=True)
                 if top is not None:
                     highest = torch.maximum(top, highest)
                 # a block of weight 0 leaves -inf here, and -inf - -inf would be NaN
                 shift = highest.clamp(min=torch.finfo(x.dtype).min)
-                score.sub_(shift).clamp_(min=_NEGLIGIBLE).exp_()
-                fade = 0 if top is None else (top - shift).exp_()
+                score.sub_(shift)
+                if watch is not None:
+                    watch(i, score, norm_x[i : i + high] - unit * shift.squeeze(1))
+                score.clamp_(min=_NEGLIGIBLE).exp2_()
+                fade = 0 if top is None else (top - shift).exp2_()
                 mass = mass * fade + score.sum(1, keepdim=True)
                 if with_mean:
-                    moment = moment * fade + score @ y[part]
+                    mean[i : i + high].mul_(fade).addmm_(score, y[part])
                 top = highest
-            s = norm_x[i : i + high] - eps * (top + mass.log()).squeeze(1)
-            found.append((s, moment / mass))
+            torch.sub(
+                norm_x[i : i + high], unit * (top + mass.log2()).squeeze(1), out=s[i : i + high]
+            )
+            if with_mean:
+                mean[i : i + high].div_(mass).add_(centre)
             if leaving is not None:
-                arriving += (leaving(s, slice(i, i + high)) / mass.squeeze(1)) @ score
-        s, mean = (torch.cat(parts) for parts in zip(*found, strict=True))
-        if leaving is not None:
-            return s, arriving
-        return (s, mean + centre) if with_mean else s
+                rows_here = slice(i, i + high)
+                arriving += (leaving(s[rows_here], rows_here) / mass.squeeze(1)) @ score
+        return _packed(s, mean, arriving)
 
     return soft
+
+
+def _room(memory, rows, columns):
+    """A (rows, columns) tile in memory that is there: fresh pages cost as much as the sums."""
+    if rows * columns > len(memory):  # a single row longer than a tile
+        return memory.new_empty(rows, columns)
+    return memory[: rows * columns].view(rows, columns)
+
+
+def _packed(s, mean, arriving):
+    found = tuple(part for part in (s, mean, arriving) if part is not None)
+    return found[0] if len(found) == 1 else found
+
+
+class Active:
+    """The soft-min of a solve on the pairs that count: few, where the temperature is low.
+
+    A dense pass lists the pairs within _REACH eps of their row's least cost c_ij - h_j. While h and
+    eps change, an unlisted pair of row i stays at least
+
+        least_i + reach - least'_i - max_j (h'_j - h_j)
+
+    above the present least cost, and the list serves as long as that is above _SURE eps.
+    """
+
+    def __init__(self, dense, n, m):
+        # a listed pair takes the time of three in a dense pass, and some 40 bytes
+        self.dense, self.n, self.limit = dense, n, min(n * m // 8, 2**22)
+        self.pairs, self.refused = None, math.inf
+
+    def soft(self, h, eps, leaving):
+        """(s, arriving) as in `kernel` from the listed pairs; None where no list serves."""
+        if self.pairs is None:
+            return None
+        i, j, cost = self.pairs
+        excess = cost - h[j]
+        least = torch.full_like(self.least, math.inf).scatter_reduce_(0, i, excess, "amin")
+        rise = (h - self.h).nan_to_num(nan=-math.inf).max()  # nan: -inf in both, a removed point
+        reach = float((self.least - least).min() + self.reach - rise)
+        if not reach >= _SURE * eps:
+            self.pairs = None
+            return None
+        score = (least[i] - excess).div_(eps * _LN2)
+        if reach > 1.5 * _REACH * eps:  # the temperature has fallen: fewer pairs count
+            near = score >= -_REACH / _LN2
+            i, j, score = i[near], j[near], score[near]
+            self._keep((i, j, cost[near]), least, h, eps)
+        weight = score.clamp_(min=_NEGLIGIBLE).exp2_()
+        mass = torch.zeros_like(least).index_add_(0, i, weight)
+        s = least - eps * mass.log()
+        weight.mul_((leaving(s, slice(None)) / mass)[i])
+        return s, torch.zeros_like(h).index_add_(0, j, weight)
+
+    def list(self, h, eps, leaving):
+        """The same from a dense pass, which lists the pairs where they are few enough to pay."""
+        if eps >= self.refused:  # too many pairs at this temperature
+            return self.dense(h, eps, leaving=leaving)
+        parts, count = [], 0
+
+        def watch(start, score, least):
+            nonlocal parts, count
+            if parts is None:
+                return
+            near = (score >= -_REACH / _LN2).view(-1)
+            count += int(near.count_nonzero())
+            share = (start + len(score)) / self.n  # of the rows seen
+            if count > self.limit * min(1, 2 * share):
+                parts = None
+                return
+            at = near.nonzero().squeeze(1)
+            i, j = at // len(h), at % len(h)
+            parts.append((i + start, j, h[j] + least[i] - eps * _LN2 * score.view(-1)[at], least))
+
+        found = self.dense(h, eps, leaving=leaving, watch=watch)
+        if parts is None:
+            self.refused = eps
+        else:
+            *pairs, least = (torch.cat(part) for part in zip(*parts, strict=True))
+            self._keep(pairs, least, h, eps)
+        return found
+
+    def _keep(self, pairs, least, h, eps):
+        self.pairs, self.least, self.h, self.reach = pairs, least, h, _REACH * eps
 
 
 def _torch_hardmin(x, y):
@@ -195,7 +294,44 @@ def _centred(x, y):
 
 def _tile(x):
     """Rows and columns of a tile: one that stays in cache on a CPU, one that fills a GPU."""
-    return (4096, 8192) if x.is_cuda else (1024, 1024)
+    return (4096, 8192) if x.is_cuda else (512, 512)
+
+
+def _attention_softmin(x, y):
+    """A row's weights are those of attention with one query x_i, keys and values y_j."""
+    if x.is_cuda and x.dtype != torch.float32:
+        raise ValueError(f"backend 'attention' takes float32 on CUDA, got {x.dtype}")
+    x, y, centre = _centred(x, y)
+    back = functools.partial(_attention, y, x)
+
+    def soft(h, eps, with_mean=False, leaving=None):
+        s, mean = _attention(x, y, h, eps)
+        arriving = None
+        if leaving is not None:
+            # sum_i l_i exp((h_j + s_i - c_ij) / eps) is itself a soft-min, over x
+            log = leaving(s, slice(None)).log()
+            arriving = ((h - back(s + eps * log, eps)[0]) / eps).exp()
+        return _packed(s, mean + centre if with_mean else None, arriving)
+
+    return soft
+
+
+def _attention(x, y, h, eps):
+    """s and the barycentres, in one pass; the bias is one more coordinate, where x has a 1."""
+    h = h.clamp(min=torch.finfo(h.dtype).min * min(eps, 1) / 8)  # -inf times 0 would be NaN
+    bias, pad = (h - y.square().sum(1)) / 2, -(x.shape[1] + 1) % 4  # CUDA wants multiples of 4
+    query = torch.nn.functional.pad(torch.cat([x, torch.ones_like(x[:, :1])], 1), (0, pad))
+    key = torch.nn.functional.pad(torch.cat([y, bias[:, None]], 1), (0, pad))
+    value = torch.nn.functional.pad(y, (0, pad + 1))
+    heads = [cloud[None, None] for cloud in (query, key, value)]
+    if x.is_cuda:
+        operator = torch.ops.aten._scaled_dot_product_efficient_attention
+        mean, log_sum, *_ = operator(*heads, None, True, scale=2 / eps)
+    else:
+        operator = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        mean, log_sum = operator(*heads, scale=2 / eps)
+    log_sum = log_sum.flatten()[: len(x)]  # CUDA pads it
+    return x.square().sum(1) - eps * log_sum, mean[0, 0, :, : x.shape[1]]
 
 
 @functools.cache
@@ -226,10 +362,11 @@ def _keops_softmin(x, y):
     def soft(h, eps, with_mean=False, leaving=None):
         score = (_keops_bias(h, eps) - cost) / eps
         s = -eps * score.logsumexp(1).view(-1)
-        if leaving is not None:
-            weights = (score + column(s) / eps).exp()
-            return s, (column(leaving(s, slice(None))) * weights).sum(0).view(-1)
-        return (s, score.sumsoftmaxweight(y_j, 1)) if with_mean else s
+        mean = score.sumsoftmaxweight(y_j, 1) if with_mean else None
+        if leaving is None:
+            return _packed(s, mean, None)
+        weights = (score + column(s) / eps).exp()
+        return _packed(s, mean, (column(leaving(s, slice(None))) * weights).sum(0).view(-1))
 
     return soft
 

@@ -5,6 +5,7 @@ import numpy as np
 import ot
 import pytest
 import torch
+from clouds import generator, points, uniform, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,20 +31,6 @@ def no_silent_failure():
         yield
 
 
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def points(n, seed, d=3, dtype=torch.float64):
-    return torch.rand(n, d, generator=generator(seed), dtype=torch.float64).to(dtype)
-
-
-def weights(n, seed, zeros=0, total=1.0):
-    w = torch.rand(n, generator=generator(seed), dtype=torch.float64) + 0.05
-    w[:zeros] = 0
-    return total * w / w.sum()
-
-
 def problem(kind, dtype=torch.float64, d=3):
     """(x, y, a, b), the weights None where they are uniform."""
     n, m = {"square": (60, 60), "multiple": (90, 30)}.get(kind, (70, 45))
@@ -52,10 +39,6 @@ def problem(kind, dtype=torch.float64, d=3):
         return x, y, None, None
     zeros, total = 9 * (kind == "zeros"), 3.0 if kind == "heavy" else 1.0
     return x, y, weights(n, 3, zeros, total).to(dtype), weights(m, 4, zeros, total).to(dtype)
-
-
-def uniform(w, n):
-    return torch.full((n,), 1 / n, dtype=torch.float64) if w is None else w.double()
 
 
 def costs(x, y):

@@ -6,17 +6,19 @@ import numpy as np
 import ot
 import pytest
 import torch
+from clouds import generator, points, uniform, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otlib import sinkhorn
-from otlib.softmin import unavailable
+from otlib.softmin import Active, unavailable
 
 INF = math.inf
 FORMS = [(INF, INF), (INF, 0.1), (0.1, INF), (0.1, 0.1), (0.05, 0.3), (INF, 1.0)]
 EPS = 0.05
 TIGHT = {"tol": 1e-9, "max_iter": 5000}
 
+no_keops = pytest.mark.skipif(bool(unavailable("keops")), reason=unavailable("keops") or "present")
 every_form = pytest.mark.parametrize("rho", FORMS, ids=str)
 
 
@@ -28,20 +30,6 @@ def no_silent_failure():
         yield
 
 
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def points(n, seed, d=3, dtype=torch.float64):
-    return torch.rand(n, d, generator=generator(seed), dtype=torch.float64).to(dtype)
-
-
-def weights(n, seed, total=1.0, zeros=0):
-    w = 0.1 + torch.rand(n, generator=generator(seed), dtype=torch.float64)
-    w[:zeros] = 0
-    return total * w / w.sum()
-
-
 def problem(kind, n=25, m=20):
     """(x, y, a, b) of a kind; "heavy" has unequal sums, for the forms that allow them."""
     totals = (2.0, 0.7) if kind == "heavy" else (1.0, 1.0)
@@ -49,7 +37,7 @@ def problem(kind, n=25, m=20):
     x, y = points(n, 1), points(m, 2) + 0.2
     if kind == "uniform":
         return x, y, None, None
-    return x, y, weights(n, 3, totals[0], zeros), weights(m, 4, totals[1], zeros)
+    return x, y, weights(n, 3, zeros, totals[0]), weights(m, 4, zeros, totals[1])
 
 
 def cases():
@@ -64,10 +52,6 @@ def cases():
 
 
 every_case = pytest.mark.parametrize("rho, kind", cases())
-
-
-def uniform(w, n):
-    return torch.full((n,), 1 / n, dtype=torch.float64) if w is None else w
 
 
 def squared_distances(x, y):
@@ -459,6 +443,129 @@ def test_a_bad_start_still_converges(rho):
     torch.testing.assert_close(other.value, s.value, rtol=0, atol=1e-8)
 
 
+def test_start_is_the_first_temperature():
+    """By default the mean cost, or eps from an init: the updates are those of the levels."""
+    x, y = points(60, 1), points(50, 2)
+    args = {"eps": 1e-2, "rho": (INF, 0.1), "tol": 1e-8, "scaling": 0.5}
+    cold = sinkhorn.solve(x, y, **args)
+    same = sinkhorn.solve(x, y, start=sinkhorn.mean_cost(x, y), **args)
+    assert same.iterations == cold.iterations and torch.equal(same.g, cold.g)
+    again = sinkhorn.solve(x, y, init=(cold.f, cold.g), start=8 * 1e-2, **args)
+    levels = 3  # at 8, 4 and 2 eps
+    assert levels < again.iterations < cold.iterations
+    torch.testing.assert_close(again.value, cold.value, rtol=0, atol=1e-10)
+    below = sinkhorn.solve(x, y, init=(cold.f, cold.g), start=1e-3, **args)
+    assert below.iterations == 1  # never below eps
+
+
+@pytest.mark.parametrize("rho", FORMS[1:], ids=str)
+@pytest.mark.parametrize("kind", ["uniform", "zeros", "heavy"])
+def test_translation_is_the_best_one(rho, kind):
+    """The dual rises by it, from any potentials, and is lower a step to either side."""
+    x, y, a, b = problem(kind)
+    a, b = uniform(a, len(x)), uniform(b, len(y))
+    for seed in range(10):
+        f = torch.randn(len(x), generator=generator(seed), dtype=torch.float64) * 0.2
+        g = torch.randn(len(y), generator=generator(seed + 50), dtype=torch.float64) * 0.2
+        c = sinkhorn._translation(f, g, a.log(), b.log(), rho)
+        heights = [dual(f + s, g - s, x, y, a, b, EPS, rho) for s in (0, c - 1e-3, c, c + 1e-3)]
+        assert heights[2] >= heights[0] and heights[2] > max(heights[1], heights[3])
+        assert abs(sinkhorn._translation(f + c, g - c, a.log(), b.log(), rho)) < 1e-12
+        if rho[0] == INF:  # the form that the semi-unbalanced dual gives
+            expected = rho[1] * ((b * (-g / rho[1]).exp()).sum() / a.sum()).log()
+            assert -c == pytest.approx(float(expected), abs=1e-12)
+
+
+def test_balanced_transport_has_no_best_translation():
+    f, g = points(25, 1, 1)[:, 0], points(20, 2, 1)[:, 0]
+    assert sinkhorn._translation(f, g, f.log(), g.log(), (INF, INF)) == 0
+
+
+class Counted(Active):
+    """Active, with the number of passes of each kind, and every listed pass beside a dense one."""
+
+    listed, all_pairs, error = 0, 0, 0.0
+
+    def soft(self, h, eps, leaving):
+        found = super().soft(h, eps, leaving)
+        if found is not None:
+            Counted.listed += 1
+            s, arriving = self.dense(h, eps, leaving=leaving)
+            near = arriving > arriving.sum() * sinkhorn._LEAST_LISTED
+            wrong = (found[1] / arriving - 1)[near].abs().max()
+            Counted.error = max(
+                Counted.error, float((found[0] - s).abs().max()) / eps, float(wrong)
+            )
+        return found
+
+    def list(self, h, eps, leaving):
+        Counted.all_pairs += 1
+        return super().list(h, eps, leaving)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    monkeypatch.setattr(sinkhorn, "Active", Counted)
+    monkeypatch.setattr(sinkhorn, "_WORTH", 0)
+    Counted.listed, Counted.all_pairs, Counted.error = 0, 0, 0.0
+    return Counted
+
+
+@pytest.mark.parametrize(
+    "rho", [(INF, INF), (INF, 0.01), (INF, 0.1), (0.1, 0.1), (0.1, INF)], ids=str
+)
+@pytest.mark.parametrize("kind", ["uniform", "zeros"])
+def test_active_pairs_change_the_way_and_not_the_end(counted, rho, kind):
+    """Each listed pass agrees with a dense one, and the solve with one that lists nothing."""
+    x, y, a, b = problem(kind, 150, 120)
+    x.requires_grad_()
+    args = {"eps": 5e-4, "rho": rho, "a": a, "b": b, "tol": 1e-4, "max_iter": 5000}
+    solutions = [sinkhorn.solve(x, y, active=active, **args) for active in (True, False)]
+    assert counted.listed > 10 and counted.all_pairs < solutions[0].iterations
+    assert counted.error < 1e-4
+    near, full = solutions
+    assert near.converged and near.residual <= 1e-4
+    gradients = [torch.autograd.grad(s.value, x)[0] for s in solutions]
+    assert float((gradients[0] - gradients[1]).norm() / gradients[1].norm()) < 2e-3
+    assert float(near.value.detach()) == pytest.approx(float(full.value.detach()), rel=1e-5)
+    # the residual reported is that of the dense plan
+    x = x.detach()
+    b = uniform(b, len(y))
+    arriving = sinkhorn.plan(x, y, near, eps=5e-4, a=a, b=b).sum(0)
+    target = b * torch.exp(-near.g / rho[1])
+    residual = (arriving - target).abs().sum() / arriving.sum()
+    assert near.residual == pytest.approx(float(residual), rel=1e-6)
+
+
+def test_a_wrong_list_is_found_out(counted, monkeypatch):
+    """Listed passes that lie: the dense pass disagrees, and the solve goes on."""
+    x, y = points(150, 1), points(120, 2)
+    args = {"eps": 5e-4, "rho": (INF, 0.1), "tol": 1e-4, "max_iter": 3000}
+    expected = sinkhorn.solve(x, y, active=False, **args)
+    honest, lies = Counted.soft, 0
+
+    def liar(self, h, eps, leaving):
+        nonlocal lies
+        found = honest(self, h, eps, leaving)
+        if found is None or lies == 5 or eps > 5e-4:
+            return found
+        lies += 1
+        g = h - eps * math.log(1 / 120)
+        return found[0], torch.exp(-g / 0.1) / 120  # just what would end the solve
+
+    monkeypatch.setattr(Counted, "soft", liar)
+    s = sinkhorn.solve(x, y, **args)
+    assert lies == 5 and s.converged and s.residual <= 1e-4
+    assert float(s.value) == pytest.approx(float(expected.value), rel=1e-6)
+
+
+def test_active_pairs_that_do_not_pay_are_not_listed(counted):
+    """At a temperature near the cost every pair counts."""
+    x, y = points(150, 1), points(120, 2)
+    s = sinkhorn.solve(x, y, eps=0.5, rho=(INF, 0.1), tol=1e-8)
+    assert counted.listed == 0 and counted.all_pairs == s.iterations
+
+
 def test_scaling_changes_the_way_and_not_the_end():
     x, y = points(60, 1), points(50, 2)
     values, iterations = [], []
@@ -565,17 +672,17 @@ def test_determinism():
     assert torch.equal(runs[0].f, runs[1].f) and torch.equal(runs[0].value, runs[1].value)
 
 
-@pytest.mark.skipif(bool(unavailable("keops")), reason=unavailable("keops") or "present")
+@pytest.mark.parametrize("backend", [pytest.param("keops", marks=no_keops), "attention"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("kind", ["uniform", "zeros"])
-def test_backends_agree(dtype, kind):
+def test_backends_agree(dtype, kind, backend):
     """d = 36, the dimension that the tests of the soft-min have compiled."""
-    a, b = (None, None) if kind == "uniform" else (weights(40, 3, 1, 5), weights(30, 4, 1, 5))
+    a, b = (None, None) if kind == "uniform" else (weights(40, 3, 5), weights(30, 4, 5))
     a, b = (w if w is None else w.to(dtype) for w in (a, b))
     runs, gradients = [], []
-    for backend in ("torch", "keops"):
+    for name in ("torch", backend):
         x, y = points(40, 1, 36, dtype).requires_grad_(), points(30, 2, 36, dtype)
-        s = sinkhorn.solve(x, y, eps=0.1, rho=(INF, 0.1), a=a, b=b, tol=1e-6, backend=backend)
+        s = sinkhorn.solve(x, y, eps=0.1, rho=(INF, 0.1), a=a, b=b, tol=1e-6, backend=name)
         s.value.backward()
         runs.append(s)
         gradients.append(x.grad)
@@ -598,7 +705,7 @@ def test_backends_agree(dtype, kind):
 )
 def test_any_problem_has_no_gap(n, m, d, eps, rho, seed, zeros):
     x, y = points(n, seed, d), points(m, seed + 1, d)
-    a, b = weights(n, seed + 2, 1, min(zeros, n - 1)), weights(m, seed + 3, 1, min(zeros, m - 1))
+    a, b = weights(n, seed + 2, min(zeros, n - 1)), weights(m, seed + 3, min(zeros, m - 1))
     s = sinkhorn.solve(x, y, eps=eps, rho=rho, a=a, b=b, tol=1e-9, max_iter=20_000)
     plan = sinkhorn.plan(x, y, s, eps=eps, a=a, b=b)
     assert s.f.shape == s.marginals[0].shape == (n,) and s.g.shape == s.marginals[1].shape == (m,)
@@ -650,6 +757,8 @@ BAD = [
     *(("tol", v) for v in (-1e-3, math.nan, INF, None)),
     *(("max_iter", v) for v in (0, -1, 2.5, None, math.nan)),
     *(("scaling", v) for v in (0, 1, -0.5, math.nan, "0.5")),
+    *(("start", v) for v in (0.0, -1.0, math.nan, INF, "1")),
+    *(("active", v) for v in (None, "auto", 1)),
     ("backend", "numpy"),
 ]
 

@@ -1,13 +1,18 @@
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from clouds import generator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otlib import softmin as module
-from otlib.softmin import hardmin, softmin, unavailable
+from otlib.softmin import hardmin, kernel, softmin, unavailable
 
+ROOT = Path(__file__).parents[1]
 EPS = 2e-4  # of the paper, squared grey levels
 D = 36  # of every test with KeOps, which compiles once for each dimension
 
@@ -20,6 +25,8 @@ no_keops = pytest.mark.skipif(bool(unavailable("keops")), reason=unavailable("ke
         ("torch", torch.float64),
         pytest.param(("keops", torch.float32), marks=no_keops),
         pytest.param(("keops", torch.float64), marks=no_keops),
+        ("attention", torch.float32),
+        ("attention", torch.float64),
     ],
     ids=lambda p: f"{p[0]}-{str(p[1])[-7:]}",
 )
@@ -27,10 +34,6 @@ def case(request):
     """(backend, dtype, bound on the error of s in units of eps at EPS)."""
     backend, dtype = request.param
     return backend, dtype, 0.05 if dtype is torch.float32 else 1e-9
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def patch_cloud(n, seed, dtype=torch.float64, d=D):
@@ -84,6 +87,37 @@ def test_more_points_than_a_tile(case):
     x, y, _ = problem(dtype, 1100, 2100)
     agrees(x, y, biases(2100, 3, dtype), EPS, backend, bound)
     agrees(y, x, biases(1100, 4, dtype), EPS, backend, bound)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("backend", ["torch", "attention", pytest.param("keops", marks=no_keops)])
+def test_on_a_gpu(backend):
+    """More points than a tile of the CPU, both ways round, in float32."""
+    x, y, _ = (t.cuda() for t in problem(torch.float32, 1100, 2100))
+    agrees(x, y, biases(2100, 3, torch.float32).cuda(), EPS, backend, 0.05)
+    agrees(y, x, biases(1100, 4, torch.float32).cuda(), EPS, backend, 0.05)
+
+
+@pytest.mark.parametrize("with_mean", [False, True])
+def test_arriving_masses(case, with_mean):
+    """sum_i l_i w_ij against the dense weights, with removed points and rows that leave nothing."""
+    backend, dtype, _ = case
+    x, y, h = problem(dtype)
+    h[:9] = -math.inf
+    masses = torch.rand(len(x), generator=generator(4), dtype=torch.float64)
+    masses[:7] = 0
+    eps = 0.05
+    leaving = lambda s, rows: masses[rows].to(dtype)
+    *found, arriving = kernel(backend)(x, y)(h, eps, with_mean, leaving)
+    soft, barycentre = reference(x, y, h, eps)
+    score = (h.double() - (x.double()[:, None] - y.double()).square().sum(-1)) / eps
+    rounding = 400 * torch.finfo(dtype).eps
+    expected = masses @ score.softmax(1)
+    # where next to nothing arrives, the clamp before exp leaves exp(-60) of the mass
+    torch.testing.assert_close(arriving.double(), expected, rtol=rounding, atol=1e-23)
+    torch.testing.assert_close(found[0].double(), soft, rtol=0, atol=rounding)
+    if with_mean:
+        torch.testing.assert_close(found[1].double(), barycentre, rtol=0, atol=rounding)
 
 
 @pytest.mark.parametrize("tile", [(1, 1), (7, 1), (64, 50), (150, 13)])
@@ -432,3 +466,33 @@ def test_a_missing_compiler_is_reported(monkeypatch):
     with pytest.raises(ValueError, match=r"^backend 'keops' is unavailable: .*no-such-compiler"):
         softmin(**GOOD, backend="keops")
     assert unavailable("torch") == ""
+
+
+MEMORY = """
+import torch
+from benchmarks.measure import measure
+from otlib.softmin import kernel, softmin
+
+torch.set_num_threads(1)
+generator = torch.Generator().manual_seed(0)
+x, y = (torch.rand(n, 36, generator=generator) for n in (63_001, 10_000))
+h = torch.zeros(len(y))
+softmin(x[:1000], y[:1000], h[:1000], 1e-2, with_mean=True)  # what only a first call allocates
+leaving = lambda s, rows: torch.ones_like(s)
+for run in (
+    lambda: softmin(x, y, h, 1e-2, with_mean=True),
+    lambda: kernel()(x, y)(h, 1e-2, leaving=leaving),
+):
+    print(measure(run, memory=True)[1])
+"""
+
+
+def test_memory_stays_small():
+    """At most 256 MB above the clouds, where N x M floats are 2.5 GB, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    peaks = [float(line) for line in done.stdout.split()]
+    assert len(peaks) == 2
+    # at least what is returned, s and the barycentres: the measurement is alive
+    assert 9 < peaks[0] <= 244 and peaks[1] <= 244  # MiB
