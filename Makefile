@@ -23,10 +23,10 @@ test: .venv/.ready
 	$(BIN)/pytest --nbval-lax book/sections/*.ipynb
 	$(BIN)/companion check --profile smoke
 
-# otlib beside its peers on one CPU thread; a quiet machine gives the better numbers.
+# otlib beside its peers on one CPU thread or on a GPU; a quiet machine gives the better numbers.
 bench: .venv/.bench .venv-jax/.ready
 	OMP_NUM_THREADS=1 BENCH_JAX_PYTHON=.venv-jax/bin/python \
-		$(BIN)/python -m benchmarks.bench --out book/archive/solver-cpu.json
+		$(BIN)/python -m benchmarks.bench --device $(DEVICE) --out book/archive/solver-$(DEVICE).json
 
 .venv/.bench: .venv/.ready
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,bench]'
