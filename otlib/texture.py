@@ -275,7 +275,7 @@ def distances(image, exemplar, *, size=4, levels=4, count=1000, generator):
     return found
 
 
-def sliced(image, exemplar, *, size=4, projections=200, generator):
+def sliced(image, exemplar, *, size=4, projections=64, generator):
     """Sliced W2 between all patches of two images, by POT.
 
     image, exemplar, generator: as in `distances`. size: side of a patch, pixels.
