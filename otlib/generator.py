@@ -68,9 +68,14 @@ def network(channels=1, scales=6, width=2, *, generator):
     channels, scales, width: see `Network`. generator: torch.Generator on the CPU.
     Returns a float32 Network on the CPU, in training mode. Raises ValueError as `Network` does.
     """
-    with torch.random.fork_rng(devices=[]):  # torch.nn initialises from the global generator
-        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-        return Network(channels, scales, width)
+    net = Network(channels, scales, width)
+    for layer in net.modules():  # as torch does by default, which draws from its global generator
+        if isinstance(layer, nn.Conv2d):
+            bound = layer.weight[0].numel() ** -0.5
+            for weights in (layer.weight, layer.bias):
+                if weights is not None:
+                    nn.init.uniform_(weights, -bound, bound, generator=generator)
+    return net
 
 
 def noise(net, height, width, *, generator):

@@ -99,7 +99,7 @@ def gatys(exemplar, vgg, start, *, taps=TAPS, steps=500, callback=None):
     return image.detach(), losses
 
 
-def texto(exemplar, *, size=3, levels=4, targets=1000, draws=1000, steps=500, generator):
+def texto(exemplar, *, size=3, levels=4, targets=1000, draws=500, steps=300, generator):
     """Patch transport from coarse to fine: Texto, in its plain form with one Gaussian a scale.
 
     exemplar: (C, H, W) float32 or float64, any device; sides multiples of 2^(levels - 1).

@@ -96,8 +96,9 @@ def test_generation_is_that_of_the_fixed_statistics():
 
 
 def test_loss_is_half_the_transport_cost():
-    """At many small steps, on all patches: near the exact cost of every level, and never above."""
-    exemplar, image = stripes(16).double(), torch.rand(1, 16, 16, generator=seeded()).double()
+    """On all patches never above the exact cost of both levels, and with phi kept soon near it."""
+    exemplar = stripes(16).double()
+    image = 0.6 + 0.1 * exemplar.roll(3, 2) + 0.02 * torch.rand(1, 16, 16, generator=seeded())
     levels = patches.pyramid(image, 2, periodic=True), patches.pyramid(exemplar, 2)
     clouds = [
         (patches.extract(u, 3, periodic=True), patches.extract(v, 3))
@@ -105,10 +106,11 @@ def test_loss_is_half_the_transport_cost():
     ]
     exact = sum(float(semidual.solve(x, y).value) for x, y in clouds) / 2
     loss = generator.transport_loss(
-        exemplar, size=3, levels=2, dual_steps=500, rise=2e-3, generator=seeded()
+        exemplar, size=3, levels=2, dual_steps=4, rise=2e-3, generator=seeded()
     )
-    values = [float(loss(image)) for _ in range(4)]
+    values = [float(loss(image)) for _ in range(60)]
     assert all(value <= exact + 1e-9 for value in values)
+    assert values[0] < 0.8 * exact
     assert values[-1] == pytest.approx(exact, rel=0.02)
 
 
