@@ -49,7 +49,8 @@ def synthesise(
     generator: torch.Generator on the CPU. callback: called with (step, u) after each step.
 
     Returns (u, losses): u (C, h, w), not clipped, and (steps,) float64, the loss (10) at the image
-    before each step, a lower bound; an estimate where `batch` leaves patches out.
+    before each step, an estimate where `batch` leaves patches out. It is a lower bound of the
+    maximum over phi, by as much as the ascent wobbles: a loss below 0 asks for a smaller dual_lr.
     Raises ValueError on bad pixels, images that differ in channels, type or device, a scale at
     which one is smaller than a patch, numbers out of range.
     """
