@@ -82,7 +82,8 @@ def gatys(exemplar, vgg, start, *, taps=TAPS, steps=500, callback=None):
     loss = gram_loss(exemplar, vgg, taps)
     image = start.detach().clone().requires_grad_()
     # one step a call, else torch tells neither how far it is nor the losses between
-    solver = torch.optim.LBFGS([image], max_iter=1, line_search_fn="strong_wolfe")
+    # max_eval bounds the line search too: by default it could try one length, and stalls
+    solver = torch.optim.LBFGS([image], max_iter=1, max_eval=25, line_search_fn="strong_wolfe")
     losses = []
 
     def closure():
