@@ -49,7 +49,8 @@ def synthesise(
     generator: torch.Generator on the CPU. callback: called with (step, u) after each step.
 
     Returns (u, losses): u (C, h, w), not clipped, and (steps,) float64, the loss (10) at the image
-    before each step, a lower bound; an estimate where `batch` leaves patches out.
+    before each step, an estimate where `batch` leaves patches out. It is a lower bound of the
+    maximum over phi, by as much as the ascent wobbles: a loss below 0 asks for a smaller dual_lr.
     Raises ValueError on bad pixels, images that differ in channels, type or device, a scale at
     which one is smaller than a patch, numbers out of range.
     """
@@ -275,7 +276,7 @@ def distances(image, exemplar, *, size=4, levels=4, count=1000, generator):
     return found
 
 
-def sliced(image, exemplar, *, size=4, projections=200, generator):
+def sliced(image, exemplar, *, size=4, projections=64, generator):
     """Sliced W2 between all patches of two images, by POT.
 
     image, exemplar, generator: as in `distances`. size: side of a patch, pixels.
