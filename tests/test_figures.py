@@ -46,6 +46,14 @@ def test_an_image_keeps_its_grey_levels(shown):
         assert (np.abs(grey[:, 0] - level) <= 1 / 255).sum() > 500
 
 
+def test_an_image_keeps_its_colours(shown):
+    colours = torch.tensor([[1.2, 0.2, 0.0], [0.4, 0.8, 0.6]]).T[:, None].expand(3, 2, 2)
+    data = shown(lambda: figures.images({"two": colours}, columns=1))["image/png"]
+    pixels = matplotlib.pyplot.imread(io.BytesIO(data), format="png")[..., :3]
+    for colour in colours[:, 0].clip(0, 1).T.numpy():
+        assert (np.abs(pixels - colour).max(2) <= 1 / 255).sum() > 500
+
+
 def test_an_unknown_kind_of_figure_is_refused():
     with pytest.raises(ValueError, match="kind must be 'svg' or 'png', got 'gif'"):
         figures.show(matplotlib.pyplot.figure(), "gif")
