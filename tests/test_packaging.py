@@ -83,3 +83,8 @@ def test_citation_names_this_version_and_licence():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == PROJECT["version"]
     assert citation["license"] == PROJECT["license"]
+
+
+def test_one_page_has_the_picture_of_the_title_page():
+    pages = [path.stem for path in ROOT.glob("notebooks/*.md") if "[cover" in path.read_text()]
+    assert pages == ["denoising"]
