@@ -40,13 +40,12 @@ def side_by_side(work, jobs, label, steps=None):
                 if path and path.is_file():
                     result = pickle.loads(path.read_bytes())
                     bar.update(steps or 1)
-                elif steps:
-                    result = work(jobs[index], bar.update)
                 else:
-                    result = work(jobs[index])
-                    bar.update()
-                if path:
-                    write_aside(path, pickle.dumps(result))
+                    result = work(jobs[index], *([bar.update] if steps else []))
+                    if not steps:
+                        bar.update()
+                    if path:
+                        write_aside(path, pickle.dumps(result))
                 done += 1
                 bar.set_postfix_str(f"{done}/{len(jobs)} done", refresh=False)
                 return result
