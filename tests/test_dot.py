@@ -301,7 +301,7 @@ def test_other_files_are_refused(tmp_path):
 
 # ---------------------------------------------------------------- bad input
 
-GOOD = torch.full((3, 64, 64), 0.5)
+GOOD = torch.full((3, 80, 80), 0.5)
 BAD = {
     "patch must be odd, so that it has a centre, got 4": dict(patch=4),
     "patch must be a whole number >= 1, got 0": dict(patch=0),
@@ -312,8 +312,8 @@ BAD = {
     "natural must be within .0, 1., got 0 to 127; clamp it": dict(
         natural=[254 * torch.stack([GOOD[0], 0 * GOOD[0], GOOD[0]])]
     ),
-    "restored must be finite, got 12288 NaN": dict(restored=[GOOD * math.nan]),
-    "restored must have sides >= 20 = stride 4 x patch 5, got 64 x 16": dict(
+    "restored must be finite, got 19200 NaN": dict(restored=[GOOD * math.nan]),
+    "restored must have sides >= 20 = stride 4 x patch 5, got 80 x 16": dict(
         restored=[GOOD[:, :, :16]], patch=5
     ),
     "natural must be a non-empty .C, H, W. tensor": dict(natural=GOOD),
