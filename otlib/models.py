@@ -50,6 +50,14 @@ REGISTRY = {
         "elpv_dataset/data/labels.csv",
         "0abe6fe7700aea571717d7d7dfec005a47c6207b4cde26a4556b6807a115483d",
     ),
+    "kodim23": Asset(
+        "Kodak Lossless True Color Image Suite, photograph 23, 768 x 512",
+        "released by Kodak for unrestricted use",
+        "OTLIB_KODIM23",
+        "scico==0.0.7",
+        "scico/data/examples/kodim23.png",
+        "34d8f029d2eae3ed37b65e2f94fd2c319923ebfae0fa8bff5f001e2565b7d80f",
+    ),
     "mvtec": Asset(
         "MVTec AD: industrial products and textures with and without defects",
         "CC BY-NC-SA 4.0",
