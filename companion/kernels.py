@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 
 # A kernel finds them imported. Not otlib or companion: a kernel has to see them as they are now.
 HEAVY = ("torch", "matplotlib.pyplot", "scipy.special")
@@ -80,7 +81,10 @@ def _fork(request):
             server = _server()
         server.stdin.write(json.dumps(request) + "\n")
         server.stdin.flush()
-        return int(server.stdout.readline())
+        answer = server.stdout.readline()
+    if not answer:
+        raise RuntimeError("the process that kernels are forked from died")
+    return int(answer)
 
 
 @functools.cache
@@ -111,7 +115,10 @@ def _serve():
                 importlib.import_module(name)
             except ImportError:  # the notebook's to report, where it needs it
                 continue
-        parent, kernel = os.getpid(), os.fork()
+        parent = os.getpid()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the threads of OpenBLAS, which stops them to fork
+            kernel = os.fork()
         if kernel == 0:
             answers.close()
             _become(kernelapp, request, parent)

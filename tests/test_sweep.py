@@ -1,15 +1,25 @@
 import contextlib
 import csv
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
+import psutil
 import pyarrow.parquet
 import pytest
 
-from companion import cluster
+from companion import cluster, provenance
 from companion import sweep as sweeps
 from companion.cli import main
 from companion.notebooks import UsageError
-from companion.run import finished
+from companion.run import RunFailed, finished
+
+HERE = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +195,182 @@ def test_a_corrupted_result_is_detected_and_done_again(project, sweep, damaged):
     assert finished(plans[0])["records"] == whole["records"]
     again = (out / "points" / points[0]["key"][:16] / "toy.json").read_text()
     assert json.loads(again)["records"] == whole["records"]
+
+
+# ---- what goes wrong
+
+# Says that it runs and from which worker; a seed above 1 then waits for the file `go`.
+GATED = """
+import os, pathlib, time
+from companion.record import record
+with open("log", "a") as file:
+    file.write(f"{seed} {os.getppid()}\\n")
+while seed > 1 and not pathlib.Path("go").exists():
+    time.sleep(0.02)
+record("seed", seed)
+"""
+
+
+def started(project):
+    """The seeds of the points that were started so far, and the parents of their kernels."""
+    log = project.root / "log"
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [tuple(map(int, line.split())) for line in lines]
+
+
+def wait_for(condition, seconds=60):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def driver(project, *arguments):
+    """A sweep in a process of its own; killed at the end."""
+    start = "from companion.cli import main\nif __name__ == '__main__': main()"
+    project.write("start.py", start)  # a worker imports the program that started it
+    process = subprocess.Popen(
+        [sys.executable, "start.py", "sweep", *arguments],
+        cwd=project.root,
+        env={**os.environ, "PYTHONPATH": f"{HERE}:{os.environ.get('PYTHONPATH', '')}"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def whole(project, seeds):
+    _, plans = sweeps.points("toy", (), seeds=seeds)
+    return [todo.parameters["seed"] for todo in plans if finished(todo) is not None]
+
+
+def test_a_killed_driver_leaves_no_process_and_loses_nothing(project, sweep):
+    project.notebook("toy", GATED)
+    with driver(project, "toy", "--seeds", "4", "--workers", "2") as process:
+        wait_for(lambda: len(started(project)) == 4 and whole(project, 4) == [0, 1])
+        children = psutil.Process(process.pid).children(recursive=True)
+        kernels = [psutil.Process(pid) for _, pid in started(project)[2:]]
+        process.send_signal(signal.SIGKILL)
+        wait_for(lambda: not any(child.is_running() for child in [*children, *kernels]), 20)
+    assert whole(project, 4) == [0, 1]
+    (project.root / "go").touch()
+    _, points = sweep(seeds=4)
+    assert [point["status"] for point in points] == ["done"] * 4
+    assert sorted(seed for seed, _ in started(project)) == [0, 1, 2, 2, 3, 3]
+    assert not list((project.root / ".companion/runs").glob(".*"))
+
+
+def test_the_point_of_a_killed_worker_is_run_again(project, client, tmp_path):
+    project.notebook("toy", GATED)
+    with driver(project, "toy", "--seeds", "3", "--workers", "2", "--out", "out") as process:
+        wait_for(lambda: len(started(project)) == 3 and whole(project, 3) == [0, 1])
+        worker = psutil.Process(started(project)[2][1]).parent()
+        assert worker.parent().parent().pid == process.pid or worker.parent().pid == process.pid
+        worker.kill()
+        wait_for(lambda: len(started(project)) == 4)
+        (project.root / "go").touch()
+        assert process.wait(60) == 0
+    assert [seed for seed, _ in started(project)[2:]] == [2, 2]
+    points = json.loads((project.root / "out/sweep.json").read_text())["points"]
+    assert [point["status"] for point in points] == ["done"] * 3
+
+
+def test_two_sweeps_at_once_do_nothing_twice(project):
+    project.notebook("toy", GATED)
+    arguments = ("toy", "--seeds", "5", "--workers", "1", "--out", "out")
+    with driver(project, *arguments) as one, driver(project, *arguments) as two:
+        wait_for(lambda: len(started(project)) >= 3)
+        (project.root / "go").touch()
+        assert (one.wait(60), two.wait(60)) == (0, 0)
+    assert sorted(seed for seed, _ in started(project)) == [0, 1, 2, 3, 4]
+    points = json.loads((project.root / "out/sweep.json").read_text())["points"]
+    assert len(points) == 5
+    assert whole(project, 5) == [0, 1, 2, 3, 4]
+
+
+@contextlib.contextmanager
+def mounted(folder, options):
+    """A small filesystem in memory."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("mounting a filesystem needs rights that this user has not")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_stops_a_sweep_and_the_next_call_goes_on(project, client, capsys):
+    talk = "print(seed, 200_000 * 'x')\nopen('log', 'a').write(f'{seed} 0\\n')"
+    project.notebook("toy", talk)
+    folder = project.root / ".companion"
+    arguments = ("sweep", "toy", "--seeds", "6", "--scheduler", client.scheduler.address)
+    with mounted(folder, "size=2M"):
+        code, out, err = command(capsys, *arguments)
+        assert (code, out) == (1, [])
+        assert err[-1].startswith("companion: [Errno 28] No space left on device")
+        before = whole(project, 6)
+        assert 0 < len(before) < 6
+        subprocess.run(["mount", "-o", "remount,size=50M", str(folder)], check=True)
+        code, _, _ = command(capsys, *arguments)
+        assert code == 0
+        assert whole(project, 6) == [0, 1, 2, 3, 4, 5]
+        seeds = [seed for seed, _ in started(project)]
+        assert all(seeds.count(seed) == 1 for seed in before)
+
+
+def test_a_read_only_folder_is_refused_before_anything_runs(project, capsys):
+    with mounted(project.root / "out", "ro"):
+        code, out, err = command(capsys, "sweep", "toy", "--seeds", "2", "--out", "out")
+    assert (code, out) == (2, [])
+    assert err == ["companion: cannot write into 'out': Read-only file system"]
+
+
+# ---- clusters
+
+
+def test_an_unreachable_scheduler_is_told_in_one_line(project, capsys, monkeypatch):
+    monkeypatch.setattr(cluster, "_PATIENCE", 1)
+    for address in ("tcp://127.0.0.1:1", "nonsense"):
+        code, out, err = command(capsys, "sweep", "toy", "--seeds", "2", "--scheduler", address)
+        assert (code, out) == (2, [])
+        assert err[-1].startswith(f"companion: --scheduler '{address}': no Dask scheduler answers")
+
+
+def test_a_worker_with_another_otlib_is_refused_by_name(project, client, capsys, tmp_path):
+    shutil.copytree(HERE / "otlib", tmp_path / "other/otlib")
+    with (tmp_path / "other/otlib/softmin.py").open("a") as file:
+        file.write("# changed\n")
+    address = client.scheduler.address
+    options = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--name", "other"]
+    known = set(client.scheduler_info()["workers"])
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "distributed.cli.dask_worker", address, *options],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}/other:{HERE}"},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        client.wait_for_workers(len(known) + 1, timeout=60)
+        (other,) = set(client.scheduler_info()["workers"]) - known
+        code, _, err = command(capsys, "sweep", "toy", "--seeds", "2", "--scheduler", address)
+    finally:
+        worker.kill()
+        worker.wait()
+    assert code == 2
+    assert err[-1].startswith("companion: another otlib than here (")
+    assert other in err[-1]
+    assert not any(name in err[-1] for name in known)
+    assert not list((project.root / ".companion/runs").iterdir())
+    # one that joins during the sweep
+    _, (todo,) = sweeps.points("toy", (), seeds=1)
+    with pytest.raises(RunFailed, match="another otlib on worker tcp://"):
+        client.submit(cluster.perform, todo, project.root, "0").result()
+    client.submit(cluster.perform, todo, project.root, provenance.otlib_hash()).result()
+    assert finished(todo)
