@@ -2,21 +2,18 @@
 
 import functools
 import hashlib
-import importlib.metadata
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from otlib import data, models
+from otlib import data, models, photographs
 
 _BLOCK = 4  # side of the blocks of the linear autoencoder, pixels
 _CHANNELS = {"pca8": 8, "pca16": 16}
-_PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 _fallen = set()  # names whose fallback was told
 
 
@@ -74,9 +71,11 @@ def load(name, device="cpu", generator=None):
 @functools.cache
 def _linear(name, device):
     """Blocks of pixels in an orthonormal basis: a convolution and its transpose."""
-    basis, files = _basis()
-    kernel = basis[: _CHANNELS[name]].to(device)
-    _note(name, files)
+    files = tuple(photographs.files())
+    kernel = _basis(files)[: _CHANNELS[name]].to(device)
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    source = f"fitted here on {', '.join(file.stem for file in files)}"
+    models.note(name, source, digest, "that of the photographs")
 
     def encode(images):
         return F.conv2d(images, kernel.to(images), stride=_BLOCK)
@@ -92,12 +91,11 @@ def _linear(name, device):
 
 
 @functools.cache
-def _basis():
-    """Orthonormal basis (48, 3, 4, 4) of blocks, float64, and the photographs it was fitted on."""
+def _basis(files):
+    """Orthonormal basis (48, 3, 4, 4) of the blocks of photographs, float64, best first."""
     d = 3 * _BLOCK**2
     means = torch.eye(3, dtype=torch.float64).repeat_interleave(_BLOCK**2, 1) / _BLOCK
     scatter = torch.zeros(d, d, dtype=torch.float64)
-    files = _photographs()
     for file in files:
         # every second pixel in both directions: the grid of blocks has no place of its own
         blocks = F.unfold(data.read(file)[None].double(), _BLOCK, stride=2)[0]
@@ -106,20 +104,7 @@ def _basis():
     components = torch.linalg.eigh(scatter).eigenvectors[:, 3:].flip(1).mT
     # the sign of an eigenvector is the machine's: the largest entry is made positive
     largest = components.gather(1, components.abs().argmax(1, keepdim=True))
-    return torch.cat([means, components * largest.sign()]).reshape(d, 3, _BLOCK, _BLOCK), files
-
-
-def _photographs():
-    """Photographs that scikit-image carries."""
-    paths = {path.name: path for path in importlib.metadata.files("scikit-image") or ()}
-    return [Path(paths[name].locate()) for name in _PHOTOGRAPHS]
-
-
-def _note(name, files):
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    version = importlib.metadata.version("scikit-image")
-    source = f"fitted on {', '.join(file.stem for file in files)} of scikit-image {version}"
-    models.note(name, source, digest, "BSD-3-Clause, images CC0 or public domain")
+    return torch.cat([means, components * largest.sign()]).reshape(d, 3, _BLOCK, _BLOCK)
 
 
 def _taesd(name, device, generator):
