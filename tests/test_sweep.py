@@ -14,6 +14,7 @@ import psutil
 import pyarrow.parquet
 import pytest
 
+from companion import build as book
 from companion import cluster, kernels, provenance
 from companion import sweep as sweeps
 from companion.cli import main
@@ -196,6 +197,57 @@ def test_a_corrupted_result_is_detected_and_done_again(project, sweep, damaged):
     assert finished(plans[0])["records"] == whole["records"]
     again = (out / "points" / points[0]["key"][:16] / "toy.json").read_text()
     assert json.loads(again)["records"] == whole["records"]
+
+
+# ---- the page
+
+BOOK = {
+    "_config.yml": """\
+        title: T
+        author: A
+        execute: {execute_notebooks: "off"}
+        only_build_toc_files: true
+        """,
+    "book/_toc.yml": """\
+        format: jb-book
+        root: index
+        parts:
+          - chapters: [{file: sections/toy}]
+          - caption: Sweeps
+            chapters: [{glob: sections/sweeps/*}]
+        """,
+    "book/index.md": "# T\n",
+    "book/sections/toy.md": "# Toy\n",
+}
+
+
+def test_the_plots_of_a_sweep_are_a_section_of_the_book(project, client, capsys):
+    record = "from companion.record import record"
+    value = "record('loss', (1 + seed % 2) / eps, unit='dB', better='lower')"
+    project.notebook("toy", f"{record}\n{value}\nrecord('same', 1)\nrecord('word', label)")
+    arguments = ("--grid", "eps=1,10", "--grid", "label=a,b", "--seeds", "2", "--page")
+    code, out, err = command(
+        capsys, "sweep", "toy", *arguments, "--scheduler", client.scheduler.address
+    )
+    assert code == 0, err
+    page = Path(out[-1])
+    assert page.parent == project.root / "book/sections/sweeps"
+    text = page.read_text()
+    assert "# A toy page: a sweep over eps, label" in text
+    assert "8 of 8 points" in text
+    assert "| `1.0` | `b` | 1.5 | 0.5 | 2 |" in text
+    assert "| `10.0` | `a` | 0.15 | 0.05 | 2 |" in text
+    assert "loss, dB (lower is better)" in text
+    assert text.endswith("The same at every point, or no number: `same`, `word`.\n")
+    assert "label=b" in (page.with_suffix("") / "loss.svg").read_text().replace("<!-- ", "")
+
+    for name, content in BOOK.items():
+        project.write(name, content)
+    site = book.sphinx(project.root).parent
+    assert f"sections/sweeps/{page.stem}.html" in (site / "index.html").read_text()
+    built = (site / f"sections/sweeps/{page.stem}.html").read_text()
+    assert "loss.svg" in built
+    assert "0.15" in built
 
 
 # ---- what goes wrong
