@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import types
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -303,48 +304,43 @@ def whole(project, seeds):
     return [todo.parameters["seed"] for todo in plans if finished(todo) is not None]
 
 
-def test_a_killed_driver_leaves_no_process_and_loses_nothing(project, sweep):
+def test_a_killed_worker_and_a_killed_driver_lose_nothing(project, sweep):
     project.notebook("toy", GATED)
     with driver(project, "toy", "--seeds", "4", "--workers", "2") as process:
         wait_for(lambda: len(started(project)) == 4 and whole(project, 4) == [0, 1])
+        again, forker = started(project)[-1]
+        worker = psutil.Process(forker).parent()
+        assert process.pid in [parent.pid for parent in worker.parents()]
+        worker.kill()
+        wait_for(lambda: len(started(project)) == 5)
+        assert started(project)[4][0] == again
         children = psutil.Process(process.pid).children(recursive=True)
-        kernels = [psutil.Process(pid) for _, pid in started(project)[2:]]
+        kernels = [child for child in children if child.ppid() in dict(started(project)).values()]
+        assert len(kernels) == 2
         process.send_signal(signal.SIGKILL)
-        wait_for(lambda: not any(child.is_running() for child in [*children, *kernels]), 20)
+        wait_for(lambda: not any(child.is_running() for child in children), 20)
     assert whole(project, 4) == [0, 1]
     (project.root / "go").touch()
     _, points = sweep(seeds=4)
     assert [point["status"] for point in points] == ["done"] * 4
-    assert sorted(seed for seed, _ in started(project)) == [0, 1, 2, 2, 3, 3]
+    assert sorted(seed for seed, _ in started(project)) == sorted([0, 1, 2, 3, 2, 3, again])
     assert not list((project.root / ".companion/runs").glob(".*"))
 
 
-def test_the_point_of_a_killed_worker_is_run_again(project, client, tmp_path):
+def test_two_sweeps_at_once_do_nothing_twice(project, sweep):
     project.notebook("toy", GATED)
-    with driver(project, "toy", "--seeds", "3", "--workers", "2", "--out", "out") as process:
-        wait_for(lambda: len(started(project)) == 3 and whole(project, 3) == [0, 1])
-        worker = psutil.Process(started(project)[2][1]).parent()
-        assert worker.parent().parent().pid == process.pid or worker.parent().pid == process.pid
-        worker.kill()
-        wait_for(lambda: len(started(project)) == 4)
-        (project.root / "go").touch()
-        assert process.wait(60) == 0
-    assert [seed for seed, _ in started(project)[2:]] == [2, 2]
-    points = json.loads((project.root / "out/sweep.json").read_text())["points"]
-    assert [point["status"] for point in points] == ["done"] * 3
-
-
-def test_two_sweeps_at_once_do_nothing_twice(project):
-    project.notebook("toy", GATED)
-    arguments = ("toy", "--seeds", "5", "--workers", "1", "--out", "out")
-    with driver(project, *arguments) as one, driver(project, *arguments) as two:
-        wait_for(lambda: len(started(project)) >= 3)
-        (project.root / "go").touch()
-        assert (one.wait(60), two.wait(60)) == (0, 0)
+    out = project.root / "out"
+    with driver(project, "toy", "--seeds", "5", "--workers", "1", "--out", "out") as other:
+        wait_for(lambda: len(started(project)) == 3)  # it has begun, and waits at seed 2
+        with ThreadPoolExecutor(1) as pool:
+            here = pool.submit(sweep, seeds=5, out=out)
+            wait_for(lambda: len(started(project)) == 4)  # seed 3; seed 2 is the other's
+            (project.root / "go").touch()
+            _, points = here.result(60)
+        assert other.wait(60) == 0
+    assert [point["status"] for point in points] == ["done"] * 5
     assert sorted(seed for seed, _ in started(project)) == [0, 1, 2, 3, 4]
-    points = json.loads((project.root / "out/sweep.json").read_text())["points"]
-    assert len(points) == 5
-    assert whole(project, 5) == [0, 1, 2, 3, 4]
+    assert json.loads((out / "sweep.json").read_text())["points"] == points
 
 
 @contextlib.contextmanager
