@@ -38,7 +38,8 @@ def bench(notebook, seeds, workers):
         finally:
             stop.set()
             watcher.join()
-        assert all(point["status"] == "done" for point in ended), ended
+        failed = [point["error"] for point in ended if point["status"] == "failed"]
+        assert not failed, failed[0]
         ends, own = [], []
         for todo in sorted(plans, key=lambda todo: todo.folder.stat().st_mtime):
             nb = json.loads((todo.folder / f"{notebook}.ipynb").read_text(encoding="utf-8"))
