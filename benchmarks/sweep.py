@@ -34,7 +34,7 @@ def bench(notebook, seeds, workers):
         watcher = threading.Thread(target=_watch, args=(plans, memory, stop))
         watcher.start()
         try:
-            _, ended = sweep(grid, plans, functools.partial(cluster.local, workers))
+            _, ended = sweep(grid, plans, functools.partial(cluster.local, workers, seeds))
         finally:
             stop.set()
             watcher.join()

@@ -129,7 +129,7 @@ def sweep(notebook, profile, axes, seeds, workers, scheduler, slurm, dry_run, ou
     elif slurm is not None:
         connect = functools.partial(cluster.slurm, slurm)
     else:
-        connect = functools.partial(cluster.local, workers)
+        connect = functools.partial(cluster.local, workers, len(plans))
     out, ended = sweeps.sweep(grid, plans, connect, out)
     failed = [entry for entry in ended if entry["status"] == "failed"]
     for entry in failed:

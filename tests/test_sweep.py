@@ -28,7 +28,7 @@ HERE = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def client():
     """Two workers for all tests that do not kill them."""
-    with cluster.local(2, gpu=False) as made:
+    with cluster.local(2, 2, gpu=False) as made:
         yield made
 
 
@@ -289,14 +289,13 @@ def driver(project, *arguments):
         cwd=project.root,
         env={**os.environ, "PYTHONPATH": f"{HERE}:{os.environ.get('PYTHONPATH', '')}"},
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
+        stderr=subprocess.DEVNULL,
     )
     try:
         yield process
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 def whole(project, seeds):
@@ -431,7 +430,7 @@ def test_threads_are_shared_out_and_a_point_on_a_gpu_waits_for_one(project, monk
     monkeypatch.setattr("dask.system.CPU_COUNT", 6)
     monkeypatch.setattr(cluster, "_gpus", lambda: ["3", "5"])
     names = (*cluster._THREADS, "CUDA_VISIBLE_DEVICES")
-    with cluster.local(None, gpu=True) as client:
+    with cluster.local(None, 9, gpu=True) as client:
         found = client.run(lambda: [os.environ[name] for name in names])
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         assert [worker["resources"] for worker in workers] == [{"GPU": 1}] * 2
