@@ -20,15 +20,15 @@ ROOT = Path(__file__).parents[1]
 EARLY = 0.1  # of the points: until then workers still import and caches still fill
 
 
-def bench(notebook, seeds, workers):
-    """Sweep a notebook over seeds at profile smoke, in an empty folder; return the figures.
+def bench(notebook, seeds, workers, project=ROOT):
+    """Sweep a notebook over seeds at profile smoke, with nothing run before; return the figures.
 
-    notebook: name; seeds: number of points; workers: processes.
+    notebook: name; seeds: number of points, 10 or more; workers: processes; project: folder.
     """
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         for name in ("notebooks", "otlib", "book"):
-            (root / name).symlink_to(ROOT / name)
+            (root / name).symlink_to(project / name)
         grid, plans = points(notebook, (), "smoke", seeds, root)
         memory, stop = [], threading.Event()
         watcher = threading.Thread(target=_watch, args=(plans, memory, stop))
