@@ -177,7 +177,7 @@ def test_a_sweep_shares_its_results_with_run_and_with_other_sweeps(project, swee
     sweep(seeds=2)
     capsys.readouterr()
     _, _, err = command(capsys, "run", "toy", "-p", "seed", "1")
-    assert err == ["toy: already run, reused"]
+    assert "toy: already run, reused" in err
 
 
 @pytest.mark.parametrize("damaged", ["a digit", "half the notebook"])
@@ -236,6 +236,10 @@ def test_the_plots_of_a_sweep_are_a_section_of_the_book(project, client, capsys)
     text = page.read_text()
     assert "# A toy page: a sweep over eps, label" in text
     assert "8 of 8 points" in text
+    again = (
+        "companion sweep toy --profile laptop --grid eps=1.0,10.0 --grid label=a,b --seeds 2 --page"
+    )
+    assert again in text
     assert "| `1.0` | `b` | 1.5 | 0.5 | 2 |" in text
     assert "| `10.0` | `a` | 0.15 | 0.05 | 2 |" in text
     assert "loss, dB (lower is better)" in text
