@@ -54,27 +54,28 @@ def plans_of_book(root, profile, device=None):
     return plans
 
 
-def check(profile=DEFAULT_PROFILE, device=None, root=None):
-    """Judge the claims on the finished runs of the current sources.
+def finished_runs(claims, profile=DEFAULT_PROFILE, device=None, root=None):
+    """Read the finished runs of the current sources.
 
-    profile, device, root: as for `build`. Returns a list of Judged.
+    claims: list of Claim; profile, device, root: as for `build`.
+    Returns a list of results, each the content of a NAME.json with its `path`.
     Raises UsageError where a notebook that a claim needs was not run.
     """
+    found = {}
     root = root or project_root()
-    claims = load_claims(root)
-    records = {}
     for todo in plans_of_book(root, profile, device):
         result = finished(todo)
         if result is not None:
-            records[todo.notebook.name] = result["records"]
-    missing = [name for name in needed(claims, profile) if name not in records]
+            path = todo.folder.relative_to(root) / f"{todo.notebook.name}.json"
+            found[todo.notebook.name] = {**result, "path": str(path)}
+    missing = [name for name in needed(claims, profile) if name not in found]
     if missing:
         on = f" --device {device}" if device else ""
         raise UsageError(
             f"not run yet with the present sources: {', '.join(missing)}; "
             f"first: companion build --profile {profile}{on}"
         )
-    return judge(claims, records, profile)
+    return list(found.values())
 
 
 def run_all(plans):
