@@ -2,6 +2,7 @@ PYTHON  ?= python3
 PROFILE ?= laptop
 DEVICE  ?= cpu
 BIN     := .venv/bin
+comma   := ,
 
 .PHONY: book test bench clean distclean
 
@@ -24,12 +25,12 @@ test: .venv/.ready
 	$(BIN)/companion check --profile smoke
 
 # otlib beside its peers on one CPU thread or on a GPU; a quiet machine gives the better numbers.
-bench: .venv/.bench .venv-jax/.ready
+bench: .venv/.bench-$(DEVICE) .venv-jax/.ready
 	OMP_NUM_THREADS=1 BENCH_JAX_PYTHON=.venv-jax/bin/python \
 		$(BIN)/python -m benchmarks.bench --device $(DEVICE) --out book/archive/solver-$(DEVICE).json
 
-.venv/.bench: .venv/.ready
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,bench]'
+.venv/.bench-cpu .venv/.bench-cuda: .venv/.bench-%: .venv/.ready
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,bench$(if $(filter cuda,$*),$(comma)bench-cuda)]'
 	touch $@
 
 # apart: the jax that ott-jax works with is not to disturb the rest

@@ -2,7 +2,7 @@
 
 SOFTMIN: {name: function (problem, h) -> call}; call(memory) -> (seconds, extra MiB, f).
 SOLVE: {name: (function (problem, effort) -> call, efforts)}; call -> (seconds, extra MiB, gradient
-in x). Efforts are iterations at temperature eps, rising.
+in x). Efforts are iterations at temperature eps, rising. SOFTMIN_CUDA, SOLVE_CUDA: more on a GPU.
 """
 
 import json
@@ -57,6 +57,18 @@ def pot_softmin(problem, h):
     logsumexp = ot.backend.get_backend(x).logsumexp  # what ot.bregman.sinkhorn_log iterates
     call = lambda: -problem.eps * logsumexp((bias - cost) / np.float32(problem.eps), 1)
     return _local(call, cost)
+
+
+def flash_softmin(problem, h):
+    from flash_sinkhorn.kernels.sinkhorn_flashstyle_sqeuclid import flashsinkhorn_lse
+
+    x, y, eps, *_ = problem
+
+    def call():
+        bias = (h - y.square().sum(1)) / eps
+        return x.square().sum(1) + flashsinkhorn_lse(x, y, bias, eps, allow_tf32=False)
+
+    return _local(call)
 
 
 def ott_softmin(problem, h, how="online"):
@@ -133,6 +145,25 @@ def pot_solve(problem, effort):
     return _local(call)
 
 
+def flash_solve(problem, effort):
+    """Its own annealing, as its option eps_list has it, in full float32."""
+    from flash_sinkhorn import SamplesLoss
+
+    eps, rho = problem.eps, problem.rho
+
+    def call():
+        x = problem.x.clone().requires_grad_()
+        temperatures = np.geomspace(1, eps, 1 + math.ceil(math.log(eps, 0.7)))
+        loss = SamplesLoss(
+            "sinkhorn", blur=math.sqrt(eps), reach_y=math.sqrt(rho), debias=False,
+            allow_tf32=False, eps_list=[*temperatures.tolist(), *[eps] * effort],
+        )  # fmt: skip
+        loss(x, problem.y).backward()
+        return x.grad
+
+    return _local(call)
+
+
 def ott_momentum_solve(problem, effort):
     return _ott("solve", problem, "momentum", effort)
 
@@ -160,6 +191,10 @@ SOLVE = {
     "ott-jax, momentum 1.5": (ott_momentum_solve, OTT_LADDER),
     "ott-jax, Anderson": (ott_anderson_solve, OTT_LADDER),
 }
+
+# these have no way to run on a CPU
+SOFTMIN_CUDA = {"flash-sinkhorn": flash_softmin}
+SOLVE_CUDA = {"flash-sinkhorn, annealed": (flash_solve, LADDER)}
 
 
 def _local(call, given=None):

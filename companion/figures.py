@@ -4,6 +4,7 @@ import base64
 import csv
 import html
 import io
+import json
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -28,6 +29,18 @@ matplotlib.rcParams.update(
         "svg.hashsalt": "companion",  # the same figure gives the same bytes
     }
 )
+
+
+# The browser mixes the two ends, so that a page holds two images and not one for each alpha.
+_MIX = """const box = this.parentNode, canvas = box.querySelector('canvas'),
+[one, zero] = box.querySelectorAll('img'), size = [0, 0, canvas.width, canvas.height],
+[alpha, text] = JSON.parse(this.dataset.stops)[this.value],
+pen = canvas.getContext('2d', {willReadFrequently: true}),
+read = image => (pen.drawImage(image, ...size), pen.getImageData(...size)),
+mixed = read(zero), other = read(one).data;
+mixed.data.forEach((value, i) => { mixed.data[i] = (1 - alpha) * value + alpha * other[i]; });
+pen.putImageData(mixed, 0, 0);
+box.querySelector('p').textContent = text; this.setAttribute('aria-valuetext', text)"""
 
 
 def show(figure, kind):
@@ -169,13 +182,14 @@ def contact_sheet(tiles, *, columns, framed=()):
 def compare(panels, *, scale=3):
     """Show two images on top of each other; a handle, dragged or moved by keys, divides them.
 
-    panels: {title: (H, W) or (1, H, W) tensor or array in [0, 1]}, two of them, the left one first.
+    panels: {title: (H, W), (1, H, W) or (3, H, W) tensor or array in [0, 1]}, two of them, the left
+        one first.
     scale: whole pixels a pixel is shown with, at most; on a narrow screen the picture shrinks.
     Returns None. Without a browser that runs scripts both halves are seen.
     """
     (left, first), (right, second) = panels.items()
     sources = [f"data:image/png;base64,{_png(panel)}" for panel in (first, second)]
-    width = scale * np.squeeze(np.asarray(first)).shape[1]
+    width = scale * np.squeeze(np.asarray(first)).shape[-1]
     left, right = html.escape(left), html.escape(right)
     display(
         {
@@ -185,6 +199,33 @@ def compare(panels, *, scale=3):
 oninput="this.parentNode.style.setProperty('--cut', this.value + '%')">
 <p><span>{left}</span><span>{right}</span></p></div>''',
             "text/plain": f"{left} | {right}",
+        },
+        raw=True,
+    )
+
+
+def along(zero, one, captions, *, label, scale=2):
+    """Show (1 - alpha) zero + alpha one, clipped, at the alpha of a slider: Adrai et al., eq. (4).
+
+    zero, one: (H, W), (1, H, W) or (3, H, W) tensor or array in [0, 1], of one shape.
+    captions: {alpha: text shown at it}, the slider's stops, 0 among them; it starts there.
+    label: what the picture shows. scale: as in `compare`.
+    Returns None. Without a browser that runs scripts the image at 0 is seen.
+    """
+    stops = sorted(captions)
+    height, width = np.squeeze(np.asarray(zero)).shape[-2:]
+    ends = [f"data:image/png;base64,{_png(panel)}" for panel in (one, zero)]
+    texts = html.escape(json.dumps([[stop, captions[stop]] for stop in stops]))
+    label, start = html.escape(label), stops.index(0)
+    display(
+        {
+            "text/html": f'''<div class="along" style="max-width: {scale * width}px">
+<div><img src="{ends[0]}" alt="{label}, alpha = 1"><img src="{ends[1]}" alt="{label}, alpha = 0">
+<canvas width="{width}" height="{height}" aria-hidden="true"></canvas></div>
+<input type="range" min="0" max="{len(stops) - 1}" value="{start}" data-stops="{texts}"
+aria-label="alpha, {label}" aria-valuetext="{html.escape(captions[0])}"
+oninput="{_MIX}"><p>{html.escape(captions[0])}</p></div>''',
+            "text/plain": f"{label}: alpha from {stops[0]:g} to {stops[-1]:g}",
         },
         raw=True,
     )
@@ -206,8 +247,10 @@ def download(name, headers, rows):
 
 
 def _png(panel):
-    """The 8-bit grey PNG of an image in [0, 1], in base 64."""
-    grey = np.squeeze(np.asarray(panel, dtype=float)).clip(0, 1)
+    """The 8-bit PNG of a grey or colour image in [0, 1], in base 64."""
+    values = np.squeeze(np.asarray(panel, dtype=float)).clip(0, 1)
+    if values.ndim == 3:
+        values = np.moveaxis(values, 0, -1)
     stream = io.BytesIO()
-    Image.fromarray((255 * grey).round().astype(np.uint8)).save(stream, "png")
+    Image.fromarray((255 * values).round().astype(np.uint8)).save(stream, "png")
     return base64.b64encode(stream.getvalue()).decode()

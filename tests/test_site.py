@@ -161,3 +161,36 @@ def test_the_keys_move_the_slider_between_two_images(browser, width):
             )
         assert all(same for same, _ in seen)
         assert len({cut for _, cut in seen}) == 3
+
+
+@pytest.mark.parametrize("width", [DESKTOP, PHONE])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_keys_move_the_alpha_slider_along_equation_4(browser, width, scheme):
+    with visit(browser, "sections/dot_pd_curves", width=width, scheme=scheme) as page:
+        slider = page.locator(".along input").first
+        slider.focus()
+        for key in ("Home", "End", "ArrowLeft"):
+            page.keyboard.press(key)
+            alpha, text, said, shown, apart = slider.evaluate(
+                """input => {
+                    const box = input.parentNode, canvas = box.querySelector("canvas");
+                    const [one, zero] = box.querySelectorAll("img");
+                    const pixels = image => {
+                        const copy = document.createElement("canvas");
+                        [copy.width, copy.height] = [canvas.width, canvas.height];
+                        const pen = copy.getContext("2d");
+                        pen.drawImage(image, 0, 0);
+                        return pen.getImageData(0, 0, copy.width, copy.height).data;
+                    };
+                    const [alpha, text] = JSON.parse(input.dataset.stops)[input.value];
+                    const [x, y, z] = [canvas, zero, one].map(pixels);
+                    const off = x.map((v, i) => Math.abs(
+                        v - Math.min(255, Math.max(0, (1 - alpha) * y[i] + alpha * z[i]))));
+                    const frame = e => JSON.stringify(e.getBoundingClientRect());
+                    return [alpha, text, box.querySelector("p").textContent,
+                            frame(canvas) === frame(zero), Math.max(...off)];
+                }"""
+            )
+            assert text == said == slider.get_attribute("aria-valuetext")
+            assert shown and apart <= 1
+        assert alpha != 0

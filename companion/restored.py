@@ -1,0 +1,80 @@
+"""Restored images that the pages of Deep OT share: computed once for each image and code."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors import torch as files
+from tqdm import tqdm
+
+from companion.provenance import otlib_hash, versions
+from companion.run import write_aside
+
+
+def restored(name, task, images, seed, device="cpu"):
+    """Degrade images and restore them, or read what another page restored.
+
+    name: of `otlib.restorers.RESTORERS`. task: of its TASKS. images: list of (3, H, W) float32 in
+        [0, 1] on the CPU. seed: of the noise, with the image itself: its place in the list does not
+        matter. device: of torch, where the restorer runs.
+
+    Where `companion run` runs the notebook, each restored image is kept under .companion/restored
+    by the hash of restorer, weights, task, image, seed, device, otlib and torch.
+
+    Returns a list of (3, H, W) float32 on the CPU. Raises as `degrade` and `load` of
+    `otlib.restorers` do.
+    """
+    from otlib import restorers  # late: they wait for the networks' libraries
+
+    code = _code(name, task, seed, device)
+    keys = [hashlib.sha256(code + _bytes(image)).hexdigest() for image in images]
+    parts = os.environ.get("COMPANION_PARTS")
+    folder = Path(parts).parents[1] / "restored" if parts else None
+    found = [_read(folder, key) for key in keys]
+    missing = [i for i, image in enumerate(found) if image is None]
+    restore = restorers.load(name, device) if missing else None
+    for i in tqdm(missing, desc=f"{name}, {task}", disable=not missing):
+        found[i] = restore(measured(task, images[i], seed).to(device)).cpu()
+        if folder:
+            write_aside(folder / f"{keys[i]}.safetensors", files.save({"image": found[i]}))
+    return found
+
+
+def measured(task, image, seed):
+    """The measurement that `restored` restores: `otlib.restorers.degrade` with the image's noise.
+
+    task, image, seed: as there. Returns (3, h, w) float32 on the CPU.
+    """
+    from otlib import restorers
+
+    digest = hashlib.sha256(f"{task} {seed} ".encode() + _bytes(image)).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    return restorers.degrade(image, task, generator)
+
+
+def _code(name, task, seed, device):
+    """What a restored image depends on, but for the image; the weights are noted as opened."""
+    from otlib import models, restorers
+
+    asset = restorers.RESTORERS[name].asset if name in restorers.RESTORERS else None
+    weights = hashlib.sha256(models.find(asset).read_bytes()).hexdigest() if asset else ""
+    facts = [name, task, weights, seed, str(device), otlib_hash(), versions(("torch", "ncnn"))]
+    return json.dumps(facts, sort_keys=True).encode() + Path(__file__).read_bytes()
+
+
+def _bytes(image):
+    return f"{image.dtype} {tuple(image.shape)} ".encode() + image.contiguous().numpy().tobytes()
+
+
+def _read(folder, key):
+    """The image kept under a key; None where there is none or it is damaged."""
+    path = folder / f"{key}.safetensors" if folder else None
+    if path is None or not path.is_file():
+        return None
+    try:
+        return files.load(path.read_bytes())["image"]
+    except (SafetensorError, KeyError):
+        return None

@@ -1,0 +1,117 @@
+"""Restored images are computed once; a stand-in restorer counts its calls."""
+
+import types
+
+import pytest
+import torch
+
+import otlib
+from companion import restored as shared
+from companion.restored import measured, restored
+from otlib import models
+
+
+@pytest.fixture
+def calls(monkeypatch, tmp_path):
+    """The loads and calls of a restorer that doubles noisy images, in a run of the pipeline."""
+    seen = []
+
+    def degrade(image, task, generator):
+        return image + float(task) * torch.rand(image.shape, generator=generator)
+
+    def load(name, device):
+        seen.append(("load", name))
+
+        def restore(measurement):
+            seen.append(("restore", name))
+            return 2 * measurement
+
+        return restore
+
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes(b"first")
+    entry = types.SimpleNamespace(asset="net")
+    module = types.SimpleNamespace(degrade=degrade, load=load, RESTORERS={"twice": entry})
+    monkeypatch.setattr(otlib, "restorers", module, raising=False)
+    monkeypatch.setitem(models.REGISTRY, "net", models.Asset("x", "MIT", "OTLIB_NET"))
+    monkeypatch.setenv("OTLIB_NET", str(weights))
+    monkeypatch.setenv("COMPANION_PARTS", str(tmp_path / ".companion" / "parts" / "page-1"))
+    return seen
+
+
+def images(count):
+    return list(torch.rand((count, 3, 4, 5), generator=torch.Generator().manual_seed(0)))
+
+
+def test_an_image_is_restored_once_for_all_pages(calls, monkeypatch, tmp_path):
+    first = restored("twice", "0.1", images(3), seed=0)
+    assert calls == [("load", "twice"), *[("restore", "twice")] * 3]
+    monkeypatch.setenv("COMPANION_PARTS", str(tmp_path / ".companion" / "parts" / "other-2"))
+    again = restored("twice", "0.1", images(3)[::-1], seed=0)
+    assert len(calls) == 4  # nothing was loaded either
+    assert all(torch.equal(x, y) for x, y in zip(first, again[::-1], strict=True))
+    expected = [2 * measured("0.1", image, 0) for image in images(3)]
+    assert all(torch.equal(x, y) for x, y in zip(first, expected, strict=True))
+
+
+@pytest.mark.parametrize("change", ["seed", "task", "name", "images", "weights", "code"])
+def test_what_it_depends_on_is_computed_anew(calls, monkeypatch, tmp_path, change):
+    given = dict(name="twice", task="0.1", images=images(1), seed=0)
+    other = dict(name="another", task="0.2", images=[images(1)[0] + 0.01], seed=1)
+    restored(**given)
+    before = len(calls)
+    if change == "weights":
+        (tmp_path / "weights.bin").write_bytes(b"second")
+    elif change == "code":
+        monkeypatch.setattr(shared, "otlib_hash", lambda: "another")
+    else:
+        given[change] = other[change]
+    restored(**given)
+    assert len(calls) == before + 2
+
+
+def test_the_noise_belongs_to_the_image_and_not_to_its_place(calls):
+    one, two = images(2)
+    alone = measured("1.0", two, 0) - two
+    torch.testing.assert_close(restored("twice", "1.0", [one, two], 0)[1], 2 * (two + alone))
+    assert not torch.allclose(alone, measured("1.0", one, 0) - one, atol=1e-3)
+    assert not torch.allclose(alone, measured("1.0", two, 1) - two, atol=1e-3)
+
+
+def test_without_the_pipeline_nothing_is_kept(calls, monkeypatch, tmp_path):
+    monkeypatch.delenv("COMPANION_PARTS")
+    for _ in range(2):
+        restored("twice", "0.1", images(1), seed=0)
+    assert calls.count(("restore", "twice")) == 2
+    assert not (tmp_path / ".companion").exists()
+
+
+def test_a_damaged_file_is_computed_anew(calls, tmp_path):
+    (first,) = restored("twice", "0.1", images(1), seed=0)
+    (file,) = (tmp_path / ".companion" / "restored").iterdir()
+    file.write_bytes(file.read_bytes()[:20])
+    (again,) = restored("twice", "0.1", images(1), seed=0)
+    assert torch.equal(first, again) and calls.count(("restore", "twice")) == 2
+    restored("twice", "0.1", images(1), seed=0)
+    assert calls.count(("restore", "twice")) == 2
+
+
+def test_images_finished_before_an_interruption_are_kept(calls, monkeypatch):
+    load, (one, two) = otlib.restorers.load, images(2)
+
+    def failing(name, device):
+        restore = load(name, device)
+
+        def once(measurement):
+            if calls.count(("restore", name)):
+                raise KeyboardInterrupt
+            return restore(measurement)
+
+        return once
+
+    monkeypatch.setattr(otlib.restorers, "load", failing)
+    with pytest.raises(KeyboardInterrupt):
+        restored("twice", "0.1", [one, two], seed=0)
+    monkeypatch.setattr(otlib.restorers, "load", load)
+    restored("twice", "0.1", [one, two], seed=0)
+    assert calls.count(("restore", "twice")) == 2
