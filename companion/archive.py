@@ -29,9 +29,9 @@ def archive(root, path, label):
     """
     if not re.fullmatch("[a-z0-9-]+", label):
         raise UsageError(f"label {label!r}: allowed are small letters, digits and hyphens")
-    (result,) = read(path) if not path.is_dir() else (None,)
-    if result is None:
+    if path.is_dir():
         raise UsageError(f"{path} is a folder, needs the NAME.json of a finished run")
+    (result,) = read(path)
     known("notebook", result["notebook"], names(root))
     kept = {part: result[part] for part in PARTS}
     kept["parameters"] = {
@@ -50,7 +50,10 @@ def archive(root, path, label):
             about["left_out"] = f"{len(picture['data']) / 1024:.0f} KiB"
         else:
             suffix = {"image/png": "png", "image/svg+xml": "svg"}[picture["mime"]]
-            about |= {"file": f"{name}/{title}.{suffix}", "sha256": hashlib.sha256(data).hexdigest()}
+            about |= {
+                "file": f"{name}/{title}.{suffix}",
+                "sha256": hashlib.sha256(data).hexdigest(),
+            }
             write_aside(folder / about["file"], data)
             written.append(folder / about["file"])
         kept["figures"][title] = about

@@ -1,15 +1,30 @@
 """Run every notebook, write the pages made from the runs, build the book."""
 
 import base64
+import glob
 import hashlib
 import json
+import math
 import shlex
 import subprocess
 import sys
 import time
 
+import yaml
+
 from companion import provenance
-from companion.claims import counts, judge, load_claims, needed, scoreboard, summary, table
+from companion.archive import archived
+from companion.claims import (
+    SYMBOLS,
+    counts,
+    judge,
+    load_claims,
+    needed,
+    number,
+    scoreboard,
+    summary,
+    table,
+)
 from companion.notebooks import DEFAULT_PROFILE, UsageError, names, project_root, resolve
 from companion.run import execute, finished, notebook_text, plan, write_aside
 
@@ -31,7 +46,8 @@ def build(profile=DEFAULT_PROFILE, device=None, root=None):
     board = scoreboard(judged, titles, profile)
     sections = root / "book" / "sections"
     for todo in plans:
-        write_section(sections, todo, runs[todo.notebook.name])
+        own = [item for item in judged if item.claim.notebook == todo.notebook.name]
+        write_section(sections, todo, runs[todo.notebook.name], own)
     date = max((run["provenance"]["date"][:10] for run in runs.values()), default="")
     write_aside(sections / "scoreboard.md", board)
     write_aside(sections / "summary.md", summary(judged, profile, date))
@@ -102,10 +118,11 @@ def run_all(plans):
     return runs
 
 
-def write_section(sections, todo, result):
+def write_section(sections, todo, result, judged):
     """Write a page of the book from a finished run, and its two downloads beside it.
 
-    sections: folder book/sections; todo: Plan; result: content of the run's NAME.json.
+    sections: folder book/sections; todo: Plan; result: content of the run's NAME.json; judged:
+        list of Judged, the page's claims.
     The picture of a cell tagged `cover` becomes cover.png, for the title page.
     Raises UsageError where such a cell shows no PNG picture.
     """
@@ -120,6 +137,9 @@ def write_section(sections, todo, result):
     cells = [cell for cell, own in zip(nb.cells, tags, strict=True) if "provenance" not in own]
     after = max(i for i, own in enumerate(tags) if own & {"parameters", "injected-parameters"})
     cells.insert(after + 1, _page_cell("companion-rerun", rerun_box(todo)))
+    if judged:
+        kept = archived(f"{glob.escape(str(todo.root))}/book/archive/{name}-*.json")
+        cells.append(_page_cell("companion-numbers", numbers(judged, result, kept)))
     cells.append(_page_cell("companion-provenance", provenance_box(result)))
     nb.cells = cells
     for cell in cells:
@@ -132,17 +152,28 @@ def write_section(sections, todo, result):
 
 
 def rerun_box(todo):
-    """Return the folded box that says with which parameters a page ran and how to rerun it."""
-    name = todo.notebook.name
+    """Return the folded box that says with which parameters a page ran and how to rerun it.
+
+    The three commands, here, on SLURM and by papermill alone, are for exactly these parameters.
+    """
+    name, values = todo.notebook.name, todo.parameters
     at_profile = resolve(todo.root, todo.notebook, todo.profile)
-    command = ["companion", "run", name, "--profile", todo.profile]
-    for key, value in todo.parameters.items():
-        if value != at_profile[key]:
-            command += ["-p", key, str(value)]
-    command += ["--out", "out"]
+    other = {key: value for key, value in values.items() if value != at_profile[key]}
+    start = ["companion", "run", name, "--profile", todo.profile]
+    here = [*start, *(text for key in other for text in ("-p", key, str(other[key])))]
+    cluster = ["companion", "sweep", name, "--profile", todo.profile]
+    first = "seed" if "seed" in values else next(iter(values), None)
+    axes = {first: values[first], **other} if values else {}  # a sweep has an axis at least
+    cluster += [text for key in axes for text in ("--grid", f"{key}={axes[key]}")]
+    # the notebook's own defaults stand in it: only what was set has to be said again
+    changed = {k: v for k, v in values.items() if v != todo.notebook.parameters[k].default}
+    alone = ["papermill", f"{name}.ipynb", "again.ipynb", "-k", "python3"]
+    if changed:
+        told = yaml.safe_dump(changed, default_flow_style=True, width=math.inf, sort_keys=False)
+        alone += ["-y", told.strip()]
     rows = [
         (f"`{key}`", f"`{value!r}`", todo.notebook.parameters[key].meaning)
-        for key, value in todo.parameters.items()
+        for key, value in values.items()
     ]
     return "\n".join(
         [
@@ -153,16 +184,57 @@ def rerun_box(todo):
             "",
             *table(("Parameter", "This run", "Meaning"), rows),
             "",
-            "```bash",
-            shlex.join(command),
-            "```",
+            "In a checkout of the project, on this machine:",
             "",
-            "Give any of them another value with `-p NAME VALUE`.",
-            f"To download: {{download}}`the notebook's source <files/{name}.md>`,",
-            f"{{download}}`the executed notebook <files/{name}.ipynb>`.",
+            *_shell([*here, "--out", "out"]),
+            "",
+            "On a SLURM cluster that a file describes (see the page *Rerunning*):",
+            "",
+            *_shell([*cluster, "--slurm", "book/slurm.yaml", "--out", "sweep"]),
+            "",
+            f"In a folder that holds {{download}}`the executed notebook <files/{name}.ipynb>`",
+            "alone, where the project is installed with pip:",
+            "",
+            *_shell(alone),
+            "",
+            "Give any of them another value with `-p NAME VALUE`, in the second several with",
+            "`--grid NAME=A,B`. To download, too:",
+            f"{{download}}`the notebook's source <files/{name}.md>`.",
             "::::",
         ]
     )
+
+
+def numbers(judged, result, kept):
+    """Return the section that puts the published values beside kept runs and this one.
+
+    judged: list of Judged of one page; result: content of the run's NAME.json; kept: list of
+        archived runs of the same notebook, from `archive.archived`.
+    """
+    facts = result["provenance"]
+    here = f"This run, {result['profile']}, {facts['device']}, {facts['date'][:10]}"
+    rows = []
+    for item in judged:
+        records = [run["records"].get(item.claim.record) for run in kept]
+        theirs = [f"{number(r['value'])} {r['unit']}".strip() if r else "–" for r in records]
+        verdict = f"{SYMBOLS[item.verdict]} {item.verdict}"
+        where = f"{item.claim.where}: {item.claim.statement}"
+        rows.append((where, number(item.claim.published), *theirs, item.ours or "–", verdict))
+    head = ("Statement", "Published", *(f"Kept: {run['title']}" for run in kept), here, "Verdict")
+    lines = ["## Published, kept and here", "", ":::{table}", ":class: scoreboard", ""]
+    lines += [*table(head, rows), ":::"]
+    for run in kept:
+        shown = [about for about in run.get("figures", {}).values() if "file" in about]
+        if not shown:
+            continue
+        lines += ["", f"::::{{admonition}} Figures of the run kept: {run['title']}"]
+        lines += [":class: dropdown note", ""]
+        for about in shown:
+            smaller = f" Shown at 1/{2 ** about['halved']} of its size." if about["halved"] else ""
+            picture = f"![{about['alt']}](../archive/{about['file']})"
+            lines += [picture, "", f"{about['caption']}{smaller}", ""]
+        lines.append("::::")
+    return "\n".join(lines)
 
 
 def provenance_box(result):
@@ -257,6 +329,11 @@ def duration(seconds):
 def say(text):
     """Tell the person who waits."""
     print(text, file=sys.stderr, flush=True)
+
+
+def _shell(command):
+    """Lines of a block that shows a command, quoted for a shell."""
+    return ["```bash", shlex.join(command), "```"]
 
 
 def _page_cell(identity, text):

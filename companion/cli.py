@@ -187,5 +187,6 @@ def check(context, runs, profile, device, reference, junit, html):
 @click.argument("result", type=click.Path(path_type=Path))
 @click.argument("label")
 def archive(result, label):
-    """Keep the records of RESULT, the .json of a finished run, in book/archive/NAME-LABEL.json."""
-    print(archives.archive(project_root(), result, label))
+    """Keep records and small figures of RESULT, the .json of a finished run, in book/archive/."""
+    for path in archives.archive(project_root(), result, label):
+        print(path)

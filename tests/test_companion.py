@@ -119,7 +119,8 @@ def command(capsys, *arguments):
         (["build", "--profile", "smok"], "did you mean 'smoke'?"),
         (["build", "--device", "gpu"], "--device 'gpu': allowed are cpu, cuda and cuda:N"),
         (["archive", "toy.json", "gpu"], "toy.json is missing"),
-        (["archive", "book/claims.yml", "gpu"], "is not the NAME.json of a finished run"),
+        (["archive", "book/claims.yml", "gpu"], "is damaged: not JSON, or cut off"),
+        (["archive", "book", "gpu"], "book is a folder, needs the NAME.json"),
         (["archive", "toy.json", "A/B"], "label 'A/B': allowed are small letters"),
         (["check"], "not run yet with the present sources: toy; first: companion build"),
     ],
@@ -366,13 +367,15 @@ def test_an_archived_run_tells_its_device_and_when_otlib_changed(project, capsys
     kept = (project.root / "book/archive/toy-full-size.json").read_text()
     assert str(tmp_path) not in kept
     assert json.loads(kept)["records"]["x"]["value"] == 1.5
-    ((title, result),) = archived("book/archive/toy-*.json").items()
+    (result,) = archived("book/archive/toy-*.json")
     facts = result["provenance"]
-    assert title == f"full-size, laptop, {facts['device']}, {facts['date'][:10]}"
+    title = f"full-size, laptop, {facts['device']}, {facts['date'][:10]}"
+    assert (result["title"], result["stale"]) == (title, False)
     changed = json.loads(kept)
     changed["provenance"]["otlib"] = "0"
     project.write("book/archive/toy-full-size.json", json.dumps(changed))
-    assert next(iter(archived("book/archive/*.json"))) == f"{title}, otlib has changed since"
+    (result,) = archived("book/archive/*.json")
+    assert (result["title"], result["stale"]) == (f"{title}, otlib has changed since", True)
 
 
 # ---- the book and its claims
@@ -405,10 +408,13 @@ def test_build_writes_the_pages_and_check_judges_them(project, capsys, no_sphinx
     assert (code, len(no_sphinx)) == (0, 1)
     sections = project.root / "book/sections"
     page = nbformat.read(sections / "toy.ipynb", 4)
-    assert [c.cell_type for c in page.cells] == ["markdown", "code", "markdown", "code", "markdown"]
+    kinds = ["markdown", "code", "markdown", "code", "markdown", "markdown"]
+    assert [c.cell_type for c in page.cells] == kinds
     assert "companion run toy --profile laptop --out out" in page.cells[2].source
     assert "| `eps` | `0.0002` | temperature |" in page.cells[2].source
-    assert "Provenance of this run" in page.cells[4].source
+    assert "| Published | This run, laptop, " in page.cells[4].source
+    assert "| Fig. 1: eps is small | 2e-4 | 0.0002 | ✔ reproduced |" in page.cells[4].source
+    assert "Provenance of this run" in page.cells[5].source
     assert (sections / "files/toy.md").read_text() == (
         project.root / "notebooks/toy.md"
     ).read_text()
