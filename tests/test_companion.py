@@ -5,9 +5,11 @@ import subprocess
 
 import nbformat
 import pytest
+from conftest import CODE
 from hypothesis import given
 from hypothesis import strategies as st
 
+from companion import archive as archives
 from companion import build as book
 from companion.archive import archived
 from companion.cli import main
@@ -486,8 +488,13 @@ def test_the_pages_pass_the_strict_build_once_and_a_bad_one_does_not(project, ca
     project.write("_config.yml", CONFIG)
     project.write("book/_toc.yml", TOC)
     project.write("book/index.md", INDEX)
+    box = '{"image/svg+xml": "<svg xmlns=\'http://www.w3.org/2000/svg\'></svg>"}'
+    project.notebook("toy", CODE, f"from IPython.display import display\ndisplay({box}, raw=True)")
+    archives.archive(project.root, run("toy") / "toy.json", "kept")
     code, out, err = command(capsys, "build")
     assert (code, out) == (0, [str(project.root / "book/_build/html/index.html")]), err
+    images = [path.suffix for path in (project.root / "book/_build/html/_images").iterdir()]
+    assert images == [".svg", ".svg"]  # the page's and the one kept
     assert "0.0002" in (project.root / "book/_build/html/index.html").read_text()
     assert "0.0002" in (project.root / "book/_build/html/sections/scoreboard.html").read_text()
     _, _, err = command(capsys, "build")
