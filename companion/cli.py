@@ -1,5 +1,6 @@
-"""The command `companion`: list, run, build, compare, check, archive."""
+"""The command `companion`: list, run, sweep, build, compare, check, archive."""
 
+import functools
 import re
 import sys
 from pathlib import Path
@@ -8,8 +9,9 @@ import click
 
 from companion import archive as archives
 from companion import build as book
+from companion import cluster, report, results
 from companion import compare as comparison
-from companion import report, results
+from companion import sweep as sweeps
 from companion.claims import SYMBOLS, judge, load_claims, number
 from companion.notebooks import (
     DEFAULT_PROFILE,
@@ -100,6 +102,46 @@ def run(notebook, profile, overrides, out):
 
 
 @app.command()
+@click.argument("notebook")
+@PROFILE
+@click.option(
+    "--grid", "axes", multiple=True, metavar="NAME=VALUE,VALUE", help="Values of a parameter."
+)
+@click.option("--seeds", type=click.IntRange(min=1), help="Seeds 0, 1, ... at each point.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes here.  [default: cores]")
+@click.option("--scheduler", metavar="ADDRESS", help="Run on this Dask cluster, tcp://HOST:PORT.")
+@click.option("--slurm", type=click.Path(path_type=Path), help="Run on SLURM as a YAML file says.")
+@click.option("--dry-run", is_flag=True, help="With --slurm: show the job script, run nothing.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the results.")
+def sweep(notebook, profile, axes, seeds, workers, scheduler, slurm, dry_run, out):
+    """Run a notebook over a grid of parameters; exit 1 where a point failed."""
+    if sum(option is not None for option in (workers, scheduler, slurm)) > 1:
+        raise UsageError("--workers, --scheduler and --slurm exclude each other")
+    if dry_run and slurm is None:
+        raise UsageError("--dry-run shows a job script: needs --slurm")
+    grid, plans = sweeps.points(notebook, axes, profile, seeds)
+    if dry_run:
+        with cluster.slurm_cluster(slurm, sweeps.on_gpu(plans)) as (made, jobs):
+            print(made.job_script())
+            book.say(f"{len(plans)} points, {jobs} of these jobs; nothing was submitted")
+        return
+    if scheduler is not None:
+        connect = functools.partial(cluster.remote, scheduler)
+    elif slurm is not None:
+        connect = functools.partial(cluster.slurm, slurm)
+    else:
+        connect = functools.partial(cluster.local, workers)
+    out, ended = sweeps.sweep(grid, plans, connect, out)
+    failed = [entry for entry in ended if entry["status"] == "failed"]
+    for entry in failed:
+        where = ", ".join(f"{name}={entry['parameters'][name]}" for name in grid)
+        book.say(f"failed at {where}: {entry['error']}")
+    for name in ("sweep.json", "table.csv", "table.parquet"):
+        print(out / name)
+    raise click.exceptions.Exit(1 if failed else 0)
+
+
+@app.command()
 @PROFILE
 @DEVICE
 def build(profile, device):
@@ -166,9 +208,10 @@ def check(context, runs, profile, device, reference, junit, html):
     tables = [report.columns(rows)]
     if reference is not None:
         sides = results.settings(reference)
-        against = [
-            report.of_reference(run, comparison.of_same_setting(run, sides)) for run in checked
-        ]
+        held = {side.notebook for side in sides}
+        # of the whole book, those that the reference has; of RUNS, all
+        own = [run for run in checked if runs or run["notebook"] in held]
+        against = [report.of_reference(run, comparison.of_same_setting(run, sides)) for run in own]
         rows = [("record", "reference", "this run", "verdict", "")]
         for case in (case for suite in against for case in suite.cases):
             verdict = f"{case.symbol} {case.verdict}"

@@ -4,6 +4,7 @@ import ast
 import difflib
 import io
 import math
+import re
 import tokenize
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ import yaml
 
 DEFAULT_PROFILE = "laptop"
 TYPES = ("int", "float", "bool", "str", "list")
+# how a parameter's comment may end: "; > 0", "; >= 1", "; 0 to 1"
+RANGE = re.compile(r"; (?:(>=?) (\S+)|(\S+) to (\S+))$")
 
 
 class UsageError(Exception):
@@ -20,7 +23,7 @@ class UsageError(Exception):
 
 @dataclass(frozen=True)
 class Parameter:
-    """One line of a notebook's parameters cell."""
+    """One line of a notebook's parameters cell; the meaning may end with the range allowed."""
 
     name: str
     type: str
@@ -93,11 +96,12 @@ def load(root, name):
 
 
 def parse_parameters(source, notebook):
-    """Read the lines `name: type = literal  # meaning` of a parameters cell.
+    """Read the lines `name: type = literal  # meaning; range` of a parameters cell.
 
-    source: Python text; notebook: name for messages.
+    source: Python text; notebook: name for messages. The range, such as `> 0` or `0 to 1`, is
+        optional; in a list it is one of each number.
     Returns {name: Parameter} in the order written. Raises UsageError for any other statement, for
-    an unknown type and for a default that is not of its type.
+    an unknown type and for a default that is not of its type or out of its range.
     """
     try:
         body = ast.parse(source).body
@@ -116,11 +120,12 @@ def parse_parameters(source, notebook):
         name, kind = node.target.id, ast.unparse(node.annotation).partition("[")[0]
         if kind not in TYPES:
             raise UsageError(f"{where}: type {kind!r}, allowed: {', '.join(TYPES)}")
+        meaning = comments.get(node.end_lineno, "")
         try:
-            default = convert(Parameter(name, kind, None, ""), _literal(node.value))
+            default = convert(Parameter(name, kind, None, meaning), _literal(node.value))
         except ValueError as error:
-            raise UsageError(f"{where}: the default is not a literal {kind}") from error
-        found[name] = Parameter(name, kind, default, comments.get(node.end_lineno, ""))
+            raise UsageError(f"{where}: the default is no literal, or {error}") from error
+        found[name] = Parameter(name, kind, default, meaning)
     return found
 
 
@@ -128,16 +133,38 @@ def convert(parameter, value):
     """Turn a value from the command line or from YAML into the parameter's type.
 
     parameter: Parameter; value: text (converted), or a value of the type (an int passes as float).
-    Returns the value. Raises ValueError where it is of another type, and for a NaN.
+    Returns the value. Raises ValueError, its message says what is expected, where it is of another
+    type or out of the parameter's range, and for a NaN.
     """
     kind = parameter.type
+    bound = RANGE.search(parameter.meaning)
+    expected = "true or false" if kind == "bool" else kind
+    expected += bound[0].lstrip(";") if bound else ""
     if isinstance(value, str) and kind != "str":
-        value = _from_text(kind, value)
+        try:
+            value = _from_text(kind, value)
+        except (ValueError, SyntaxError) as error:
+            raise ValueError(f"expected {expected}") from error
     if kind == "float" and type(value) is int:
         value = float(value)
     if type(value).__name__ != kind or (kind == "float" and math.isnan(value)):
-        raise ValueError(f"not a {kind}")
+        raise ValueError(f"expected {expected}")
+    numbers = value if kind == "list" else [value]
+    if bound and not all(_within(number, *bound.groups()) for number in numbers):
+        raise ValueError(f"expected {expected}")
     return value
+
+
+def setting(notebook, name, value):
+    """Return a parameter's value as `convert` does.
+
+    Raises UsageError for an unknown parameter and for a value of the wrong type or out of range.
+    """
+    known(f"parameter of {notebook.name}", name, list(notebook.parameters))
+    try:
+        return convert(notebook.parameters[name], value)
+    except ValueError as error:
+        raise UsageError(f"parameter {name!r} of {notebook.name}: {value!r}, {error}") from error
 
 
 def resolve(root, notebook, profile=DEFAULT_PROFILE, overrides=()):
@@ -146,7 +173,7 @@ def resolve(root, notebook, profile=DEFAULT_PROFILE, overrides=()):
     notebook: Notebook; profile: name in notebooks/profiles.yml; overrides: mapping or
         pairs (name, value), the last one of a name counts.
     Returns {name: value}, every parameter of the notebook.
-    Raises UsageError for an unknown profile or parameter and for a value of the wrong type.
+    Raises UsageError for an unknown profile and as `setting` does.
     """
     values = {name: parameter.default for name, parameter in notebook.parameters.items()}
     profiles = read_profiles(root)
@@ -155,15 +182,7 @@ def resolve(root, notebook, profile=DEFAULT_PROFILE, overrides=()):
         *(profiles[profile].get(notebook.name) or {}).items(),
         *dict(overrides).items(),
     ]:
-        known(f"parameter of {notebook.name}", name, list(notebook.parameters))
-        parameter = notebook.parameters[name]
-        try:
-            values[name] = convert(parameter, value)
-        except ValueError as error:
-            allowed = "true or false" if parameter.type == "bool" else parameter.type
-            raise UsageError(
-                f"parameter {name!r} of {notebook.name}: {value!r}, expected {allowed}"
-            ) from error
+        values[name] = setting(notebook, name, value)
     return values
 
 
@@ -197,12 +216,16 @@ def _from_text(kind, text):
         if text.lower() not in ("true", "false"):
             raise ValueError("not a bool")
         return text.lower() == "true"
-    if kind == "list":
-        try:
-            return ast.literal_eval(text)
-        except SyntaxError as error:
-            raise ValueError("not a list") from error
-    return {"int": int, "float": float}[kind](text)
+    return {"int": int, "float": float, "list": ast.literal_eval}[kind](text)
+
+
+def _within(value, sign, bound, low, high):
+    """Whether a number is in the range that RANGE found; what is no number has none."""
+    if isinstance(value, str | bool | list):
+        return True
+    if sign is None:
+        return float(low) <= value <= float(high)
+    return value > float(bound) if sign == ">" else value >= float(bound)
 
 
 def _literal(node):

@@ -43,6 +43,7 @@ def read(path):
             for file in path.rglob("*.json")
             if not any(part.startswith(".") for part in file.relative_to(path).parts)
         )
+        files = _listed(path, files)
         found = [result for file in files if (result := _read(file)) is not None]
         if not found:
             raise UsageError(f"{path} holds no NAME.json of a finished run")
@@ -107,6 +108,18 @@ def pictures(run):
     return found
 
 
+def _listed(folder, files):
+    """Those of the files under a folder that count: of a sweep, the points of its last call."""
+    try:
+        points = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["points"]
+    except FileNotFoundError:
+        return files
+    except ValueError as error:
+        raise UsageError(f"{folder / 'sweep.json'} is damaged: not JSON, or cut off") from error
+    done = {point["key"][:16] for point in points if point["status"] == "done"}
+    return [file for file in files if file.parent.name in done]
+
+
 def _read(path):
     """The result in a JSON file with its path; None for a file that tells of something else."""
     try:
@@ -118,9 +131,12 @@ def _read(path):
     if not (isinstance(result, dict) and all(part in result for part in PARTS)):
         return None
     beside = path.with_name(f"{result['notebook']}.ipynb")
-    digest = result.get("notebook_sha256")
-    if digest and beside.is_file() and hashlib.sha256(beside.read_bytes()).hexdigest() != digest:
-        raise UsageError(f"{path} does not belong to {beside.name} beside it, or one is damaged")
+    if "notebook_sha256" in result and beside.is_file():
+        data = beside.read_bytes()
+        whole = hashlib.sha256(data).hexdigest() == result["notebook_sha256"]
+        told = json.loads(data)["metadata"]["companion"] if whole else {}
+        if any(told.get(part) != result[part] for part in PARTS):
+            raise UsageError(f"{path} does not belong to {beside.name} beside it: one was changed")
     return {**result, "path": str(path)}
 
 

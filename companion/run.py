@@ -1,23 +1,27 @@
 """Run a notebook once for each source, parameters and code; keep what finished."""
 
+import fcntl
 import glob
 import hashlib
 import json
 import math
 import os
+import secrets
 import shutil
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import psutil
-
-from companion import provenance
+from companion import kernels, provenance
 from companion.notebooks import DEFAULT_PROFILE, Notebook, load, project_root, resolve
 from companion.record import collect
+
+# what NAME.json says, and NAME.ipynb in its metadata, too
+RESULT = ("notebook", "profile", "parameters", "records", "provenance", "key")
 
 
 class RunFailed(Exception):
@@ -53,7 +57,11 @@ def plan(name, overrides=(), profile=DEFAULT_PROFILE, root=None):
     Returns a Plan. Raises UsageError as `load` and `resolve` do.
     """
     root = root or project_root()
-    notebook = load(root, name)
+    return settle(root, load(root, name), profile, overrides)
+
+
+def settle(root, notebook, profile, overrides):
+    """As `plan`, with the notebook already read."""
     parameters = resolve(root, notebook, profile, overrides)
     return Plan(root, notebook, profile, parameters, _key(root, notebook, profile, parameters))
 
@@ -63,11 +71,16 @@ def finished(plan):
     name = plan.notebook.name
     try:
         result = json.loads((plan.folder / f"{name}.json").read_text(encoding="utf-8"))
-        digest = _sha256((plan.folder / f"{name}.ipynb").read_bytes())
+        data = (plan.folder / f"{name}.ipynb").read_bytes()
     except (FileNotFoundError, ValueError):  # not run yet, or cut off
         return None
-    whole = isinstance(result, dict) and result.get("key") == plan.key
-    return result if whole and result.get("notebook_sha256") == digest else None
+    if not isinstance(result, dict) or result.pop("notebook_sha256", None) != _sha256(data):
+        return None
+    # the notebook is whole, and vouches for each digit of the JSON
+    told = json.loads(data)["metadata"]["companion"]
+    if result.get("key") != plan.key or result != {name: told.get(name) for name in RESULT}:
+        return None
+    return {**result, "notebook_sha256": _sha256(data)}
 
 
 def run(name, overrides=(), profile=DEFAULT_PROFILE, *, root=None, keep=None, label=None):
@@ -87,7 +100,8 @@ def run(name, overrides=(), profile=DEFAULT_PROFILE, *, root=None, keep=None, la
 def execute(plan, keep, label):
     """Run a plan and put the result into its folder, whole or not at all.
 
-    keep: folder for the notebook with its traceback if a cell fails; label: before the progress.
+    keep: folder for the notebook with its traceback if a cell fails; label: before the progress
+        bar, None for none. Another process that runs the same plan is waited for, not doubled.
     Returns the content of NAME.json.
     Raises RunFailed where a cell failed and where the code is no longer the one of the plan.
     """
@@ -96,41 +110,10 @@ def execute(plan, keep, label):
         # in a long build; the result would be filed under what the code was before
         raise RunFailed(f"{name}: its source or otlib changed since the start; run again")
     plan.folder.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(plan.folder.parent)
-    checkout = provenance.commit(plan.root)
-    resumed = len(list(plan.parts.glob("*")))
-    prefix = f".{name}-{os.getpid()}-"
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=plan.folder.parent) as scratch:
-        started, clock = datetime.now(UTC), time.perf_counter()
-        nb = _papermill(plan, Path(scratch), Path(keep), label)
-        result = {
-            "notebook": name,
-            "profile": plan.profile,
-            "parameters": plain(plan.parameters),
-            "records": _records(nb, plan, Path(keep)),
-            "provenance": {
-                **checkout,
-                "otlib": provenance.otlib_hash(),
-                "date": started.isoformat(timespec="seconds"),
-                "wall_seconds": round(time.perf_counter() - clock, 1),
-                "resumed_jobs": resumed,
-                "seed": plan.parameters.get("seed"),
-                **_kernel_facts(nb, plan, Path(keep)),
-            },
-            "key": plan.key,
-        }
-        nb["metadata"]["companion"].update(result)  # the notebook alone tells it all, too
-        text = notebook_text(nb)
-        result["notebook_sha256"] = _sha256(text.encode())
-        whole = Path(scratch) / "whole"
-        whole.mkdir()
-        (whole / f"{name}.ipynb").write_text(text, encoding="utf-8")
-        (whole / f"{name}.json").write_text(_json(result), encoding="utf-8")
-        if plan.folder.exists():  # a damaged run
-            shutil.rmtree(plan.folder)
-        os.replace(whole, plan.folder)
-    shutil.rmtree(plan.parts, ignore_errors=True)
-    return result
+    _sweep(plan)
+    with _locked(plan.root, plan.folder.name):
+        # by another process, while this one waited
+        return finished(plan) or _execute(plan, Path(keep), label)
 
 
 def export(folder, name, out):
@@ -151,7 +134,7 @@ def write_aside(path, content):
     if path.is_file() and path.read_bytes() == data:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         aside.write_bytes(data)
         os.replace(aside, path)
@@ -173,6 +156,58 @@ def notebook_text(nb):
     import nbformat
 
     return nbformat.writes(nb) + "\n"
+
+
+def _execute(plan, keep, label):
+    name = plan.notebook.name
+    checkout = provenance.commit(plan.root)
+    resumed = len(list(plan.parts.glob("*")))
+    prefix = f".{plan.folder.name}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=plan.folder.parent) as scratch:
+        started, clock = datetime.now(UTC), time.perf_counter()
+        nb = _papermill(plan, Path(scratch), keep, label)
+        result = {
+            "notebook": name,
+            "profile": plan.profile,
+            "parameters": plain(plan.parameters),
+            "records": _records(nb, plan, keep),
+            "provenance": {
+                **checkout,
+                "otlib": provenance.otlib_hash(),
+                "date": started.isoformat(timespec="seconds"),
+                "wall_seconds": round(time.perf_counter() - clock, 1),
+                "resumed_jobs": resumed,
+                "seed": plan.parameters.get("seed"),
+                **_kernel_facts(nb, plan, keep),
+            },
+            "key": plan.key,
+        }
+        nb["metadata"]["companion"].update(result)  # the notebook alone tells it all, too
+        text = notebook_text(nb)
+        result["notebook_sha256"] = _sha256(text.encode())
+        whole = Path(scratch) / "whole"
+        whole.mkdir()
+        (whole / f"{name}.ipynb").write_text(text, encoding="utf-8")
+        (whole / f"{name}.json").write_text(_json(result), encoding="utf-8")
+        if plan.folder.exists():  # a damaged run
+            shutil.rmtree(plan.folder)
+        os.replace(whole, plan.folder)
+    shutil.rmtree(plan.parts, ignore_errors=True)
+    return result
+
+
+@contextmanager
+def _locked(root, name, wait=True):
+    """Hold the lock of a run; give whether it was got. A process that dies lets go of it."""
+    path = root / ".companion" / "locks" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def _key(root, notebook, profile, parameters):
@@ -215,11 +250,12 @@ def _state(path):
     return _sha256("\n".join(lines).encode())
 
 
-def _sweep(folder):
-    """Remove the scratch folders (.NAME-PID-RANDOM) that killed processes left behind."""
-    for left in folder.glob(".*-*-*"):
-        if not psutil.pid_exists(int(left.name.rsplit("-", 2)[1])):
-            shutil.rmtree(left)
+def _sweep(plan):
+    """Remove the scratch folders (.NAME-KEY16-RANDOM) that killed processes left behind."""
+    for left in plan.folder.parent.glob(".*-*-*"):
+        with _locked(plan.root, left.name[1:].rpartition("-")[0], wait=False) as nobody_runs_it:
+            if nobody_runs_it:
+                shutil.rmtree(left, ignore_errors=True)  # another may be at it
 
 
 def _papermill(plan, scratch, keep, label):
@@ -233,6 +269,8 @@ def _papermill(plan, scratch, keep, label):
 
     source, executed = scratch / "source.ipynb", scratch / "executed.ipynb"
     nb = jupytext.read(plan.notebook.path, fmt="md:myst")
+    heavy = kernels.HEAVY if any("otlib" in cell.source for cell in nb.cells) else ()
+    kernel = kernels.manager(plan.root, heavy, {"COMPANION_PARTS": str(plan.parts)})
     cell = nbformat.v4.new_code_cell(provenance.CELL, metadata={"tags": provenance.TAGS})
     nb.cells.append(cell)
     nbformat.write(nb, source)
@@ -247,14 +285,13 @@ def _papermill(plan, scratch, keep, label):
         nb.metadata.papermill["parameters"] = plain(changed)  # Infinity is not JSON
         nbformat.write(nb, source)
     try:
-        os.environ["COMPANION_PARTS"] = str(plan.parts)
         papermill.execute_notebook(
             str(source),
             str(executed),
             kernel_name="python3",
             language="python",
-            cwd=str(plan.root),
-            progress_bar={"desc": label},
+            progress_bar={"desc": label} if label else False,
+            kernel_manager_class=kernel,
             # else each kernel warns of its local port, and Ctrl-C shows the kernel's traceback
             extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
             # progress bars inside a long cell are for a person who watches
@@ -263,8 +300,6 @@ def _papermill(plan, scratch, keep, label):
     except (papermill.PapermillExecutionError, DeadKernelError) as error:
         why = f"{error.ename}: {error.evalue}" if hasattr(error, "ename") else "the kernel died"
         raise _failure(_cleaned(executed, plan), plan, keep, why) from error
-    finally:
-        del os.environ["COMPANION_PARTS"]
     return _cleaned(executed, plan)
 
 

@@ -327,7 +327,7 @@ def test_an_interrupted_run_leaves_nothing_that_reads_as_whole(project, monkeypa
         raise KeyboardInterrupt
 
     monkeypatch.setattr(papermill, "execute_notebook", interrupted)
-    killed = project.root / f".companion/runs/.toy-{2**31 - 2}-x"  # of a process that is no more
+    killed = project.root / ".companion/runs/.toy-0123456789abcdef-x"  # nobody runs it
     killed.mkdir(parents=True)
     with pytest.raises(KeyboardInterrupt):
         run("toy")

@@ -74,13 +74,15 @@ def test_runs_are_read_from_files_folders_and_sweeps(tmp_path):
     one = write(tmp_path / "a/points/k1/toy.json", result({"x": 1}, 1))
     write(tmp_path / "a/points/k0/toy.json", result({"x": 0}, 0))
     write(tmp_path / "a/points/k2/toy.json", result({"x": 2}, 0, eps=0.2))
-    write(tmp_path / "a/sweep.json", {"notebook": "toy", "points": []})
+    entries = [{"key": key, "status": "done"} for key in ("k0", "k1")]
+    write(tmp_path / "a/sweep.json", {"points": [*entries, {"key": "k2", "status": "failed"}]})
     write(tmp_path / "a/.toy-1-x/toy.json", result({"x": 9}, 9))  # being written
     assert [run["records"]["x"]["value"] for run in results.read(tmp_path)] == [0, 1, 2]
     assert results.read(one)[0]["path"] == str(one)
     first, second = results.settings(tmp_path)
     assert (first.seeds, second.seeds) == ([0, 1], [0])
     assert titles([first, second]) == ["A: eps = 0.1", "B: eps = 0.2"]
+    assert len(results.read(tmp_path / "a")) == 2  # k2 is of an earlier call of the sweep
 
 
 @pytest.mark.parametrize(
@@ -319,6 +321,10 @@ def test_compare_and_check_for_real(runs, capsys):
     assert suites.attrib["failures"] == "3"
     code, out, _ = command(capsys, "check", "a/0")  # without a reference: the claims alone
     assert (code, len(out)) == (0, 2)
+    write(root / "a/0/toy.json", moved)  # one digit of a JSON beside its notebook
+    code, out, err = command(capsys, "check", "a/0")
+    assert (code, out, len(err)) == (2, [], 1)
+    assert "a/0/toy.json does not belong to toy.ipynb beside it: one was changed" in err[0]
 
 
 def test_check_skips_what_the_book_says_differs(project, capsys):

@@ -1,0 +1,176 @@
+"""Where the points of a sweep run: on this machine, on a running Dask cluster, on SLURM."""
+
+import logging
+import os
+import sys
+from contextlib import contextmanager
+
+import yaml
+
+from companion import provenance
+from companion.notebooks import UsageError
+from companion.run import RunFailed, execute
+
+GPU = {"GPU": 1}  # the resource that a worker offers and a point on a GPU takes
+_PATIENCE = 10  # seconds for a scheduler to answer
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@contextmanager
+def local(workers, gpu):
+    """Give a Dask client of processes on this machine.
+
+    workers: their number, None for as many as there are cores, or GPUs if the sweep is for those.
+        The cores are shared out among the workers as threads of torch, unless OMP_NUM_THREADS is
+        set. gpu: whether each worker offers a GPU; they take turns at those there are.
+    Raises UsageError where a GPU is asked for and there is none.
+    """
+    from dask.system import CPU_COUNT
+    from distributed import Client, Nanny, Scheduler, SpecCluster
+
+    gpus = _gpus() if gpu else []
+    workers = workers or len(gpus) or CPU_COUNT
+    threads = {name: str(max(1, CPU_COUNT // workers)) for name in _THREADS}
+    threads |= {name: os.environ[name] for name in _THREADS if name in os.environ}
+    options = {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
+    specification = {
+        index: {
+            "cls": Nanny,
+            "options": {
+                **options,
+                "env": threads
+                | ({"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} if gpus else {}),
+                "resources": GPU if gpus else {},
+            },
+        }
+        for index in range(workers)
+    }
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False}}
+    _quiet()
+    with (
+        SpecCluster(specification, scheduler, silence_logs=logging.CRITICAL) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def remote(address, gpu):
+    """Give a client of a running Dask cluster, whose workers see this project's folder.
+
+    address: of its scheduler, such as tcp://HOST:8786. gpu: whether workers have to offer one.
+    Raises UsageError where no scheduler answers there, where a worker has another otlib, where no
+    worker offers a GPU.
+    """
+    from distributed import Client
+
+    _quiet()
+    try:
+        client = Client(address, timeout=_PATIENCE)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise UsageError(
+            f"--scheduler {address!r}: no Dask scheduler answers there within {_PATIENCE} s"
+        ) from error
+    with client:
+        same_code(client)
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        if gpu and workers and not any(worker["resources"].get("GPU") for worker in workers):
+            raise UsageError(
+                f"--scheduler {address!r}: no worker offers a GPU; start one with --resources GPU=1"
+            )
+        yield client
+
+
+def same_code(client):
+    """Raise UsageError, naming them, where workers have another otlib than this process."""
+    try:
+        found = client.run(provenance.otlib_hash)
+    except ModuleNotFoundError as error:
+        raise UsageError(f"a worker has no package {error.name!r}: install the project") from error
+    here = provenance.otlib_hash()
+    others = [f"{worker} ({digest[:12]})" for worker, digest in found.items() if digest != here]
+    if others:
+        raise UsageError(f"another otlib than here ({here[:12]}) on worker {', '.join(others)}")
+
+
+@contextmanager
+def slurm(path, gpu):
+    """Give a client of workers that SLURM starts, as a YAML file says; see book/slurm.yaml.
+
+    path: Path. gpu: whether the workers have to offer one.
+    Raises UsageError as `slurm_cluster` does and where there is no SLURM.
+    """
+    from distributed import Client
+
+    with slurm_cluster(path, gpu) as (cluster, jobs):
+        try:
+            cluster.scale(jobs=jobs)
+            cluster.sync(cluster._correct_state)
+        except (OSError, RuntimeError) as error:
+            raise UsageError(f"--slurm {str(path)!r}: no job was submitted: {error}") from error
+        with Client(cluster) as client:
+            yield client
+
+
+@contextmanager
+def slurm_cluster(path, gpu):
+    """Give the SLURMCluster, no job submitted yet, and the number of jobs of a YAML file.
+
+    path: Path of a file as book/slurm.yaml. gpu: whether its workers have to offer one.
+    Raises UsageError for a file that is missing, no YAML, or says what dask-jobqueue does not
+    know, and for one without a GPU where it needs one.
+    """
+    from dask_jobqueue import SLURMCluster
+
+    where = f"--slurm {str(path)!r}"
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{where}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{where}: {error}") from error
+    if not isinstance(settings, dict):
+        raise UsageError(f"{where}: is no list of `name: value`")
+    jobs = settings.pop("jobs", 1)
+    if type(jobs) is not int or jobs < 1:
+        raise UsageError(f"{where}: jobs: {jobs!r}, expected int >= 1")
+    if gpu and "GPU" not in " ".join(map(str, settings.get("worker_extra_args", ()))):
+        raise UsageError(
+            f"{where}: a GPU is asked for, needs worker_extra_args: [--resources GPU=1]"
+        )
+    _quiet()
+    settings = {"python": sys.executable, **settings}
+    try:
+        cluster = SLURMCluster(**settings, silence_logs="critical")
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{where}: {error}") from error
+    with cluster:
+        yield cluster, jobs
+
+
+def perform(todo, keep, otlib):
+    """Run one point, on a worker.
+
+    todo: Plan; keep: folder for the notebook if it fails; otlib: hash of the driver's.
+    Raises RunFailed as `execute` does, and where this worker has another otlib.
+    """
+    if provenance.otlib_hash() != otlib:  # one that joined later
+        from distributed import get_worker
+
+        raise RunFailed(f"{todo.notebook.name}: another otlib on worker {get_worker().address}")
+    execute(todo, keep, None)
+
+
+def _gpus():
+    """Names of the GPUs, as CUDA_VISIBLE_DEVICES has them."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UsageError("device cuda: this machine has none that torch can use")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",") if visible else [str(n) for n in range(torch.cuda.device_count())]
+
+
+def _quiet():
+    """What workers log would break the progress bar; what matters comes back as an error."""
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)

@@ -1,0 +1,148 @@
+"""Warm kernels: processes forked from one that has imported the heavy packages already.
+
+Each kernel is a process of its own, as always; only the imports are shared. This file is also the
+program of the process they are forked from, and so imports nothing of the project.
+"""
+
+import functools
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+
+# A kernel finds them imported. Not otlib or companion: a kernel has to see them as they are now.
+HEAVY = ("torch", "matplotlib.pyplot", "scipy.special")
+
+
+def manager(folder, preload, variables):
+    """Return the class of jupyter_client's kernel manager that starts kernels warm.
+
+    folder: the kernel's working folder; preload: names of modules that the kernel is to find
+        imported; variables: {name: text}, its environment beyond this process's own.
+    On another system than Linux a fork is not safe, and the kernels start cold.
+    """
+    from jupyter_client import AsyncKernelManager
+
+    class Manager(AsyncKernelManager):
+        async def _async_pre_start_kernel(self, **options):
+            if self.provisioner is None and sys.platform == "linux":
+                self.provisioner = _provisioner()(
+                    kernel_id=self.kernel_id or "", kernel_spec=self.kernel_spec, parent=self
+                )
+                self.provisioner.preload = preload
+            options |= {"cwd": str(folder), "env": {**os.environ, **variables}}
+            return await super()._async_pre_start_kernel(**options)
+
+    return Manager
+
+
+@functools.cache
+def _provisioner():
+    import psutil
+    from jupyter_client.provisioning import LocalProvisioner
+
+    class Kernel(psutil.Process):
+        """A process that is not our child, with what is used of a subprocess.Popen."""
+
+        stdin = stdout = stderr = None
+
+        def poll(self):
+            return None if self.is_running() and self.status() != psutil.STATUS_ZOMBIE else 0
+
+    class Provisioner(LocalProvisioner):
+        async def launch_kernel(self, cmd, **options):
+            request = {
+                "arguments": cmd[cmd.index("-f") :],
+                "folder": options["cwd"],
+                "environment": options["env"],
+                "preload": self.preload,
+            }
+            self.process = Kernel(_fork(request))
+            self.pid = self.pgid = self.process.pid
+            self.cwd = options["cwd"]
+            return self.connection_info
+
+    return Provisioner
+
+
+_lock = threading.Lock()
+
+
+def _fork(request):
+    """Ask the process of warm kernels, started at the first need, for one; return its id."""
+    with _lock:
+        server = _server()
+        if server.poll() is not None:  # killed
+            _server.cache_clear()
+            server = _server()
+        server.stdin.write(json.dumps(request) + "\n")
+        server.stdin.flush()
+        answer = server.stdout.readline()
+    if not answer:
+        raise RuntimeError("the process that kernels are forked from died")
+    return int(answer)
+
+
+@functools.cache
+def _server():
+    # as ipykernel would set it, but before matplotlib looks; -P: no folder of ours on the path
+    environment = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", **os.environ}
+    return subprocess.Popen(
+        [sys.executable, "-P", __file__],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C is for the one who asked
+    )
+
+
+def _serve():
+    """Fork a kernel for each line of stdin, until the one who writes them is gone."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what an import prints is no answer
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the kernels
+    from ipykernel import kernelapp
+
+    for line in sys.stdin:
+        request = json.loads(line)
+        for name in request["preload"]:
+            try:
+                importlib.import_module(name)
+            except ImportError:  # the notebook's to report, where it needs it
+                continue
+        parent = os.getpid()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the threads of OpenBLAS, which stops them to fork
+            kernel = os.fork()
+        if kernel == 0:
+            answers.close()
+            _become(kernelapp, request, parent)
+        print(kernel, file=answers, flush=True)
+
+
+def _become(kernelapp, request, parent):
+    """Turn the forked process into the kernel that was asked for."""
+    os.setsid()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()  # else all kernels would draw alike
+    sys.argv = ["ipykernel_launcher.py", *request["arguments"]]
+    # it ends when the process of warm kernels does, and that one with who asked
+    arguments = [*request["arguments"], f"--IPKernelApp.parent_handle={parent}"]
+    try:
+        kernelapp.launch_new_instance(argv=arguments)
+    finally:
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    _serve()

@@ -1,0 +1,225 @@
+"""Run a notebook at every point of a grid of parameters; put the results into one table."""
+
+import hashlib
+import io
+import itertools
+import json
+import os
+import re
+import tempfile
+import time
+
+from tqdm import tqdm
+
+from companion import provenance
+from companion.cluster import GPU, perform
+from companion.notebooks import (
+    DEFAULT_PROFILE,
+    UsageError,
+    load,
+    project_root,
+    setting,
+)
+from companion.run import RunFailed, export, finished, plain, settle, write_aside
+
+_OFTEN = 1  # seconds between two writes of sweep.json
+_NFS = 60  # seconds after which a shared filesystem shows what a worker wrote
+
+
+def points(name, axes, profile=DEFAULT_PROFILE, seeds=None, root=None):
+    """Settle the points of a sweep without starting it.
+
+    name: notebook; axes: texts `parameter=value,value,...`, the grid is their product; a list is
+        written with its brackets; profile: name; seeds: number of seeds 0, 1, ... at each point;
+        root: project folder, found from the working folder if None.
+    Returns ({parameter: values}, list of Plan).
+    Raises UsageError as `load` does, and one that lists all that is wrong with the axes.
+    """
+    root = root or project_root()
+    notebook = load(root, name)
+    grid, mistakes = {}, []
+    if seeds:
+        axes = [*axes, "seed=" + ",".join(map(str, range(seeds)))]
+    if not axes:
+        raise UsageError("a sweep needs --grid PARAMETER=VALUE,VALUE or --seeds N")
+    for axis in axes:
+        parameter, sign, text = axis.partition("=")
+        if not sign:
+            mistakes.append(f"{axis!r} is not PARAMETER=VALUE,VALUE")
+        elif parameter in grid:
+            mistakes.append(f"parameter {parameter!r} is given twice")
+        grid[parameter] = []
+        for value in _split(text) if sign else ():
+            try:
+                grid[parameter].append(setting(notebook, parameter, value))
+            except UsageError as error:
+                mistakes.append(str(error))
+                if parameter not in notebook.parameters:
+                    break  # each of its values is as wrong
+        if any(grid[parameter].count(value) > 1 for value in grid[parameter]):
+            mistakes.append(f"parameter {parameter!r} has a value twice: {text}")
+    if mistakes:
+        raise UsageError("; ".join(dict.fromkeys(mistakes)))
+    combinations = itertools.product(*grid.values())
+    plans = [
+        settle(root, notebook, profile, dict(zip(grid, values, strict=True)))
+        for values in combinations
+    ]
+    return grid, plans
+
+
+def sweep(grid, plans, connect, out=None):
+    """Run the points that are not run yet and gather the results of all.
+
+    grid, plans: from `points`. connect: function of whether a GPU is needed, gives a context
+        manager with a Dask client, see `cluster`; called only if there is something to run.
+    out: folder of the results, by default .companion/sweeps/NAME-HASH: sweep.json, table.csv,
+        table.parquet, and points/KEY16/ with NAME.ipynb and NAME.json, or with the notebook alone
+        of a point that failed.
+    Returns (out, [{"parameters", "key", "status": done or failed, "error"}]) in the order of plans.
+    Raises UsageError before anything runs, OSError where results cannot be kept, RunFailed where
+    the cluster is lost.
+    """
+    first = plans[0]
+    if out is None:
+        digest = hashlib.sha256("".join(todo.key for todo in plans).encode()).hexdigest()
+        out = first.root / ".companion" / "sweeps" / f"{first.notebook.name}-{digest[:16]}"
+    for folder in (out, first.folder.parent):
+        _writable(folder)
+    settled = {}
+
+    def keep(todo, result, error=None):
+        key = todo.key[:16]
+        if result is not None:
+            export(todo.folder, todo.notebook.name, out / "points" / key)
+        entry = {"parameters": plain(todo.parameters), "key": todo.key}
+        entry |= {"status": "failed", "error": error} if error else {"status": "done"}
+        settled[todo.key] = entry, todo.parameters, result
+
+    waiting = []
+    for todo in plans:
+        result = finished(todo)
+        keep(todo, result) if result is not None else waiting.append(todo)
+    bar = tqdm(
+        total=len(plans),
+        initial=len(settled),
+        desc=f"{first.notebook.name}, {len(settled)} of {len(plans)} reused",
+        unit="point",
+    )
+    try:
+        with bar:
+            written = time.monotonic()
+            for todo, error in _performed(waiting, connect, out) if waiting else ():
+                result = None if error else _awaited(todo)
+                if not (error or result):
+                    error = "its result is not seen here: the workers need the project's folder"
+                keep(todo, result, error)
+                failures = sum(entry["status"] == "failed" for entry, *_ in settled.values())
+                bar.set_postfix_str(f"{failures} failed", refresh=False)
+                bar.update()
+                if time.monotonic() > written + _OFTEN:
+                    _write(out, first, grid, plans, settled)
+                    written = time.monotonic()
+    finally:
+        _write(out, first, grid, plans, settled)
+    return out, [settled[todo.key][0] for todo in plans]
+
+
+def on_gpu(plans):
+    """Whether one of the plans asks for a GPU."""
+    return any(str(todo.parameters.get("device")).startswith("cuda") for todo in plans)
+
+
+def _performed(waiting, connect, out):
+    """Run plans on the cluster; yield (plan, None or what went wrong) as they end."""
+    from distributed import as_completed
+    from distributed.scheduler import KilledWorker
+
+    otlib = provenance.otlib_hash()
+    with connect(on_gpu(waiting)) as client:
+        futures = {}
+        for todo in waiting:
+            keep = (out / "points" / todo.key[:16]).absolute()
+            resources = GPU if on_gpu([todo]) else None
+            future = client.submit(perform, todo, keep, otlib, resources=resources, pure=False)
+            futures[future] = todo
+        for future in as_completed(futures):
+            if future.status in ("cancelled", "lost"):
+                raise RunFailed("the scheduler is gone; finished points are kept, run again")
+            error = future.exception()
+            if isinstance(error, OSError):  # a full disk, say: the next point would fare no better
+                raise error
+            if isinstance(error, KilledWorker):
+                error = "its worker died again and again, perhaps out of memory"
+            yield futures[future], error and str(error).splitlines()[0]
+
+
+def _awaited(todo):
+    """The finished run of a worker, as soon as the filesystem shows it; None if it does not."""
+    until = time.monotonic() + _NFS
+    while (result := finished(todo)) is None and time.monotonic() < until:
+        time.sleep(0.5)
+    return result
+
+
+def _write(out, first, grid, plans, settled):
+    """Write sweep.json and the table of the points that have ended."""
+    ended = [settled[todo.key] for todo in plans if todo.key in settled]
+    content = {
+        "notebook": first.notebook.name,
+        "profile": first.profile,
+        "grid": plain(grid),
+        "points": [entry for entry, *_ in ended],
+    }
+    write_aside(out / "sweep.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
+    rows = [_row(parameters, result) for _, parameters, result in ended]
+    for name, data in _tables(rows).items():
+        write_aside(out / name, data)
+
+
+def _row(parameters, result):
+    """Parameters, then records; a record of a parameter's name gets a longer one."""
+    row = {name: str(v) if isinstance(v, list) else v for name, v in parameters.items()}
+    for name, found in (result or {"records": {}})["records"].items():
+        row[f"{name}_recorded" if name in parameters else name] = found["value"]
+    return row
+
+
+def _tables(rows):
+    """The bytes of table.csv and table.parquet: one row a point, what is missing is empty."""
+    import pyarrow
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    columns = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        values = [row.get(name) for row in rows]
+        try:
+            columns[name] = pyarrow.array(values)
+        except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, OverflowError):  # of several types
+            columns[name] = pyarrow.array([None if v is None else str(v) for v in values])
+    table, files = pyarrow.table(columns), {}
+    for name, write in {
+        "table.csv": pyarrow.csv.write_csv,
+        "table.parquet": pyarrow.parquet.write_table,
+    }.items():
+        stream = io.BytesIO()
+        write(table, stream)
+        files[name] = stream.getvalue()
+    return files
+
+
+def _split(text):
+    """Split at the commas that are outside of brackets."""
+    return re.split(r",(?![^\[]*\])", text)
+
+
+def _writable(folder):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"cannot write into {str(folder)!r}: {os.strerror(error.errno)}"
+        ) from error

@@ -1,0 +1,376 @@
+import contextlib
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet
+import pytest
+
+from companion import cluster, provenance
+from companion import sweep as sweeps
+from companion.cli import main
+from companion.notebooks import UsageError
+from companion.run import RunFailed, finished
+
+HERE = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def client():
+    """Two workers for all tests that do not kill them."""
+    with cluster.local(2, gpu=False) as made:
+        yield made
+
+
+@pytest.fixture
+def sweep(project, client):
+    """Run a sweep over the toy notebook; return its folder and points."""
+
+    def run(*axes, name="toy", out=None, **options):
+        grid, plans = sweeps.points(name, axes, **options)
+        return sweeps.sweep(grid, plans, lambda gpu: contextlib.nullcontext(client), out)
+
+    return run
+
+
+def command(capsys, *arguments):
+    """Run the command; return its exit code and the lines of stdout and of stderr."""
+    with pytest.raises(SystemExit) as caught:
+        main(list(arguments))
+    out, err = capsys.readouterr()
+    return caught.value.code, out.splitlines(), err.splitlines()
+
+
+# ---- the grid
+
+
+def test_the_points_are_the_product_of_the_axes(project):
+    grid, plans = sweeps.points("toy", ["eps=1,inf", "sizes=[1, 2],[]", "label=a,"], seeds=2)
+    assert grid == {
+        "eps": [1.0, float("inf")],
+        "sizes": [[1, 2], []],
+        "label": ["a", ""],
+        "seed": [0, 1],
+    }
+    assert len(plans) == len({todo.key for todo in plans}) == 16
+    assert plans[-1].parameters == {
+        **plans[0].parameters,
+        **{"eps": float("inf"), "sizes": [], "label": "", "seed": 1},
+    }
+    assert {todo.parameters["rho"] for todo in plans} == {float("inf")}
+
+
+RANGED = "seed: int = 0\neps: float = 1  # temperature; > 0\nshares: list = []  # of all; 0 to 1"
+
+
+def test_all_mistakes_of_a_grid_are_listed_together_and_nothing_starts(project, capsys):
+    project.notebook("toy", "x = 1", parameters=RANGED)
+    axes = ["eps=1,small,-1", "shares=[0.5, 2],[1]", "ep=1,2", "seed=1,1", "seed=2", "eps"]
+    code, out, err = command(capsys, "sweep", "toy", *[f"--grid={axis}" for axis in axes])
+    assert (code, out, len(err)) == (2, [], 1)
+    for mistake in (
+        "parameter 'eps' of toy: 'small', expected float > 0",
+        "parameter 'eps' of toy: '-1', expected float > 0",
+        "parameter 'shares' of toy: '[0.5, 2]', expected list 0 to 1",
+        "unknown parameter of toy 'ep': did you mean 'eps'?",
+        "parameter 'seed' has a value twice: 1,1",
+        "parameter 'seed' is given twice",
+        "'eps' is not PARAMETER=VALUE,VALUE",
+    ):
+        assert err[0].count(mistake) == 1
+    assert not (project.root / ".companion").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tov", "--seeds", "2"], "unknown notebook 'tov': did you mean 'toy'?"),
+        (["toy"], "a sweep needs --grid"),
+        (["toy", "--seeds", "0"], "--seeds"),
+        (["toy", "--seeds", "2", "--profile", "smok"], "did you mean 'smoke'?"),
+        (["toy", "--seeds", "2", "--workers", "0"], "--workers"),
+        (["toy", "--seeds", "2", "--dry-run"], "needs --slurm"),
+        (["toy", "--seeds", "2", "--workers", "1", "--scheduler", "x"], "exclude each other"),
+        (["toy", "--seeds", "2", "--out", "book/claims.yml"], "'book/claims.yml': File exists"),
+        (["bare", "--seeds", "2"], "notebook 'bare': 0 cells are tagged `parameters`"),
+    ],
+)
+def test_wrong_use_is_one_line_and_runs_nothing(project, capsys, arguments, message):
+    project.write("notebooks/bare.md", "# Bare\n")
+    code, out, err = command(capsys, "sweep", *arguments)
+    assert (code, out, len(err)) == (2, [], 1)
+    assert message in err[0]
+    assert not (project.root / ".companion/runs").exists()
+
+
+def test_a_notebook_without_a_seed_has_no_seeds(project):
+    project.notebook("toy", "x = 1", parameters="a: int = 1")
+    with pytest.raises(UsageError, match="unknown parameter of toy 'seed'"):
+        sweeps.points("toy", ["a=1,2"], seeds=2)
+
+
+# ---- results
+
+
+def test_a_sweep_keeps_a_notebook_and_a_json_a_point_and_one_table(project, sweep):
+    out, points = sweep("eps=1e-3,1e-2", "label=a,b", seeds=2, out=project.root / "out")
+    told = json.loads((out / "sweep.json").read_text())
+    assert told["points"] == points
+    assert told["grid"] == {"eps": [1e-3, 1e-2], "label": ["a", "b"], "seed": [0, 1]}
+    assert (told["notebook"], told["profile"]) == ("toy", "laptop")
+    for point in points:
+        assert point["status"] == "done"
+        folder = out / "points" / point["key"][:16]
+        assert sorted(path.name for path in folder.iterdir()) == ["toy.ipynb", "toy.json"]
+        assert json.loads((folder / "toy.json").read_text())["parameters"] == point["parameters"]
+    with (out / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    parquet = pyarrow.parquet.read_table(out / "table.parquet").to_pylist()
+    names = "seed eps rho fast label sizes draw eps_recorded rho_is_infinite"
+    assert list(rows[0]) == list(parquet[0]) == names.split()
+    assert [float(row["draw"]) for row in rows] == [row["draw"] for row in parquet]
+    assert [row["eps_recorded"] for row in parquet] == [row["eps"] for row in parquet]
+    assert parquet[0]["rho"] == float("inf")
+    # the draw follows the seed and nothing else
+    assert len({(row["seed"], row["draw"]) for row in parquet}) == 2
+
+
+def test_a_failed_point_is_kept_and_listed_and_only_it_is_run_again(project, client, capsys):
+    log = project.root / "log"
+    project.notebook("toy", f"open({str(log)!r}, 'a').write(f'{{seed}} ')\n1 / (seed - 1)")
+    address = client.scheduler.address
+    arguments = ("sweep", "toy", "--seeds", "3", "--scheduler", address, "--out", "out")
+    code, out, err = command(capsys, *arguments)
+    assert code == 1
+    assert out == ["out/sweep.json", "out/table.csv", "out/table.parquet"]
+    (line,) = [line for line in err if line.startswith("failed")]
+    assert line.startswith("failed at seed=1: toy: cell 4 `open(")
+    assert line.endswith("failed: ZeroDivisionError: division by zero")
+    bar = "\n".join(err)
+    assert "3/3" in bar
+    assert "1 failed" in bar
+    done, failed, _ = json.loads((project.root / "out/sweep.json").read_text())["points"]
+    assert (done["status"], failed["status"]) == ("done", "failed")
+    kept = project.root / "out/points" / failed["key"][:16]
+    assert [path.name for path in kept.iterdir()] == ["toy.ipynb"]
+    assert "ZeroDivisionError" in (kept / "toy.ipynb").read_text()
+    assert len((project.root / "out/table.csv").read_text().splitlines()) == 4
+    assert sorted(log.read_text().split()) == ["0", "1", "2"]
+
+    code, _, err = command(capsys, *arguments)
+    assert code == 1
+    assert "toy, 2 of 3 reused" in "\n".join(err)
+    assert sorted(log.read_text().split()) == ["0", "1", "1", "2"]
+
+
+def test_a_sweep_shares_its_results_with_run_and_with_other_sweeps(project, sweep, capsys):
+    sweep(seeds=2)
+    capsys.readouterr()
+    _, _, err = command(capsys, "run", "toy", "-p", "seed", "1")
+    assert err == ["toy: already run, reused"]
+
+
+@pytest.mark.parametrize("damaged", ["a digit", "half the notebook"])
+def test_a_corrupted_result_is_detected_and_done_again(project, sweep, damaged):
+    out, points = sweep(seeds=2)
+    _, plans = sweeps.points("toy", (), seeds=2)
+    whole = finished(plans[0])
+    kept = plans[0].folder / ("toy.json" if damaged == "a digit" else "toy.ipynb")
+    text = kept.read_text()
+    draw = str(whole["records"]["draw"]["value"])
+    other = draw[:-1] + ("1" if draw[-1] == "2" else "2")
+    changed = text.replace(draw, other) if damaged == "a digit" else text[: len(text) // 2]
+    for path in (kept, out / "points" / points[0]["key"][:16] / kept.name):
+        path.write_text(changed)
+    assert changed != text
+    assert finished(plans[0]) is None
+    sweep(seeds=2)
+    assert finished(plans[0])["records"] == whole["records"]
+    again = (out / "points" / points[0]["key"][:16] / "toy.json").read_text()
+    assert json.loads(again)["records"] == whole["records"]
+
+
+# ---- what goes wrong
+
+# Says that it runs and from which worker; a seed above 1 then waits for the file `go`.
+GATED = """
+import os, pathlib, time
+from companion.record import record
+with open("log", "a") as file:
+    file.write(f"{seed} {os.getppid()}\\n")
+while seed > 1 and not pathlib.Path("go").exists():
+    time.sleep(0.02)
+record("seed", seed)
+"""
+
+
+def started(project):
+    """The seeds of the points that were started so far, and the parents of their kernels."""
+    log = project.root / "log"
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [tuple(map(int, line.split())) for line in lines]
+
+
+def wait_for(condition, seconds=60):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def driver(project, *arguments):
+    """A sweep in a process of its own; killed at the end."""
+    start = "from companion.cli import main\nif __name__ == '__main__': main()"
+    project.write("start.py", start)  # a worker imports the program that started it
+    process = subprocess.Popen(
+        [sys.executable, "start.py", "sweep", *arguments],
+        cwd=project.root,
+        env={**os.environ, "PYTHONPATH": f"{HERE}:{os.environ.get('PYTHONPATH', '')}"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def whole(project, seeds):
+    _, plans = sweeps.points("toy", (), seeds=seeds)
+    return [todo.parameters["seed"] for todo in plans if finished(todo) is not None]
+
+
+def test_a_killed_driver_leaves_no_process_and_loses_nothing(project, sweep):
+    project.notebook("toy", GATED)
+    with driver(project, "toy", "--seeds", "4", "--workers", "2") as process:
+        wait_for(lambda: len(started(project)) == 4 and whole(project, 4) == [0, 1])
+        children = psutil.Process(process.pid).children(recursive=True)
+        kernels = [psutil.Process(pid) for _, pid in started(project)[2:]]
+        process.send_signal(signal.SIGKILL)
+        wait_for(lambda: not any(child.is_running() for child in [*children, *kernels]), 20)
+    assert whole(project, 4) == [0, 1]
+    (project.root / "go").touch()
+    _, points = sweep(seeds=4)
+    assert [point["status"] for point in points] == ["done"] * 4
+    assert sorted(seed for seed, _ in started(project)) == [0, 1, 2, 2, 3, 3]
+    assert not list((project.root / ".companion/runs").glob(".*"))
+
+
+def test_the_point_of_a_killed_worker_is_run_again(project, client, tmp_path):
+    project.notebook("toy", GATED)
+    with driver(project, "toy", "--seeds", "3", "--workers", "2", "--out", "out") as process:
+        wait_for(lambda: len(started(project)) == 3 and whole(project, 3) == [0, 1])
+        worker = psutil.Process(started(project)[2][1]).parent()
+        assert worker.parent().parent().pid == process.pid or worker.parent().pid == process.pid
+        worker.kill()
+        wait_for(lambda: len(started(project)) == 4)
+        (project.root / "go").touch()
+        assert process.wait(60) == 0
+    assert [seed for seed, _ in started(project)[2:]] == [2, 2]
+    points = json.loads((project.root / "out/sweep.json").read_text())["points"]
+    assert [point["status"] for point in points] == ["done"] * 3
+
+
+def test_two_sweeps_at_once_do_nothing_twice(project):
+    project.notebook("toy", GATED)
+    arguments = ("toy", "--seeds", "5", "--workers", "1", "--out", "out")
+    with driver(project, *arguments) as one, driver(project, *arguments) as two:
+        wait_for(lambda: len(started(project)) >= 3)
+        (project.root / "go").touch()
+        assert (one.wait(60), two.wait(60)) == (0, 0)
+    assert sorted(seed for seed, _ in started(project)) == [0, 1, 2, 3, 4]
+    points = json.loads((project.root / "out/sweep.json").read_text())["points"]
+    assert len(points) == 5
+    assert whole(project, 5) == [0, 1, 2, 3, 4]
+
+
+@contextlib.contextmanager
+def mounted(folder, options):
+    """A small filesystem in memory."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("mounting a filesystem needs rights that this user has not")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_stops_a_sweep_and_the_next_call_goes_on(project, client, capsys):
+    talk = "print(seed, 200_000 * 'x')\nopen('log', 'a').write(f'{seed} 0\\n')"
+    project.notebook("toy", talk)
+    folder = project.root / ".companion"
+    arguments = ("sweep", "toy", "--seeds", "6", "--scheduler", client.scheduler.address)
+    with mounted(folder, "size=2M"):
+        code, out, err = command(capsys, *arguments)
+        assert (code, out) == (1, [])
+        assert err[-1].startswith("companion: [Errno 28] No space left on device")
+        before = whole(project, 6)
+        assert 0 < len(before) < 6
+        subprocess.run(["mount", "-o", "remount,size=50M", str(folder)], check=True)
+        code, _, _ = command(capsys, *arguments)
+        assert code == 0
+        assert whole(project, 6) == [0, 1, 2, 3, 4, 5]
+        seeds = [seed for seed, _ in started(project)]
+        assert all(seeds.count(seed) == 1 for seed in before)
+
+
+def test_a_read_only_folder_is_refused_before_anything_runs(project, capsys):
+    with mounted(project.root / "out", "ro"):
+        code, out, err = command(capsys, "sweep", "toy", "--seeds", "2", "--out", "out")
+    assert (code, out) == (2, [])
+    assert err == ["companion: cannot write into 'out': Read-only file system"]
+
+
+# ---- clusters
+
+
+def test_an_unreachable_scheduler_is_told_in_one_line(project, capsys, monkeypatch):
+    monkeypatch.setattr(cluster, "_PATIENCE", 1)
+    for address in ("tcp://127.0.0.1:1", "nonsense"):
+        code, out, err = command(capsys, "sweep", "toy", "--seeds", "2", "--scheduler", address)
+        assert (code, out) == (2, [])
+        assert err[-1].startswith(f"companion: --scheduler '{address}': no Dask scheduler answers")
+
+
+def test_a_worker_with_another_otlib_is_refused_by_name(project, client, capsys, tmp_path):
+    shutil.copytree(HERE / "otlib", tmp_path / "other/otlib")
+    with (tmp_path / "other/otlib/softmin.py").open("a") as file:
+        file.write("# changed\n")
+    address = client.scheduler.address
+    options = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--name", "other"]
+    known = set(client.scheduler_info()["workers"])
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "distributed.cli.dask_worker", address, *options],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}/other:{HERE}"},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        client.wait_for_workers(len(known) + 1, timeout=60)
+        (other,) = set(client.scheduler_info()["workers"]) - known
+        code, _, err = command(capsys, "sweep", "toy", "--seeds", "2", "--scheduler", address)
+    finally:
+        worker.kill()
+        worker.wait()
+    assert code == 2
+    assert err[-1].startswith("companion: another otlib than here (")
+    assert other in err[-1]
+    assert not any(name in err[-1] for name in known)
+    assert not list((project.root / ".companion/runs").iterdir())
+    # one that joins during the sweep
+    _, (todo,) = sweeps.points("toy", (), seeds=1)
+    with pytest.raises(RunFailed, match="another otlib on worker tcp://"):
+        client.submit(cluster.perform, todo, project.root, "0").result()
+    client.submit(cluster.perform, todo, project.root, provenance.otlib_hash()).result()
+    assert finished(todo)
