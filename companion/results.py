@@ -32,7 +32,8 @@ def read(path):
     """Read the NAME.json of a finished run, or all those under a folder.
 
     path: a file, or the folder of a run, of a sweep or of many.
-    Returns a list of results, each the content of a NAME.json with its `path`, sorted by it.
+    Returns a list of results, each the content of a NAME.json with its `path`, sorted by it; of a
+    sweep the points of its last call, in its order.
     Raises UsageError for a missing path, a folder without runs, a file that was cut off, is no run,
     or does not belong to the notebook beside it.
     """
@@ -116,8 +117,11 @@ def _listed(folder, files):
         return files
     except ValueError as error:
         raise UsageError(f"{folder / 'sweep.json'} is damaged: not JSON, or cut off") from error
-    done = {point["key"][:16] for point in points if point["status"] == "done"}
-    return [file for file in files if file.parent.name in done]
+    done = [point["key"][:16] for point in points if point["status"] == "done"]
+    return sorted(
+        (file for file in files if file.parent.name in done),
+        key=lambda file: done.index(file.parent.name),
+    )
 
 
 def _read(path):

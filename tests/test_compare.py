@@ -74,7 +74,7 @@ def test_runs_are_read_from_files_folders_and_sweeps(tmp_path):
     one = write(tmp_path / "a/points/k1/toy.json", result({"x": 1}, 1))
     write(tmp_path / "a/points/k0/toy.json", result({"x": 0}, 0))
     write(tmp_path / "a/points/k2/toy.json", result({"x": 2}, 0, eps=0.2))
-    entries = [{"key": key, "status": "done"} for key in ("k0", "k1")]
+    entries = [{"key": key, "status": "done"} for key in ("k1", "k0")]
     write(tmp_path / "a/sweep.json", {"points": [*entries, {"key": "k2", "status": "failed"}]})
     write(tmp_path / "a/.toy-1-x/toy.json", result({"x": 9}, 9))  # being written
     assert [run["records"]["x"]["value"] for run in results.read(tmp_path)] == [0, 1, 2]
@@ -82,7 +82,8 @@ def test_runs_are_read_from_files_folders_and_sweeps(tmp_path):
     first, second = results.settings(tmp_path)
     assert (first.seeds, second.seeds) == ([0, 1], [0])
     assert titles([first, second]) == ["A: eps = 0.1", "B: eps = 0.2"]
-    assert len(results.read(tmp_path / "a")) == 2  # k2 is of an earlier call of the sweep
+    # k2 is of an earlier call of the sweep
+    assert [run["records"]["x"]["value"] for run in results.read(tmp_path / "a")] == [1, 0]
 
 
 @pytest.mark.parametrize(
