@@ -23,8 +23,9 @@ def archive(root, path, label):
     root: project folder. path: the NAME.json of the run, from any machine, its NAME.ipynb beside
         it. label: letters, digits and hyphens: what is special about the run.
     Writes NAME-LABEL.json and NAME-LABEL/FIGURE.png or .svg; a picture above FIGURE_KIB KiB is
-    halved until it is not, curves above it are left out, and the JSON says so. A folder among the
-    parameters is kept by its last part: the rest says something of the machine, nothing of the run.
+    halved until it is not, curves above it are left out, and so are all figures of a run on data of
+    the user's, which are not ours to show; the JSON says so. A folder among the parameters is kept
+    by its last part: the rest says something of the machine, nothing of the run.
     Returns the paths written. Raises UsageError on another file or label.
     """
     if not re.fullmatch("[a-z0-9-]+", label):
@@ -43,10 +44,14 @@ def archive(root, path, label):
     if (folder / name).is_dir():  # figures of an earlier run of this label
         shutil.rmtree(folder / name)
     kept["figures"], written = {}, []
+    assets = result["provenance"].get("assets", ())
+    private = any(asset["licence"] == "the user's" for asset in assets)
     for title, picture in pictures(result).items():
         data, halvings = _small(picture["mime"], picture["data"])
         about = {"caption": picture["caption"], "alt": picture["alt"], "halved": halvings}
-        if data is None:
+        if private:
+            about["left_out"] = "the data are the user's"
+        elif data is None:
             about["left_out"] = f"{len(picture['data']) / 1024:.0f} KiB"
         else:
             suffix = {"image/png": "png", "image/svg+xml": "svg"}[picture["mime"]]

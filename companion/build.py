@@ -138,7 +138,8 @@ def write_section(sections, todo, result, judged):
     after = max(i for i, own in enumerate(tags) if own & {"parameters", "injected-parameters"})
     cells.insert(after + 1, _page_cell("companion-rerun", rerun_box(todo)))
     if judged:
-        kept = archived(f"{glob.escape(str(todo.root))}/book/archive/{name}-*.json")
+        found = archived(f"{glob.escape(str(todo.root))}/book/archive/{name}-*.json")
+        kept = [run for run in found if "records" in run]  # else of `make bench`
         cells.append(_page_cell("companion-numbers", numbers(judged, result, kept)))
     cells.append(_page_cell("companion-provenance", provenance_box(result)))
     nb.cells = cells

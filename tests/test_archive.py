@@ -90,3 +90,14 @@ def test_a_page_shows_published_kept_and_present_numbers(kept):
     path.write_text(json.dumps(other))
     section = book.numbers(judged, result, archived("book/archive/toy-*.json"))
     assert "| 2e-4 | – | 0.001 |" in section
+
+
+def test_figures_of_the_user_s_own_data_are_not_kept(project):
+    asset = {"name": "cells", "source": "folder mine", "sha256": "ab" * 32, "licence": "the user's"}
+    used = f"types.SimpleNamespace(used=lambda: [{asset}])"
+    stand_in = f"import sys, types\nsys.modules['otlib.models'] = {used}"
+    project.notebook("toy", stand_in, PICTURES, figure("small", "display(png(40), raw=True)"))
+    (path,) = archives.archive(project.root, run("toy") / "toy.json", "mine")
+    told = json.loads(path.read_text())["figures"]["small"]
+    assert told["left_out"] == "the data are the user's"
+    assert not (project.root / "book/archive/toy-mine").exists()
