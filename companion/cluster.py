@@ -2,7 +2,9 @@
 
 import logging
 import os
+import shutil
 import sys
+import time
 from contextlib import contextmanager
 
 import yaml
@@ -13,6 +15,7 @@ from companion.run import RunFailed, execute
 
 GPU = {"GPU": 1}  # the resource that a worker offers and a point on a GPU takes
 _PATIENCE = 10  # seconds for a scheduler to answer
+_NO_PAGES = {"dashboard": False, "dashboard_address": ":0"}
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -45,7 +48,7 @@ def local(workers, gpu):
         }
         for index in range(workers)
     }
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False}}
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", **_NO_PAGES}}
     _quiet()
     with (
         SpecCluster(specification, scheduler, silence_logs=logging.CRITICAL) as cluster,
@@ -102,14 +105,15 @@ def slurm(path, gpu):
     """
     from distributed import Client
 
-    with slurm_cluster(path, gpu) as (cluster, jobs):
+    if shutil.which("sbatch") is None:
+        raise UsageError("--slurm: no sbatch on this machine; --dry-run shows the job script")
+    with slurm_cluster(path, gpu) as (cluster, jobs), Client(cluster) as client:
         try:
-            cluster.scale(jobs=jobs)
-            cluster.sync(cluster._correct_state)
+            _submit(cluster, jobs)
         except (OSError, RuntimeError) as error:
-            raise UsageError(f"--slurm {str(path)!r}: no job was submitted: {error}") from error
-        with Client(cluster) as client:
-            yield client
+            raise UsageError(f"--slurm {str(path)!r}: {error}") from error
+        print(f"submitted {jobs} jobs to SLURM; the sweep starts when one does", file=sys.stderr)
+        yield client
 
 
 @contextmanager
@@ -139,13 +143,26 @@ def slurm_cluster(path, gpu):
             f"{where}: a GPU is asked for, needs worker_extra_args: [--resources GPU=1]"
         )
     _quiet()
-    settings = {"python": sys.executable, **settings}
     try:
-        cluster = SLURMCluster(**settings, silence_logs="critical")
+        cluster = SLURMCluster(silence_logs="critical", scheduler_options=_NO_PAGES, **settings)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{where}: {error}") from error
     with cluster:
         yield cluster, jobs
+
+
+def _submit(cluster, jobs):
+    """Submit the jobs; raise what sbatch says where it refuses, which dask-jobqueue only logs."""
+    from distributed import Status
+
+    cluster.scale(jobs=jobs)
+    while len(cluster.workers) < jobs:
+        time.sleep(0.1)
+    refused = [job for job in cluster.workers.values() if job.status == Status.created]
+    for job in refused:
+        job.status = Status.failed  # else the cluster does not close
+    for job in refused:
+        cluster.sync(job.start)
 
 
 def perform(todo, keep, otlib):

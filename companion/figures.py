@@ -125,6 +125,26 @@ def curves(series, x, *, xlabel, ylabel, ax=None, log=False):
     return ax
 
 
+def plane(axis, points, x, y, *, colour=COLOURS[0], label=None):
+    """Draw one curve over alpha in the plane of two measures, with its ends and their intervals.
+
+    axis: matplotlib Axes. points: of `companion.tradeoff.points`, 0 and 1 among its alphas. x, y:
+        kinds. The curve is full for alpha in [0, 1] and dotted beyond; a circle lies at 1, a square
+        at 0. colour: of matplotlib. label: of the legend.
+    Returns None.
+    """
+    along = sorted(points)
+    inside = [alpha for alpha in along if 0 <= alpha <= 1]
+    for part, style, name in ((along, ":", None), (inside, "-", label)):
+        values = [[points[alpha][kind].value for alpha in part] for kind in (x, y)]
+        axis.plot(*values, style, color=colour, marker="", label=name)
+    for alpha, marker in ((1, "o"), (0, "s")):
+        p, q = (points[alpha][kind] for kind in (x, y))
+        bars = {"xerr": [[e] for e in p.error], "yerr": [[e] for e in q.error]}
+        style = {"color": colour, "marker": marker, "markersize": 6, "elinewidth": 0.8}
+        axis.errorbar(p.value, q.value, **bars, **style)
+
+
 def table(headers, rows):
     """Show a table.
 

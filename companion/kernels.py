@@ -89,10 +89,10 @@ def _fork(request):
 
 @functools.cache
 def _server():
-    # as ipykernel would set it, but before matplotlib looks; -P: no folder of ours on the path
+    # as ipykernel would set it, but before matplotlib looks
     environment = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", **os.environ}
     return subprocess.Popen(
-        [sys.executable, "-P", __file__],
+        [sys.executable, __file__],
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -145,4 +145,6 @@ def _become(kernelapp, request, parent):
 
 
 if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        del sys.path[0]  # the folder of this file
     _serve()

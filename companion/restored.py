@@ -37,7 +37,7 @@ def restored(name, task, images, seed, device="cpu"):
     missing = [i for i, image in enumerate(found) if image is None]
     restore = restorers.load(name, device) if missing else None
     for i in tqdm(missing, desc=f"{name}, {task}", disable=not missing):
-        found[i] = restore(measured(task, images[i], seed).to(device)).cpu()
+        found[i] = restore(measured(task, images[i], seed).to(device)).cpu().contiguous()
         if folder:
             write_aside(folder / f"{keys[i]}.safetensors", files.save({"image": found[i]}))
     return found

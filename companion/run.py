@@ -221,7 +221,16 @@ def _key(root, notebook, profile, parameters):
     variables = [name for name in os.environ if name.startswith("OTLIB_") and name in source]
     texts += [glob.escape(os.environ[name]) for name in variables]
     named = sorted({path for text in texts for path in glob.glob(text, root_dir=root)})
-    imported = ("record", "figures", "threads", "archive", "exemplars", "memory", "restored")
+    imported = (
+        "record",
+        "figures",
+        "threads",
+        "archive",
+        "exemplars",
+        "memory",
+        "restored",
+        "tradeoff",
+    )
     for name in imported:  # by notebooks
         files += (code / "companion").glob(f"{name}.py")
     versions = ("torch", "numpy", "scikit-image", "matplotlib", "POT", "elpv-dataset")

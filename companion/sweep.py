@@ -1,5 +1,6 @@
 """Run a notebook at every point of a grid of parameters; put the results into one table."""
 
+import contextlib
 import hashlib
 import io
 import itertools
@@ -100,16 +101,19 @@ def sweep(grid, plans, connect, out=None):
     for todo in plans:
         result = finished(todo)
         keep(todo, result) if result is not None else waiting.append(todo)
-    bar = tqdm(
-        total=len(plans),
-        initial=len(settled),
-        desc=f"{first.notebook.name}, {len(settled)} of {len(plans)} reused",
-        unit="point",
-    )
+    progress = {
+        "total": len(plans),
+        "initial": len(settled),
+        "desc": f"{first.notebook.name}, {len(settled)} of {len(plans)} reused",
+        "unit": "point",
+    }
     try:
-        with bar:
+        with (
+            connect(on_gpu(waiting)) if waiting else contextlib.nullcontext() as client,
+            tqdm(**progress) as bar,
+        ):
             written = time.monotonic()
-            for todo, error in _performed(waiting, connect, out) if waiting else ():
+            for todo, error in _performed(client, waiting, out) if waiting else ():
                 result = None if error else _awaited(todo)
                 if not (error or result):
                     error = "its result is not seen here: the workers need the project's folder"
@@ -130,28 +134,26 @@ def on_gpu(plans):
     return any(str(todo.parameters.get("device")).startswith("cuda") for todo in plans)
 
 
-def _performed(waiting, connect, out):
+def _performed(client, waiting, out):
     """Run plans on the cluster; yield (plan, None or what went wrong) as they end."""
     from distributed import as_completed
     from distributed.scheduler import KilledWorker
 
-    otlib = provenance.otlib_hash()
-    with connect(on_gpu(waiting)) as client:
-        futures = {}
-        for todo in waiting:
-            keep = (out / "points" / todo.key[:16]).absolute()
-            resources = GPU if on_gpu([todo]) else None
-            future = client.submit(perform, todo, keep, otlib, resources=resources, pure=False)
-            futures[future] = todo
-        for future in as_completed(futures):
-            if future.status in ("cancelled", "lost"):
-                raise RunFailed("the scheduler is gone; finished points are kept, run again")
-            error = future.exception()
-            if isinstance(error, OSError):  # a full disk, say: the next point would fare no better
-                raise error
-            if isinstance(error, KilledWorker):
-                error = "its worker died again and again, perhaps out of memory"
-            yield futures[future], error and str(error).splitlines()[0]
+    otlib, futures = provenance.otlib_hash(), {}
+    for todo in waiting:
+        keep = (out / "points" / todo.key[:16]).absolute()
+        resources = GPU if on_gpu([todo]) else None
+        future = client.submit(perform, todo, keep, otlib, resources=resources, pure=False)
+        futures[future] = todo
+    for future in as_completed(futures):
+        if future.status in ("cancelled", "lost"):
+            raise RunFailed("the scheduler is gone; finished points are kept, run again")
+        error = future.exception()
+        if isinstance(error, OSError):  # a full disk, say: the next point would fare no better
+            raise error
+        if isinstance(error, KilledWorker):
+            error = "its worker died again and again, perhaps out of memory"
+        yield futures[future], error and str(error).splitlines()[0]
 
 
 def _awaited(todo):

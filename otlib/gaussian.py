@@ -146,6 +146,33 @@ def mixture(draws, weights, n, generator):
     return samples, picked.sort().values.to(samples.device)
 
 
+def posterior(y, weights, means, covs, noise_cov):
+    """Law of X given Y = X + noise, X a Gaussian mixture: again a mixture (Flam et al. 2012).
+
+    y: (n, d) float32 or float64. weights: (k,) of sum 1. means: (k, d). covs: (k, d, d).
+    noise_cov: (d, d) covariance of the Gaussian noise, positive definite.
+
+    Returns the weights (n, k), means (n, k, d) and covariances (k, d, d) of the components given
+    each y, in float64; sum_k weights means is the MMSE estimate. Raises ValueError on bad values
+    or shapes.
+    """
+    _check.cloud("y", y)
+    for name, tensor in dict(weights=weights, means=means, covs=covs, noise_cov=noise_cov).items():
+        _check.finite(name, tensor)
+    k, d = len(weights), y.shape[1]
+    if (means.shape, covs.shape, noise_cov.shape) != ((k, d), (k, d, d), (d, d)):
+        raise ValueError(
+            f"means, covs, noise_cov must have shapes {(k, d)}, {(k, d, d)}, {(d, d)}, "
+            f"got {tuple(means.shape)}, {tuple(covs.shape)}, {tuple(noise_cov.shape)}"
+        )
+    y, weights, means, covs, noise = (t.double() for t in (y, weights, means, covs, noise_cov))
+    seen = torch.distributions.MultivariateNormal(means, covs + noise)
+    given = (weights.log() + seen.log_prob(y[:, None])).softmax(1)
+    gain = torch.linalg.solve(covs + noise, covs).mT
+    moved = means + torch.einsum("kde,nke->nkd", gain, y[:, None] - means)
+    return given, moved, covs - gain @ covs
+
+
 def w2(mean0, cov0, mean1, cov1):
     """Squared 2-Wasserstein distance of two Gaussians, cost |x - y|^2.
 

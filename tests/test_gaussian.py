@@ -168,6 +168,46 @@ def test_mixture():
     assert torch.equal(samples, again)
 
 
+# ---------------------------------------------------------------- posterior of a mixture
+
+
+def mixture_2d():
+    weights = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
+    means = torch.tensor([[0.0, 1.0], [3.0, -1.0], [-2.0, 0.5]], dtype=torch.float64)
+    return weights, means, torch.stack([covariance(2, 4, k) for k in range(3)])
+
+
+def test_posterior_is_the_one_integrated_on_a_grid():
+    weights, means, covs = mixture_2d()
+    noise = torch.tensor([[0.5, 0.2], [0.2, 0.8]], dtype=torch.float64)
+    y = torch.tensor([[0.3, 0.1], [2.0, -2.0]], dtype=torch.float64)
+    given, centre, spread = gaussian.posterior(y, weights, means, covs, noise)
+    axis = torch.linspace(-12, 12, 601, dtype=torch.float64)
+    grid = torch.cartesian_prod(axis, axis)
+    laws = torch.distributions.MultivariateNormal(means, covs)
+    prior = (weights.log() + laws.log_prob(grid[:, None])).logsumexp(1)
+    for k in range(2):
+        noises = torch.distributions.MultivariateNormal(y[k], noise)
+        law = (prior + noises.log_prob(grid)).softmax(0)
+        mean = law @ grid
+        second = grid.mT @ (law[:, None] * grid)
+        torch.testing.assert_close(given[k] @ centre[k], mean, rtol=0, atol=1e-6)
+        ours = torch.einsum("k,kd,ke->de", given[k], centre[k], centre[k])
+        ours += torch.einsum("k,kde->de", given[k], spread)
+        torch.testing.assert_close(ours, second, rtol=0, atol=1e-5)
+
+
+def test_posterior_of_one_gaussian_is_wieners():
+    _, means, covs = mixture_2d()
+    eye = torch.eye(2, dtype=torch.float64)
+    y = torch.randn(5, 2, generator=seeded(), dtype=torch.float64)
+    given, centre, spread = gaussian.posterior(y, eye[0, :1], means[:1], covs[:1], 0.3 * eye)
+    gain = covs[0] @ torch.linalg.inv(covs[0] + 0.3 * eye)
+    assert torch.equal(given, torch.ones(5, 1, dtype=torch.float64))
+    torch.testing.assert_close(centre[:, 0], means[0] + (y - means[0]) @ gain.mT)
+    torch.testing.assert_close(spread[0], covs[0] - gain @ covs[0])
+
+
 # ---------------------------------------------------------------- transport
 
 ranks = st.integers(1, 6)
@@ -310,6 +350,7 @@ BAD = {
     "weights must be 2 numbers >= 0 of sum 1": lambda: gaussian.mixture(
         [torch.zeros, torch.ones], [0.8, 0.3], 5, seeded()
     ),
+    "means, covs, noise_cov must have shapes": lambda: gaussian.posterior(EYE, ZERO, EYE, EYE, EYE),
     "weights must be 1 numbers >= 0 of sum 1": lambda: gaussian.mixture(
         [torch.zeros], [0.8, 0.2], 5, seeded()
     ),

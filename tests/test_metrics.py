@@ -395,12 +395,15 @@ def test_pooled_psnr_is_not_the_mean_of_the_psnrs():
 
 def test_the_interval_of_a_mean_is_that_of_the_normal_law():
     values = torch.from_numpy(np.random.default_rng(0).normal(size=400))
-    low, high = metrics.interval(lambda w: float(w @ values / w.sum()), 400, draws=1000)
+    draws = metrics.bootstrap(lambda w: float(w @ values / w.sum()), 400, draws=1000)
+    low, high = metrics.interval(draws)
     half = 1.645 * values.std(correction=0).item() / 20
     assert low == pytest.approx(values.mean().item() - half, abs=0.2 * half)
     assert high == pytest.approx(values.mean().item() + half, abs=0.2 * half)
-    again = metrics.interval(lambda w: float(w @ values / w.sum()), 400, draws=1000)
-    assert (low, high) == again
+    again = metrics.bootstrap(lambda w: float(w @ values / w.sum()), 400, draws=1000)
+    assert torch.equal(draws, again)
+    twice = metrics.bootstrap(lambda w: 2 * float(w @ values / w.sum()), 400, draws=1000)
+    torch.testing.assert_close(twice, 2 * draws)  # of the same resamples
 
 
 # of the two laws of the test below: kernel (x'y/4 + 1)^3 between independent draws, by moments
@@ -433,7 +436,7 @@ def test_the_interval_of_kid_holds_the_truth_as_often_as_it_says():
         def distance(weights, x=x, y=y):
             return metrics.kid(x, y, paired=True, weights=weights)
 
-        low, high = metrics.interval(distance, 30, draws=60, seed=trial)
+        low, high = metrics.interval(metrics.bootstrap(distance, 30, draws=60, seed=trial))
         inside += low <= TRUTH <= high
     assert 75 <= inside <= 100
 
@@ -488,8 +491,8 @@ def test_features_see_what_the_photograph_shows():
             "count must be a whole number >= 1, got 0",
         ),
         (lambda: metrics.pooled_psnr([], []), "got 0 for 0"),
-        (lambda: metrics.interval(float, 1), "count must be a whole number >= 2, got 1"),
-        (lambda: metrics.interval(float, 5, level=1.0), "level must be a number < 1, got 1.0"),
+        (lambda: metrics.bootstrap(float, 1), "count must be a whole number >= 2, got 1"),
+        (lambda: metrics.interval(torch.ones(5), level=1.0), "level must be a number < 1, got 1.0"),
     ],
 )
 def test_bad_sets_get_one_line(call, line):

@@ -1,9 +1,11 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from otlib import operators
 
@@ -146,3 +148,58 @@ def test_bad_input_is_one_line(message):
     with pytest.raises(ValueError, match=f"^{message}") as caught:
         BAD[message]()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_downscale_is_pillows_bicubic(factor):
+    """A peer with the same kernel, widened by the factor, in 32 bits."""
+    image = torch.rand((1, 6 * factor, 7 * factor), generator=torch.Generator().manual_seed(1))
+    pixels = Image.fromarray(image[0].numpy(), mode="F")
+    expected = np.array(pixels.resize((7, 6), Image.Resampling.BICUBIC))
+    torch.testing.assert_close(
+        operators.downscale(image, factor)[0], torch.from_numpy(expected), atol=2e-6, rtol=0
+    )
+
+
+def test_downscale_keeps_a_plane_and_its_range_is_not_clipped():
+    rows = torch.arange(32, dtype=torch.float64)[None, :, None].expand(3, 32, 16)
+    small = operators.downscale(rows, 4)
+    # inside, pixel k of the small image lies at the middle of pixels 4 k to 4 k + 3
+    middle = torch.arange(8, dtype=torch.float64)[None, :, None].expand(3, 8, 4) * 4 + 1.5
+    torch.testing.assert_close(small[:, 2:-2], middle[:, 2:-2])
+    step = (rows > 15).double()
+    assert operators.downscale(step, 4).max() > 1
+    torch.testing.assert_close(operators.downscale(rows, 1), rows)
+
+
+def test_jpeg_is_nearer_at_a_higher_quality_and_keeps_shape_and_type():
+    image = torch.rand((3, 17, 23), generator=torch.Generator().manual_seed(0)).double()
+    errors = [(operators.jpeg(image, q) - image).square().mean() for q in (1, 10, 50, 90)]
+    assert errors == sorted(errors, reverse=True)
+    for sample in (image, image[:1], image.float()):
+        read = operators.jpeg(sample, 30)
+        assert read.shape == sample.shape and read.dtype == sample.dtype
+        assert read.min() >= 0 and read.max() <= 1
+    flat = torch.full((1, 16, 16), 100 / 255)
+    torch.testing.assert_close(operators.jpeg(flat, 95), flat, atol=1e-6, rtol=0)
+    torch.testing.assert_close(operators.jpeg(image * 3 - 1, 20).max(), torch.ones(()).double())
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (
+            lambda x: operators.downscale(x, 4),
+            "^image must have sides that are multiples of 4 from 8 on, got 6 x 8$",
+        ),
+        (lambda x: operators.downscale(x[:, :4], 4), "^image must have sides .* got 4 x 8$"),
+        (lambda x: operators.downscale(x, 0), "^factor must be a whole number >= 1, got 0$"),
+        (lambda x: operators.jpeg(x, 0), "^quality must be a whole number >= 1, got 0$"),
+        (lambda x: operators.jpeg(x, 101), "^quality must be at most 100, got 101$"),
+        (lambda x: operators.jpeg(x[:2], 10), "^image must have 1 or 3 channels, got 2$"),
+        (lambda x: operators.jpeg(x * torch.nan, 10), "^image must be finite, got 144 NaN"),
+    ],
+)
+def test_bad_downscale_and_jpeg_are_one_line(call, match):
+    with pytest.raises(ValueError, match=match):
+        call(torch.zeros(3, 6, 8))

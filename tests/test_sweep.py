@@ -7,17 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import psutil
 import pyarrow.parquet
 import pytest
 
-from companion import cluster, provenance
+from companion import cluster, kernels, provenance
 from companion import sweep as sweeps
 from companion.cli import main
 from companion.notebooks import UsageError
-from companion.run import RunFailed, finished
+from companion.run import RunFailed, finished, run
 
 HERE = Path(__file__).parents[1]
 
@@ -374,3 +375,163 @@ def test_a_worker_with_another_otlib_is_refused_by_name(project, client, capsys,
         client.submit(cluster.perform, todo, project.root, "0").result()
     client.submit(cluster.perform, todo, project.root, provenance.otlib_hash()).result()
     assert finished(todo)
+
+
+def test_threads_are_shared_out_and_a_point_on_a_gpu_waits_for_one(project, monkeypatch):
+    for name in cluster._THREADS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("dask.system.CPU_COUNT", 6)
+    monkeypatch.setattr(cluster, "_gpus", lambda: ["3", "5"])
+    names = (*cluster._THREADS, "CUDA_VISIBLE_DEVICES")
+    with cluster.local(None, gpu=True) as client:
+        found = client.run(lambda: [os.environ[name] for name in names])
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        assert [worker["resources"] for worker in workers] == [{"GPU": 1}] * 2
+        assert [worker["nthreads"] for worker in workers] == [1, 1]
+    assert sorted(found.values()) == [["3", "3", "3", "3"], ["3", "3", "3", "5"]]
+
+
+def test_without_a_gpu_a_point_that_needs_one_is_refused(project, client, capsys):
+    project.notebook("toy", "x = 1", parameters='device: str = "cpu"')
+    arguments = ("sweep", "toy", "--grid", "device=cpu,cuda")
+    code, _, err = command(capsys, *arguments, "--scheduler", client.scheduler.address)
+    assert code == 2
+    assert "no worker offers a GPU; start one with --resources GPU=1" in err[-1]
+    project.write("cpu.yaml", "{cores: 1, memory: 1GB}")
+    code, out, err = command(capsys, *arguments, "--slurm", "cpu.yaml", "--dry-run")
+    assert (code, out, len(err)) == (2, [], 1)
+    assert "needs worker_extra_args: [--resources GPU=1]" in err[0]
+
+
+def test_the_job_script_of_the_example_is_shown_and_nothing_submitted(project, capsys):
+    arguments = ("--slurm", str(HERE / "book/slurm.yaml"), "--dry-run")
+    code, out, err = command(capsys, "sweep", "toy", "--seeds", "3", *arguments)
+    assert (code, err) == (0, ["3 points, 4 of these jobs; nothing was submitted"])
+    for line in ("#SBATCH -p gpu", "#SBATCH -t 02:00:00", "#SBATCH --gres=gpu:1"):
+        assert line in out
+    (worker,) = [line for line in out if "distributed.cli.dask_worker tcp://" in line]
+    assert worker.endswith("--nthreads 1 --resources GPU=1")
+    assert not list((project.root / ".companion").glob("runs"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "No such file or directory"),
+        ("a: [", "while parsing"),
+        ("cores", "is no list of `name: value`"),
+        ("{cores: 1, memory: 1GB, jobs: many}", "jobs: 'many', expected int >= 1"),
+        ("{cores: 1, memory: 1GB, ques: gpu}", "'ques'"),
+        ("{memory: 1GB}", "cores"),
+    ],
+)
+def test_a_wrong_slurm_file_is_told_in_one_line(project, capsys, text, message):
+    if text is not None:
+        project.write("slurm.yaml", text)
+    arguments = ("--slurm", "slurm.yaml", "--dry-run")
+    code, out, err = command(capsys, "sweep", "toy", "--seeds", "3", *arguments)
+    assert (code, out, len(err)) == (2, [], 1)
+    assert err[0].startswith("companion: --slurm 'slurm.yaml': ")
+    assert message in err[0]
+
+
+def tool(folder, name, text):
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def test_slurm_runs_the_points_and_its_refusal_is_told(project, capsys, tmp_path, monkeypatch):
+    shutil.rmtree(project.root / "otlib")  # a worker finds the folder it is in
+    project.write("slurm.yaml", "{cores: 2, processes: 2, memory: 2GB, interface: lo, jobs: 1}")
+    arguments = ("sweep", "toy", "--seeds", "2", "--slurm", "slurm.yaml", "--out", "out")
+    code, _, err = command(capsys, *arguments)
+    assert (code, err) == (
+        2,
+        ["companion: --slurm: no sbatch on this machine; --dry-run shows the job script"],
+    )
+    tools = tmp_path / "tools"
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", f"{HERE}:{os.environ.get('PYTHONPATH', '')}")
+    tool(tools, "sbatch", "echo invalid partition >&2; exit 1")
+    tool(tools, "scancel", "kill -- -$1")
+    code, _, err = command(capsys, *arguments)
+    assert (code, len(err)) == (2, 1)
+    assert err[0].startswith("companion: --slurm 'slurm.yaml': ")
+    assert "invalid partition" in err[0]
+    # SLURM takes a copy, starts it later, answers with a number
+    job = f"cp $1 {tools}/job; setsid sh {tools}/job >{tools}/log 2>&1 &"
+    tool(tools, "sbatch", f"{job}\necho Submitted batch job $!")
+    code, _, err = command(capsys, *arguments)
+    assert code == 0, (err, (tools / "log").read_text())
+    assert err[0] == "submitted 1 jobs to SLURM; the sweep starts when one does"
+    points = json.loads((project.root / "out/sweep.json").read_text())["points"]
+    assert [point["status"] for point in points] == ["done", "done"]
+
+
+# ---- warm kernels
+
+# `otlib` in the text asks for what is preloaded.
+STATE = """
+import os, sys, builtins
+import numpy
+from companion.record import record
+record("torch", "torch" in sys.modules)
+record("otlib", "otlib" in sys.modules)
+record("folder", os.getcwd())
+record("stained", hasattr(builtins, "stain") or "STAIN" in os.environ)
+record("parent", os.getppid())
+record("pid", os.getpid())
+record("draw", numpy.random.random())
+record("cuda", sys.modules["torch"].cuda.is_initialized())
+builtins.stain = os.environ["STAIN"] = "x"
+os.chdir("/")
+"""
+
+
+def records(seed):
+    result = json.loads((run("toy", {"seed": seed}) / "toy.json").read_text())
+    return {name: found["value"] for name, found in result["records"].items()}
+
+
+def test_kernels_share_what_is_imported_and_nothing_else(project):
+    project.notebook("toy", STATE)
+    one, two = records(1), records(2)
+    for found in (one, two):
+        assert found["torch"] is True
+        assert (found["otlib"], found["cuda"], found["stained"]) == (False, False, False)
+        assert found["folder"] == str(project.root)
+    assert one["parent"] == two["parent"]
+    assert one["pid"] != two["pid"]
+    assert one["draw"] != two["draw"]
+    psutil.Process(one["parent"]).kill()  # the next kernel has another to fork it
+    kernels._server().wait()
+    parent = "import os\nfrom companion.record import record\nrecord('parent', os.getppid())"
+    project.notebook("toy", parent)
+    assert records(3)["parent"] != one["parent"]
+
+
+FIGURE = """
+import matplotlib.pyplot as plt, numpy, sys
+# otlib
+numpy.random.seed(seed)
+print(sys.path[1:], plt.get_backend(), {1, 2})
+print("to stderr", file=sys.stderr)
+_ = plt.plot(numpy.random.random(9))
+"""
+
+
+def test_a_warm_kernel_gives_what_a_cold_one_does(project, monkeypatch):
+    def outputs():
+        text = (run("toy") / "toy.ipynb").read_text()
+        shutil.rmtree(project.root / ".companion")
+        cells = json.loads(text)["cells"]
+        return [cell["outputs"] for cell in cells if "FIGURE" in cell["source"][0]]
+
+    project.notebook("toy", "# FIGURE" + FIGURE)
+    warm = outputs()
+    cold = types.SimpleNamespace(platform="another", executable=sys.executable)
+    monkeypatch.setattr(kernels, "sys", cold)
+    assert outputs() == warm
+    assert any("image/png" in output.get("data", {}) for output in warm[0])

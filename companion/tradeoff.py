@@ -1,0 +1,94 @@
+"""Distortion and perception of restored images along alpha: eq. (4) of Adrai et al. 2023."""
+
+import math
+from typing import NamedTuple
+
+import torch
+
+from otlib import metrics
+
+
+class Estimate(NamedTuple):
+    """A number of a test set, and its values on resampled test sets."""
+
+    value: float
+    draws: torch.Tensor  # (draws,); resample k is the same for every kind and alpha of a test set
+
+    @property
+    def error(self):
+        """Distances (below, above) of the ends of the 90 % interval, as error bars want them."""
+        low, high = metrics.interval(self.draws)
+        return max(self.value - low, 0.0), max(high - self.value, 0.0)
+
+    @property
+    def text(self):
+        """The 90 % interval in words."""
+        low, high = metrics.interval(self.draws)
+        return f"{low:.3g} to {high:.3g}"
+
+
+def points(one, zero, sources, alphas, kinds, draws=100, seed=0):
+    """Measure (1 - alpha) zero + alpha one against the sources, clipped to [0, 1] after mixing.
+
+    one: restored images, at alpha = 1. zero: the transported ones. sources: what they should be;
+        lists of (3, H, W) float32, on one device, where all but SSIM and bootstrap is computed.
+    alphas: numbers.
+    kinds: of "mse", "psnr" (mean of the images'), "pooled" (PSNR of the mean error), "ssim",
+        "lpips" (AlexNet), "gelbrich" (patches of 3 x 3 pixels), "kid" (x 1000), "fid", "is".
+    draws, seed: of the bootstrap over test images.
+
+    Returns {alpha: {kind: Estimate}}. Raises ValueError as `otlib.metrics` does.
+    """
+    perceptual = {"kid", "fid", "is"} & set(kinds)
+    clean = _moments(sources) if "gelbrich" in kinds else None
+    true, _ = metrics.features(sources, sources[0].device) if perceptual else (None, None)
+    found = {}
+    for alpha in alphas:
+        mixed = [torch.lerp(z, o, alpha).clamp(0, 1) for z, o in zip(zero, one, strict=True)]
+        seen, p = metrics.features(mixed, mixed[0].device) if perceptual else (None, None)
+        patches = _moments(mixed) if "gelbrich" in kinds else None
+        mse = _mean([(x - y).square().mean() for x, y in zip(mixed, sources, strict=True)])
+        statistics = {
+            "mse": mse,
+            "pooled": lambda w, mse=mse: -10 * math.log10(mse(w)),
+            "gelbrich": lambda w, patches=patches: metrics.gelbrich(patches, clean, w),
+            "kid": lambda w, seen=seen: 1000 * metrics.kid(seen, true, paired=True, weights=w),
+            "fid": lambda w, seen=seen: metrics.fid(seen, true, w),
+            "is": lambda w, p=p: metrics.inception_score(p, w),
+        }
+        for kind in {"psnr", "ssim", "lpips"} & set(kinds):
+            measure = getattr(metrics, kind)
+            statistics[kind] = _mean([measure(x, y) for x, y in zip(mixed, sources, strict=True)])
+        once = torch.ones(len(sources), dtype=torch.float64)
+        found[alpha] = {
+            kind: Estimate(
+                statistics[kind](once),
+                metrics.bootstrap(statistics[kind], len(sources), draws, seed),
+            )
+            for kind in kinds
+        }
+    return found
+
+
+def vertex(one, zero, sources):
+    """The alpha of least squared error, where the parabola MSE(alpha) of eq. (4) turns.
+
+    one, zero, sources: as in `points`; nothing is clipped. 1 where `one` is the best that mixing
+    with `zero` can give, as the MMSE estimate is; below, `zero` takes error away from `one`.
+
+    Returns a float.
+    """
+    pairs = [[t.double() for t in triple] for triple in zip(one, zero, sources, strict=True)]
+    across = sum(((x - z) * (o - z)).sum() for o, z, x in pairs)
+    along = sum((o - z).square().sum() for o, z, x in pairs)
+    return (across / along).item()
+
+
+def _moments(images):
+    """Of `metrics.moments`, on the CPU: the resamples are many and small."""
+    return metrics.Moments(*(part.cpu() for part in metrics.moments(images)))
+
+
+def _mean(values):
+    values = torch.tensor([float(value) for value in values], dtype=torch.float64)
+    return lambda weights: float(weights @ values / weights.sum())

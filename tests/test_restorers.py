@@ -1,0 +1,423 @@
+"""Restorers: what they gain on real images, their invariances, the same weights run by peers."""
+
+import importlib
+import importlib.util
+import sys
+import types
+from pathlib import Path
+
+import msgpack
+import numpy as np
+import pytest
+import skimage.data
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from otlib import metrics, models, operators, restorers
+
+KODAK = Path(__file__).parents[2] / "shared/data/kodak"
+CARRIED = ("dat-light", "rrdb", "dncnn50", "dncnn25", "cunet", "nlm50", "blur")
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_the_users(monkeypatch):
+    monkeypatch.setattr(models, "_used", {})
+    for asset in models.REGISTRY.values():
+        monkeypatch.delenv(asset.variable, raising=False)
+
+
+def photograph(size=96):
+    """A crop of scikit-image's photograph of a cat: fur, an eye, a smooth ground."""
+    pixels = torch.from_numpy(skimage.data.chelsea()[40 : 40 + size, 110 : 110 + size].copy())
+    return pixels.movedim(2, 0).float() / 255
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def enlarged(image):
+    return F.interpolate(image[None], scale_factor=4, mode="bicubic")[0].clamp(0, 1)
+
+
+def random(network, seed=0):
+    """Weights of the true shape and no meaning, small enough for deep networks."""
+    draw = generator(seed)
+    for parameter in network.parameters():
+        with torch.no_grad():
+            parameter.copy_(0.02 * torch.randn(parameter.shape, generator=draw))
+    return network
+
+
+def given(monkeypatch, name, path):
+    monkeypatch.setenv(models.REGISTRY[name].variable, str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "margin"),
+    [("dat-light", 0.8), ("dncnn50", 8), ("dncnn25", 6), ("cunet", 0.3), ("nlm50", 8), ("blur", 1)],
+)
+def test_each_gains_psnr_on_a_photograph(name, margin):
+    image, task = photograph(), restorers.RESTORERS[name].task
+    measurement = restorers.degrade(image, task, generator())
+    restored = restorers.load(name)(measurement)
+    assert restored.shape == image.shape and restored.dtype == torch.float32
+    assert restored.min() >= 0 and restored.max() <= 1
+    simple = enlarged(measurement) if task == "sr4" else measurement
+    assert metrics.psnr(restored, image) > metrics.psnr(simple, image) + margin
+
+
+def test_the_gan_is_nearer_in_lpips_than_bicubic_and_farther_in_psnr_than_dat():
+    image = photograph()
+    small = restorers.degrade(image, "sr4")
+    gan, mmse = (restorers.load(name)(small) for name in ("rrdb", "dat-light"))
+    assert metrics.lpips(gan, image) < 0.7 * metrics.lpips(enlarged(small), image)
+    assert metrics.psnr(gan, image) < metrics.psnr(mmse, image)
+
+
+@pytest.mark.skipif(not KODAK.is_dir(), reason="the Kodak photographs are not at hand")
+def test_gains_on_kodak_crops():
+    """Mean gains over four crops, with room below what was measured for each weight file."""
+    crops = []
+    for index in (1, 4, 7, 15):
+        pixels = np.array(Image.open(KODAK / f"kodim{index:02d}.png").convert("RGB"))
+        crop = pixels[200:296, 300:396].copy()
+        crops.append(torch.from_numpy(crop).movedim(2, 0).float() / 255)
+
+    def gain(name):
+        task, run = restorers.RESTORERS[name].task, restorers.load(name)
+        found = []
+        for seed, image in enumerate(crops):
+            measurement = restorers.degrade(image, task, generator(seed))
+            simple = enlarged(measurement) if task == "sr4" else measurement
+            found.append(metrics.psnr(run(measurement), image) - metrics.psnr(simple, image))
+        return np.mean(found)
+
+    gains = {name: gain(name) for name in ("dat-light", "dncnn50", "nlm50", "cunet")}
+    assert gains["dat-light"] > 1.2
+    assert gains["dncnn50"] > gains["nlm50"] > 8
+    assert gains["cunet"] > 0.5
+
+
+@pytest.mark.parametrize("name", CARRIED)
+@pytest.mark.parametrize("size", [(33, 36), (45, 32)])
+def test_any_size_and_type(name, size):
+    scale = 4 if restorers.RESTORERS[name].task == "sr4" else 1
+    h, w = (max(side // scale, 8) for side in size) if scale == 4 else size
+    measurement = torch.rand((3, h, w), generator=generator(), dtype=torch.float64)
+    run = restorers.load(name)
+    restored = run(measurement)
+    assert restored.shape == (3, scale * h, scale * w) and restored.dtype == torch.float32
+    assert torch.equal(restored, run(measurement))
+
+
+def test_dncnn_is_circular_and_treats_channels_alike():
+    run = restorers.load("dncnn50")
+    noisy = restorers.degrade(photograph(40), "awgn50", generator())
+    restored = run(noisy)
+    torch.testing.assert_close(run(noisy.roll((7, -5), (1, 2))), restored.roll((7, -5), (1, 2)))
+    torch.testing.assert_close(run(noisy.flip(0)), restored.flip(0))
+
+
+def test_dncnn_is_the_network_layer_by_layer():
+    """Normalisation and circular padding at every layer, as the network was trained."""
+
+    def array(code, content):
+        shape, kind, data = msgpack.unpackb(content)
+        return torch.tensor(np.frombuffer(data, kind).reshape(shape))
+
+    tree = msgpack.unpackb(models.find("dncnn-m").read_bytes(), ext_hook=array)
+    weights, statistics = tree["params"], tree["batch_stats"]
+    noisy = restorers.degrade(photograph(32), "awgn25", generator())
+    x = noisy[:, None]
+
+    def convolve(x, kernel):
+        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="circular"), kernel.permute(3, 2, 0, 1))
+
+    y = convolve(x, weights["conv_start"]["kernel"]).relu()
+    for index in range(15):
+        block, seen = weights[f"ConvBNBlock_{index}"], statistics[f"ConvBNBlock_{index}"]
+        norm, seen = block["BatchNorm_0"], seen["BatchNorm_0"]
+        y = convolve(y, block["Conv_0"]["kernel"])
+        y = F.batch_norm(y, seen["mean"], seen["var"], norm["scale"], norm["bias"], eps=1e-5).relu()
+    expected = (x - convolve(y, weights["conv_end"]["kernel"]))[:, 0].clamp(0, 1)
+    torch.testing.assert_close(restorers.load("dncnn25")(noisy), expected, atol=1e-5, rtol=0)
+
+
+def test_rrdb_is_what_ncnn_computes():
+    import ncnn
+
+    small = restorers.degrade(photograph(64), "sr4")
+    peer = ncnn.Net()
+    peer.opt.num_threads = 1
+    for option in ("packed", "storage", "arithmetic"):
+        setattr(peer.opt, f"use_fp16_{option}", False)
+    file = models.find("rrdb")
+    assert peer.load_param(str(file.with_suffix(".param"))) == 0
+    assert peer.load_model(str(file)) == 0
+    extractor = peer.create_extractor()
+    extractor.input(peer.input_names()[0], ncnn.Mat(small.contiguous().numpy()))
+    _, found = extractor.extract(peer.output_names()[0])
+    expected = torch.tensor(np.array(found)).clamp(0, 1)
+    torch.testing.assert_close(restorers.load("rrdb")(small), expected, atol=1e-4, rtol=0)
+
+
+def test_the_blur_takes_the_noise_that_the_slides_print():
+    """Mean squared error .0002 at alpha = 1: what the blur leaves of the noise on flat ground."""
+    flat = torch.full((3, 200, 200), 0.5)
+    restored = restorers.load("blur")(restorers.degrade(flat, "slides", generator()))
+    assert 1.5e-4 < (restored - flat).square().mean() < 2.5e-4
+    torch.testing.assert_close(restorers.load("blur")(flat), flat)
+
+
+@pytest.mark.parametrize("task", restorers.TASKS)
+def test_degradations(task):
+    image = photograph(64)
+    found = restorers.degrade(image, task, generator())
+    assert torch.equal(found, restorers.degrade(image, task, generator()))
+    if task == "sr4":
+        assert torch.equal(found, operators.downscale(image, 4))
+    elif task == "jpeg10":
+        assert torch.equal(found, operators.jpeg(image, 10))
+    else:
+        sd = {"awgn50": 50 / 255, "awgn25": 25 / 255, "slides": 0.05}[task]
+        assert abs((found - image).std() / sd - 1) < 4 / (2 * image.numel()) ** 0.5
+        assert found.min() < 0 or found.max() > 1 or task == "slides"  # unclipped
+
+
+def test_every_restorer_has_a_task_and_its_weights_a_licence():
+    for restorer in restorers.RESTORERS.values():
+        assert restorer.task in restorers.TASKS
+        assert restorer.role in ("mmse", "gan", "diffusion", "classical")
+        assert restorer.asset is None or models.REGISTRY[restorer.asset].licence
+    restorers.load("dncnn50")
+    assert [row["name"] for row in models.used()] == ["dncnn-h"]
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda x: restorers.degrade(x, "sr2"), "^task must be one of sr4, .*, got 'sr2'$"),
+        (lambda x: restorers.degrade(x + 2, "sr4"), r"^image must have values in \[0, 1\], got 2 "),
+        (lambda x: restorers.degrade(x[:1], "sr4"), "^image must have 3 channels, got 1$"),
+        (lambda x: restorers.degrade(x, "awgn50"), "^generator must be a torch.Generator for awgn"),
+        (lambda x: restorers.degrade(x[:, :6], "sr4"), "^image must have sides that are"),
+        (lambda x: restorers.load("swin"), "^name must be one of dat-light, .*, got 'swin'$"),
+        (lambda x: restorers.load("blur")(x[:2]), "^measurement must have 3 channels, got 2$"),
+        (lambda x: restorers.load("nlm50")(x / 0), "^measurement must be finite, got 768 NaN"),
+        (lambda x: restorers.load("cunet")(x), "^measurement must be at least 32 pixels a side"),
+        (lambda x: restorers.load("dncnn50")(x), "^measurement must be at least 17 pixels a side"),
+    ],
+)
+def test_bad_input_is_one_line(call, match):
+    with pytest.raises(ValueError, match=match) as error:
+        call(torch.zeros(3, 16, 16))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["esrgan", "swinir", "restormer", "swin2sr", "ddrm"])
+def test_weights_that_no_package_carries_are_asked_for(monkeypatch, tmp_path, name):
+    from huggingface_hub import constants  # no network, and nothing downloaded before
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    asset = models.REGISTRY[name]
+    with pytest.raises(FileNotFoundError, match=f"^{name}: .*set {asset.variable} to ") as error:
+        restorers.load(name)
+    assert asset.file in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    """ESRGAN's network at random weights, under the names of its release."""
+    network = random(restorers.RRDBNet())
+    names = [
+        "conv_first",
+        *[
+            f"RRDB_trunk.{block}.RDB{dense}.conv{layer}"
+            for block in range(23)
+            for dense in (1, 2, 3)
+            for layer in range(1, 6)
+        ],
+        *("trunk_conv", "upconv1", "upconv2", "HRconv", "conv_last"),
+    ]
+    names = [f"{name}.{part}" for name in names for part in ("weight", "bias")]
+    state = dict(zip(names, network.state_dict().values(), strict=True))
+    return network.eval(), state, tmp_path_factory.mktemp("esrgan")
+
+
+def test_esrgan_reads_the_released_form(monkeypatch, released):
+    network, state, folder = released
+    assert sum(parameter.numel() for parameter in network.parameters()) == 16_697_987
+    torch.save(state, folder / "RRDB_ESRGAN_x4.pth")
+    given(monkeypatch, "esrgan", folder)
+    small = torch.rand((3, 9, 7), generator=generator())
+    with torch.no_grad():
+        expected = network(small[None])[0].clamp(0, 1)
+    torch.testing.assert_close(restorers.load("esrgan")(small), expected, atol=0, rtol=0)
+    (row,) = models.used()
+    assert row["name"] == "esrgan" and len(row["sha256"]) == 64
+    state["conv_last.bias"] = torch.zeros(4)
+    torch.save(state, folder / "mine.pth")
+    given(monkeypatch, "esrgan", folder / "mine.pth")
+    match = r"^esrgan: last.bias must have shape \(3,\), got \(4,\)$"
+    with pytest.raises(ValueError, match=match):
+        restorers.load("esrgan")
+    del state["conv_last.bias"]
+    torch.save(state, folder / "mine.pth")
+    with pytest.raises(ValueError, match=r"^esrgan: the file must hold 702 arrays, got 701$"):
+        restorers.load("esrgan")
+
+
+@pytest.fixture
+def spandrel(monkeypatch):
+    """spandrel with a stand-in for torchvision, which two of its other networks import."""
+    for package in ("spandrel", "spandrel_extra_arches"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    if importlib.util.find_spec("torchvision") is None:
+        functional = types.ModuleType("torchvision.transforms.functional")
+        functional.InterpolationMode = functional.rotate = functional.normalize = None
+        for name in ("torchvision", "torchvision.transforms"):
+            monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+        monkeypatch.setitem(sys.modules, functional.__name__, functional)
+
+
+def architecture(path, name):
+    return getattr(importlib.import_module(path), name)
+
+
+def swinir(**settings):
+    kind = architecture("spandrel.architectures.SwinIR.__arch.SwinIR", "SwinIR")
+    deep = {"embed_dim": 180, "depths": [6] * 6, "num_heads": [6] * 6, "mlp_ratio": 2}
+    return kind(**deep, **settings)
+
+
+def restormer():
+    module = "spandrel_extra_arches.architectures.Restormer.__arch.restormer_arch"
+    return architecture(module, "Restormer")(LayerNorm_type="BiasFree")
+
+
+RELEASED = {
+    "swinir": (
+        lambda: swinir(
+            upscale=4, img_size=64, window_size=8, img_range=1.0, upsampler="pixelshuffle"
+        ),
+        11_900_199,
+    ),
+    "swinir-jpeg10": (
+        lambda: swinir(upscale=1, img_size=126, window_size=7, img_range=255.0, upsampler=""),
+        11_492_067,
+    ),
+    "restormer": (restormer, 26_111_668),
+}
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_spandrel_reads_the_released_form(monkeypatch, tmp_path, spandrel, name):
+    build, count = RELEASED[name]
+    network = random(build()).eval()
+    assert sum(parameter.numel() for parameter in network.parameters()) == count
+    file = tmp_path / models.REGISTRY[name].file
+    torch.save({"params": network.state_dict()}, file)
+    given(monkeypatch, name, file)
+    scale = 4 if restorers.RESTORERS[name].task == "sr4" else 1
+    whole = torch.rand(
+        (3, 56, 56) if name == "swinir-jpeg10" else (3, 16, 24), generator=generator()
+    )
+    with torch.no_grad():
+        expected = network(whole[None])[0].clamp(0, 1)
+    run = restorers.load(name)
+    torch.testing.assert_close(run(whole), expected, atol=1e-5, rtol=0)
+    assert run(whole[:, :13, :15]).shape == (3, 13 * scale, 15 * scale)
+    (row,) = models.used()
+    assert row["name"] == name and len(row["sha256"]) == 64
+
+
+def test_another_network_than_the_named_one_is_refused(monkeypatch, tmp_path, spandrel):
+    kind = architecture("spandrel.architectures.SwinIR.__arch.SwinIR", "SwinIR")
+    small = kind(embed_dim=12, depths=[1], num_heads=[2], window_size=8, upscale=1, upsampler="")
+    torch.save(small.state_dict(), tmp_path / "small.pth")
+    given(monkeypatch, "swinir", tmp_path / "small.pth")
+    with pytest.raises(ValueError, match=r"^swinir: the file must hold SwinIR x4, got SwinIR x1$"):
+        restorers.load("swinir")
+
+
+def test_a_missing_spandrel_is_one_line(monkeypatch, tmp_path):
+    (tmp_path / "mine.pth").write_bytes(b"")
+    given(monkeypatch, "swinir", tmp_path / "mine.pth")
+    monkeypatch.setitem(sys.modules, "spandrel", None)
+    with pytest.raises(ImportError, match=r"^swinir: spandrel cannot be imported .* pip") as error:
+        restorers.load("swinir")
+    assert "\n" not in str(error.value)
+
+
+def test_swin2sr_reads_what_transformers_saves(monkeypatch, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.Swin2SRConfig(
+        embed_dim=180,
+        depths=[6] * 6,
+        num_heads=[6] * 6,
+        window_size=8,
+        upscale=4,
+        upsampler="pixelshuffle",
+    )
+    network = random(transformers.Swin2SRForImageSuperResolution(config)).eval()
+    network.save_pretrained(tmp_path)
+    given(monkeypatch, "swin2sr", tmp_path)
+    run = restorers.load("swin2sr")
+    small = torch.rand((3, 16, 16), generator=generator())
+    with torch.no_grad():
+        expected = network(pixel_values=small[None]).reconstruction[0].clamp(0, 1)
+    torch.testing.assert_close(run(small), expected, atol=1e-5, rtol=0)
+    assert run(small[:, :9, :13]).shape == (3, 36, 52)
+
+
+@pytest.fixture
+def unet(monkeypatch, tmp_path):
+    from diffusers.models.unets.unet_2d import UNet2DModel
+
+    network = UNet2DModel(
+        in_channels=3,
+        out_channels=3,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=4,
+        layers_per_block=1,
+    )
+    random(network).save_pretrained(tmp_path)
+    given(monkeypatch, "ddrm", tmp_path)
+    return network
+
+
+def test_ddrm_runs_a_network_of_diffusers(unet):
+    image = photograph(32)
+    small = restorers.degrade(image, "sr4")
+    restored = restorers.load("ddrm")(small)
+    assert restored.shape == (3, 32, 32)
+    assert torch.equal(restored, restorers.load("ddrm")(small))
+    assert not torch.equal(restored, restorers.load("ddrm", seed=1)(small))
+    noisy = restorers.degrade(image, "awgn50", generator())[:, :, :18]
+    assert restorers.load("ddrm-awgn50")(noisy).shape == (3, 32, 18)
+    with pytest.raises(ValueError, match=r"^measurement must restore to multiples of 2 "):
+        restorers.load("ddrm-awgn50")(noisy[:, :, :17])
+
+
+def test_ddrm_tells_the_network_its_own_noise_level(unet, monkeypatch):
+    """A network that knows the noise exactly gives the clean image back from every level."""
+    image = photograph(16)
+    signal = (1 - torch.linspace(1e-4, 0.02, 1000)).cumprod(0)  # of Ho et al. 2020
+    seen = []
+
+    def forward(self, sample, timestep):
+        kept = signal[timestep]
+        seen.append(int(timestep))
+        noise = (sample - kept.sqrt() * (2 * image - 1)) / (1 - kept).sqrt()
+        return types.SimpleNamespace(sample=noise)
+
+    monkeypatch.setattr(type(unet), "forward", forward)
+    restored = restorers.load("ddrm")(restorers.degrade(image, "sr4"))
+    assert seen[0] == 999 and seen[-1] == 0 and len(seen) == 20
+    torch.testing.assert_close(restored, image, atol=2e-3, rtol=0)
