@@ -85,10 +85,10 @@ def archived(pattern):
     """Read the archived runs that a pattern names.
 
     pattern: as for `files`.
-    Returns a list of results with two more entries: `stale`, whether otlib has changed since, and
-    `title`, which tells the label, profile, device and date of the run, and whether it is stale.
+    Returns {title: result}; the title tells the label, profile, device and date of the run, and
+    whether otlib has changed since, as the entry `stale` of the result does.
     """
-    found = []
+    found = {}
     for path in files(pattern):
         result = json.loads(path.read_text(encoding="utf-8"))
         facts = result["provenance"]
@@ -96,8 +96,7 @@ def archived(pattern):
         told += [facts["device"], facts["date"][:10]]
         result["stale"] = facts["otlib"] != otlib_hash()
         told += ["otlib has changed since"] if result["stale"] else []
-        result["title"] = ", ".join(text for text in told if text)
-        found.append(result)
+        found[", ".join(text for text in told if text)] = result
     return found
 
 

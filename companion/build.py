@@ -139,7 +139,8 @@ def write_section(sections, todo, result, judged):
     cells.insert(after + 1, _page_cell("companion-rerun", rerun_box(todo)))
     if judged:
         found = archived(f"{glob.escape(str(todo.root))}/book/archive/{name}-*.json")
-        kept = [run for run in found if "records" in run]  # else of `make bench`
+        # what has no records is of `make bench`
+        kept = {title: run for title, run in found.items() if "records" in run}
         cells.append(_page_cell("companion-numbers", numbers(judged, result, kept)))
     cells.append(_page_cell("companion-provenance", provenance_box(result)))
     nb.cells = cells
@@ -209,26 +210,26 @@ def rerun_box(todo):
 def numbers(judged, result, kept):
     """Return the section that puts the published values beside kept runs and this one.
 
-    judged: list of Judged of one page; result: content of the run's NAME.json; kept: list of
-        archived runs of the same notebook, from `archive.archived`.
+    judged: list of Judged of one page; result: content of the run's NAME.json; kept: {title:
+        archived run} of the same notebook, from `archive.archived`.
     """
     facts = result["provenance"]
     here = f"This run, {result['profile']}, {facts['device']}, {facts['date'][:10]}"
     rows = []
     for item in judged:
-        records = [run["records"].get(item.claim.record) for run in kept]
+        records = [run["records"].get(item.claim.record) for run in kept.values()]
         theirs = [f"{number(r['value'])} {r['unit']}".strip() if r else "–" for r in records]
         verdict = f"{SYMBOLS[item.verdict]} {item.verdict}"
         where = f"{item.claim.where}: {item.claim.statement}"
         rows.append((where, number(item.claim.published), *theirs, item.ours or "–", verdict))
-    head = ("Statement", "Published", *(f"Kept: {run['title']}" for run in kept), here, "Verdict")
+    head = ("Statement", "Published", *(f"Kept: {title}" for title in kept), here, "Verdict")
     lines = ["## Published, kept and here", "", ":::{table}", ":class: scoreboard", ""]
     lines += [*table(head, rows), ":::"]
-    for run in kept:
+    for title, run in kept.items():
         shown = [about for about in run.get("figures", {}).values() if "file" in about]
         if not shown:
             continue
-        lines += ["", f"::::{{admonition}} Figures of the run kept: {run['title']}"]
+        lines += ["", f"::::{{admonition}} Figures of the run kept: {title}"]
         lines += [":class: dropdown note", ""]
         for about in shown:
             smaller = f" Shown at 1/{2 ** about['halved']} of its size." if about["halved"] else ""

@@ -76,7 +76,7 @@ def test_a_page_shows_published_kept_and_present_numbers(kept):
     )
     assert "| Fig. 1: eps is small | 2e-4 | 0.0002 | 0.001 | ✔ reproduced |" in section
     assert "![a thing](../archive/toy-full-size/small.png)\n\nA figure.\n" in section
-    halved = found[0]["figures"]["noise"]["halved"]
+    halved = next(iter(found.values()))["figures"]["noise"]["halved"]
     assert f"A figure. Shown at 1/{2**halved} of its size." in section
     assert "curves-2" not in section
 
