@@ -149,7 +149,10 @@ def check_page(suites):
         {
             "title": suite.title,
             "what": suite.what.capitalize(),
-            "facts": ", ".join(f"{name.lower()} {cell}" for name, cell in _facts([suite.run])),
+            "facts": ", ".join(
+                f"{name} {cell}"
+                for name, cell in [("Seed", suite.run["provenance"]["seed"]), *_facts([suite.run])]
+            ),
             "cases": suite.cases,
         }
         for suite in suites
@@ -176,7 +179,7 @@ def comparison_page(found):
         head = ["A"]
         for title in titles[1:]:
             letter = title.partition(":")[0]
-            head += [letter, f"{letter} − A", "Tolerance", "In spreads", "Verdict"]
+            head += [letter, "Verdict", f"{letter} − A", "Tolerance", "In spreads"]
         names = dict.fromkeys(item.name for items in others for item in items)
         by_name = [{item.name: item for item in items} for items in others]
         shown.append(
@@ -249,10 +252,10 @@ def _row(name, sides, others):
         look = {compare.BETTER: "good", compare.SAME: ""}.get(item.verdict, "bad")
         cells += [
             {"text": compare.text(compare.values(side, name), item.unit)},
+            {"text": item.verdict, "look": look},
             {"text": "–" if item.change is None else f"{item.change:+.3g}"},
             {"text": "equal" if item.tolerance is None else f"{item.tolerance:.2g}"},
             {"text": ratio},
-            {"text": item.verdict, "look": look},
         ]
     return {"name": name, "cells": cells, "same": same}
 
