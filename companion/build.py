@@ -146,7 +146,8 @@ def write_section(sections, todo, result, judged):
     nb.cells = cells
     for cell in cells:
         if cell.cell_type == "code":
-            cell.outputs = [kept for output in cell.outputs if (kept := _without_progress(output))]
+            shown = map(_without_progress, _joined(cell.outputs))
+            cell.outputs = [output for output in shown if output is not None]
     write_aside(sections / f"{name}.ipynb", notebook_text(nb))
     for cell in cells:
         if "cover" in cell.metadata.get("tags", ()):
@@ -343,6 +344,19 @@ def _page_cell(identity, text):
     import nbformat
 
     return nbformat.v4.new_markdown_cell(text, id=identity)
+
+
+def _joined(outputs):
+    """Join the pieces in which what a command prints arrives: they end anywhere in a line."""
+    found, streams = [], {}
+    for output in outputs:
+        name = output.get("name") if output["output_type"] == "stream" else None
+        if name in streams:
+            streams[name]["text"] += output["text"]
+            continue
+        streams = {**streams, name: output} if name else {}
+        found.append(output)
+    return found
 
 
 def _without_progress(output):

@@ -455,6 +455,16 @@ def test_progress_bars_stay_off_the_page():
     assert book._without_progress({**bar, "text": "\r 0%\r100%\n"}) is None
 
 
+def test_what_a_command_prints_is_one_text():
+    def piece(name, text):
+        return {"output_type": "stream", "name": name, "text": text}
+
+    picture = {"output_type": "display_data", "data": {}}
+    pieces = [piece("stdout", "a b"), piece("stderr", "\r10%"), piece("stdout", " c\n")]
+    found = book._joined([*pieces, picture, piece("stdout", "d\n")])
+    assert [output.get("text") for output in found] == ["a b c\n", "\r10%", None, "d\n"]
+
+
 def test_the_picture_of_the_cover_cell_goes_to_the_title_page(project, no_sphinx):
     picture = "IPython.display.Image(data=b'a picture', format='png')"
     code = f"import IPython.display\n{picture}"
