@@ -128,12 +128,13 @@ def curves(series, x, *, xlabel, ylabel, ax=None, log=False):
 def plane(axis, points, x, y, *, colour=COLOURS[0], label=None):
     """Draw one curve over alpha in the plane of two measures, with its ends and their intervals.
 
-    axis: matplotlib Axes. points: of `companion.tradeoff.points`, 0 and 1 among its alphas. x, y:
-        kinds. The curve is full for alpha in [0, 1] and dotted beyond; a circle lies at 1, a square
-        at 0. colour: of matplotlib. label: of the legend.
+    axis: matplotlib Axes. points: of `companion.tradeoff.points`, 0 and 1 among its alphas; those
+        that lack a kind are passed over. x, y: kinds. The curve is full for alpha in [0, 1] and
+        dotted beyond; a circle lies at 1, a square at 0. colour: of matplotlib. label: of the
+        legend.
     Returns None.
     """
-    along = sorted(points)
+    along = sorted(alpha for alpha, values in points.items() if {x, y} <= set(values))
     inside = [alpha for alpha in along if 0 <= alpha <= 1]
     for part, style, name in ((along, ":", None), (inside, "-", label)):
         values = [[points[alpha][kind].value for alpha in part] for kind in (x, y)]

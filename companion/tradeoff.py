@@ -16,7 +16,9 @@ class Estimate(NamedTuple):
 
     @property
     def error(self):
-        """Distances (below, above) of the ends of the 90 % interval, as error bars want them."""
+        """Distances (below, above) of the ends of the 90 % interval; 0 where nothing was drawn."""
+        if not len(self.draws):
+            return 0.0, 0.0
         low, high = metrics.interval(self.draws)
         return max(self.value - low, 0.0), max(high - self.value, 0.0)
 
@@ -35,7 +37,7 @@ def points(one, zero, sources, alphas, kinds, draws=100, seed=0):
     alphas: numbers.
     kinds: of "mse", "psnr" (mean of the images'), "pooled" (PSNR of the mean error), "ssim",
         "lpips" (AlexNet), "gelbrich" (patches of 3 x 3 pixels), "kid" (x 1000), "fid", "is".
-    draws, seed: of the bootstrap over test images.
+    draws, seed: of the bootstrap over test images; 0 draws for no intervals.
 
     Returns {alpha: {kind: Estimate}}. Raises ValueError as `otlib.metrics` does.
     """
@@ -59,11 +61,11 @@ def points(one, zero, sources, alphas, kinds, draws=100, seed=0):
         for kind in {"psnr", "ssim", "lpips"} & set(kinds):
             measure = getattr(metrics, kind)
             statistics[kind] = _mean([measure(x, y) for x, y in zip(mixed, sources, strict=True)])
-        once = torch.ones(len(sources), dtype=torch.float64)
+        once, count = torch.ones(len(sources), dtype=torch.float64), len(sources)
         found[alpha] = {
             kind: Estimate(
                 statistics[kind](once),
-                metrics.bootstrap(statistics[kind], len(sources), draws, seed),
+                metrics.bootstrap(statistics[kind], count, draws, seed) if draws else once[:0],
             )
             for kind in kinds
         }

@@ -130,13 +130,14 @@ def test_a_plane_shows_both_ends_and_their_intervals():
         alpha: {"mse": Estimate(alpha, alpha + draws), "kid": Estimate(-alpha, 2 * draws - alpha)}
         for alpha in (-1.0, 0.0, 0.5, 1.0, 2.0)
     }
+    points[0.7] = {"mse": points[0.5]["mse"]}  # a kind that was not measured there
     axis = matplotlib.pyplot.figure().subplots()
     figures.plane(axis, points, "mse", "kid", label="a")
     full, dotted = (
         next(line for line in axis.lines if line.get_linestyle() == style) for style in ("-", ":")
     )
     np.testing.assert_allclose(full.get_xydata(), [[0, 0], [0.5, -0.5], [1, -1]])
-    np.testing.assert_allclose(dotted.get_xdata(), sorted(points))
+    np.testing.assert_allclose(dotted.get_xdata(), [-1, 0, 0.5, 1, 2])
     marks = [box.lines[0] for box in axis.containers]
     assert [mark.get_marker() for mark in marks] == ["o", "s"]
     for box, (x, y) in zip(axis.containers, [(1, -1), (0, 0)], strict=True):

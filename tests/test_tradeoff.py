@@ -55,6 +55,8 @@ def test_resamples_are_the_same_at_each_alpha():
     assert torch.equal(found[1]["mse"].draws, again[1]["mse"].draws)
     pooled = -10 * found[0]["mse"].draws.log10()
     torch.testing.assert_close(found[0]["pooled"].draws, pooled)
+    bare = tradeoff.points(one, zero, sources, [0], ["mse"], draws=0)[0]["mse"]
+    assert bare.value == found[0]["mse"].value and bare.error == (0, 0) and len(bare.draws) == 0
     below, above = found[0]["mse"].error
     low, high = metrics.interval(found[0]["mse"].draws)
     value = found[0]["mse"].value
