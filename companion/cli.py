@@ -21,8 +21,9 @@ from companion.notebooks import (
     names,
     project_root,
     read_profiles,
+    resolve,
 )
-from companion.run import RunFailed, export, finished, plan, write_aside
+from companion.run import RunFailed, export, finished, plain, plan, write_aside
 from companion.run import run as run_notebook
 
 
@@ -47,6 +48,18 @@ def main(arguments=None):
         print("companion: interrupted; finished notebooks are kept", file=sys.stderr)
         code = 130
     sys.exit(code)
+
+
+def _unlike_profile(root, run):
+    """What a run was given beside its profile, in words; seed and device make no other claim."""
+    if run["profile"] not in read_profiles(root):
+        return []
+    expected = plain(resolve(root, load(root, run["notebook"]), run["profile"]))
+    return [
+        f"{key} is {run['parameters'].get(key)!r}, not {value!r}"
+        for key, value in expected.items()
+        if key not in ("seed", "device") and run["parameters"].get(key) != value
+    ]
 
 
 def _device(_context, _option, value):
@@ -218,6 +231,9 @@ def check(context, runs, profile, device, reference, junit, html):
             rows.append((case.name, case.expected, case.found, verdict, case.remark))
         suites += against
         tables.append(report.columns(rows))
+    for run in checked if runs else ():
+        for told in _unlike_profile(root, run):
+            book.say(f"{run['path']}: {told}; the claims are stated for the profile")
     if junit is not None:
         write_aside(junit, report.junit(suites))
     if html is not None:

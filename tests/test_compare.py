@@ -305,6 +305,10 @@ def test_compare_and_check_for_real(runs, capsys):
     assert len(suites.findall("testsuite")) == 4
     assert "6 checked: 6 passed, 0 failed, 0 skipped" in (root / "report/index.html").read_text()
 
+    code, out, err = command(capsys, "check", "b/0")
+    assert code == 0
+    assert err == ["b/0/toy.json: eps is 0.001, not 0.0002; the claims are stated for the profile"]
+
     # a run whose record left the interval of the seeds, and a claim that no longer holds
     moved = json.loads((root / "a/0/toy.json").read_text())
     moved["records"]["draw"]["value"] -= 1000
