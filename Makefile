@@ -24,10 +24,12 @@ test: .venv/.ready
 	$(BIN)/pytest --nbval-lax book/sections/*.ipynb
 	$(BIN)/companion check --profile smoke
 
-# otlib beside its peers on one CPU thread or on a GPU; a quiet machine gives the better numbers.
+# otlib beside its peers on one CPU thread or on a GPU, and what a sweep costs beside its notebook's
+# cells; a quiet machine gives the better numbers.
 bench: .venv/.bench-$(DEVICE) .venv-jax/.ready
 	OMP_NUM_THREADS=1 BENCH_JAX_PYTHON=.venv-jax/bin/python \
 		$(BIN)/python -m benchmarks.bench --device $(DEVICE) --out book/archive/solver-$(DEVICE).json
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.sweep --out benchmarks/sweep.json
 
 .venv/.bench-cpu .venv/.bench-cuda: .venv/.bench-%: .venv/.ready
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,bench$(if $(filter cuda,$*),$(comma)bench-cuda)]'

@@ -9,7 +9,7 @@ import click
 
 from companion import archive as archives
 from companion import build as book
-from companion import cluster, report, results
+from companion import cluster, report, results, sweep_page
 from companion import compare as comparison
 from companion import sweep as sweeps
 from companion.claims import SYMBOLS, judge, load_claims, number
@@ -126,7 +126,8 @@ def run(notebook, profile, overrides, out):
 @click.option("--slurm", type=click.Path(path_type=Path), help="Run on SLURM as a YAML file says.")
 @click.option("--dry-run", is_flag=True, help="With --slurm: show the job script, run nothing.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the results.")
-def sweep(notebook, profile, axes, seeds, workers, scheduler, slurm, dry_run, out):
+@click.option("--page", is_flag=True, help="Put the plots into the book, at its next build.")
+def sweep(notebook, profile, axes, seeds, workers, scheduler, slurm, dry_run, out, page):
     """Run a notebook over a grid of parameters; exit 1 where a point failed."""
     if sum(option is not None for option in (workers, scheduler, slurm)) > 1:
         raise UsageError("--workers, --scheduler and --slurm exclude each other")
@@ -143,7 +144,7 @@ def sweep(notebook, profile, axes, seeds, workers, scheduler, slurm, dry_run, ou
     elif slurm is not None:
         connect = functools.partial(cluster.slurm, slurm)
     else:
-        connect = functools.partial(cluster.local, workers)
+        connect = functools.partial(cluster.local, workers, len(plans))
     out, ended = sweeps.sweep(grid, plans, connect, out)
     failed = [entry for entry in ended if entry["status"] == "failed"]
     for entry in failed:
@@ -151,6 +152,8 @@ def sweep(notebook, profile, axes, seeds, workers, scheduler, slurm, dry_run, ou
         book.say(f"failed at {where}: {entry['error']}")
     for name in ("sweep.json", "table.csv", "table.parquet"):
         print(out / name)
+    if page:
+        print(sweep_page.write(plans[0].root, out))
     raise click.exceptions.Exit(1 if failed else 0)
 
 

@@ -20,34 +20,30 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @contextmanager
-def local(workers, gpu):
+def local(workers, most, gpu):
     """Give a Dask client of processes on this machine.
 
-    workers: their number, None for as many as there are cores, or GPUs if the sweep is for those.
-        The cores are shared out among the workers as threads of torch, unless OMP_NUM_THREADS is
-        set. gpu: whether each worker offers a GPU; they take turns at those there are.
+    workers: their number, None for as many as there are cores, or GPUs if the sweep is for those,
+        but not over `most`. The cores are shared out among the workers as threads of torch, unless
+        OMP_NUM_THREADS is set. gpu: whether each worker offers a GPU; they take turns at them.
     Raises UsageError where a GPU is asked for and there is none.
     """
     from dask.system import CPU_COUNT
     from distributed import Client, Nanny, Scheduler, SpecCluster
 
     gpus = _gpus() if gpu else []
-    workers = workers or len(gpus) or CPU_COUNT
+    workers = workers or min(most, len(gpus) or CPU_COUNT)
     threads = {name: str(max(1, CPU_COUNT // workers)) for name in _THREADS}
     threads |= {name: os.environ[name] for name in _THREADS if name in os.environ}
-    options = {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
-    specification = {
-        index: {
-            "cls": Nanny,
-            "options": {
-                **options,
-                "env": threads
-                | ({"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} if gpus else {}),
-                "resources": GPU if gpus else {},
-            },
-        }
-        for index in range(workers)
-    }
+    specification = {}
+    for index in range(workers):
+        options = {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
+        # Dask's profiler keeps the stack of each second: 0.6 MiB a point, for nobody
+        options |= {"config": {"distributed.worker.profile.enabled": False}, "env": threads}
+        if gpus:
+            options["env"] = {**threads, "CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]}
+            options["resources"] = GPU
+        specification[index] = {"cls": Nanny, "options": options}
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", **_NO_PAGES}}
     _quiet()
     with (
@@ -189,5 +185,9 @@ def _gpus():
 
 
 def _quiet():
-    """What workers log would break the progress bar; what matters comes back as an error."""
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    """What Dask logs would break the progress bar; what matters comes back as an error."""
+    import distributed  # sets the levels of its loggers
+
+    for name in logging.root.manager.loggerDict:
+        if name.partition(".")[0] == distributed.__name__:
+            logging.getLogger(name).setLevel(logging.CRITICAL)

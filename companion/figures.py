@@ -72,9 +72,10 @@ def images(panels, *, columns=4, limits=(0, 1), zoom=None, cmap="gray", label=No
     Returns None.
     """
     rows = -(-len(panels) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(1.95 * columns, 2.2 * rows + (0.5 if label else 0)), squeeze=False
-    )
+    shapes = [np.squeeze(np.asarray(panel)).shape[-2:] for panel in panels.values()]
+    tall = 0.25 + 1.95 * max(height / width for height, width in shapes)
+    size = (1.95 * columns, tall * rows + (0.5 if label else 0))
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, (title, panel) in zip(axes.flat, panels.items(), strict=False):

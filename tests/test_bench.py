@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import sweep
 from benchmarks.peers import SOFTMIN, SOLVE
 
 ROOT = Path(__file__).parents[1]
@@ -69,3 +70,11 @@ def test_scaling_covers_the_five_parameters(result):
     for row in result["scaling"]:
         assert len(row["values"]) == len(row["cpu_seconds"]) >= 3
         assert isinstance(row["exponent"], float)
+
+
+def test_the_cost_of_a_sweep_is_told_with_its_points_and_memory(project):
+    result = sweep.bench("toy", 10, 2, project.root)
+    assert (result["notebook"], result["points"], result["workers"]) == ("toy", 10, 2)
+    assert 0 < result["seconds_in_its_cells"] < result["seconds_a_point"]
+    assert set(result["memory_mib"]) == {"driver", "workers", "warm"}
+    assert not (project.root / ".companion").exists()

@@ -16,7 +16,8 @@ from companion.record import collect
 ROOT = Path(__file__).parents[1]
 HTML = ROOT / "book" / "_build" / "html"
 TOC = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text())
-PAGES = [TOC["root"], *(page["file"] for part in TOC["parts"] for page in part["chapters"])]
+CHAPTERS = [page for part in TOC["parts"] for page in part["chapters"]]
+PAGES = [TOC["root"], *(page["file"] for page in CHAPTERS if "file" in page)]
 NOTEBOOKS = [f"sections/{source.stem}" for source in sorted((ROOT / "notebooks").glob("*.md"))]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 import types
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pyarrow.parquet
 import pytest
 
+from companion import build as book
 from companion import cluster, kernels, provenance
 from companion import sweep as sweeps
 from companion.cli import main
@@ -26,7 +28,7 @@ HERE = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def client():
     """Two workers for all tests that do not kill them."""
-    with cluster.local(2, gpu=False) as made:
+    with cluster.local(2, 2, gpu=False) as made:
         yield made
 
 
@@ -198,6 +200,57 @@ def test_a_corrupted_result_is_detected_and_done_again(project, sweep, damaged):
     assert json.loads(again)["records"] == whole["records"]
 
 
+# ---- the page
+
+BOOK = {
+    "_config.yml": """\
+        title: T
+        author: A
+        execute: {execute_notebooks: "off"}
+        only_build_toc_files: true
+        """,
+    "book/_toc.yml": """\
+        format: jb-book
+        root: index
+        parts:
+          - chapters: [{file: sections/toy}]
+          - caption: Sweeps
+            chapters: [{glob: sections/sweeps/*}]
+        """,
+    "book/index.md": "# T\n",
+    "book/sections/toy.md": "# Toy\n",
+}
+
+
+def test_the_plots_of_a_sweep_are_a_section_of_the_book(project, client, capsys):
+    record = "from companion.record import record"
+    value = "record('loss', (1 + seed % 2) / eps, unit='dB', better='lower')"
+    project.notebook("toy", f"{record}\n{value}\nrecord('same', 1)\nrecord('word', label)")
+    arguments = ("--grid", "eps=1,10", "--grid", "label=a,b", "--seeds", "2", "--page")
+    code, out, err = command(
+        capsys, "sweep", "toy", *arguments, "--scheduler", client.scheduler.address
+    )
+    assert code == 0, err
+    page = Path(out[-1])
+    assert page.parent == project.root / "book/sections/sweeps"
+    text = page.read_text()
+    assert "# A toy page: a sweep over eps, label" in text
+    assert "8 of 8 points" in text
+    assert "| `1.0` | `b` | 1.5 | 0.5 | 2 |" in text
+    assert "| `10.0` | `a` | 0.15 | 0.05 | 2 |" in text
+    assert "loss, dB (lower is better)" in text
+    assert text.endswith("The same at every point, or no number: `same`, `word`.\n")
+    assert "label=b" in (page.with_suffix("") / "loss.svg").read_text().replace("<!-- ", "")
+
+    for name, content in BOOK.items():
+        project.write(name, content)
+    site = book.sphinx(project.root).parent
+    assert f"sections/sweeps/{page.stem}.html" in (site / "index.html").read_text()
+    built = (site / f"sections/sweeps/{page.stem}.html").read_text()
+    assert "loss.svg" in built
+    assert "0.15" in built
+
+
 # ---- what goes wrong
 
 # Says that it runs and from which worker; a seed above 1 then waits for the file `go`.
@@ -236,14 +289,13 @@ def driver(project, *arguments):
         cwd=project.root,
         env={**os.environ, "PYTHONPATH": f"{HERE}:{os.environ.get('PYTHONPATH', '')}"},
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
+        stderr=subprocess.DEVNULL,
     )
     try:
         yield process
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 def whole(project, seeds):
@@ -251,48 +303,43 @@ def whole(project, seeds):
     return [todo.parameters["seed"] for todo in plans if finished(todo) is not None]
 
 
-def test_a_killed_driver_leaves_no_process_and_loses_nothing(project, sweep):
+def test_a_killed_worker_and_a_killed_driver_lose_nothing(project, sweep):
     project.notebook("toy", GATED)
     with driver(project, "toy", "--seeds", "4", "--workers", "2") as process:
         wait_for(lambda: len(started(project)) == 4 and whole(project, 4) == [0, 1])
+        again, forker = started(project)[-1]
+        worker = psutil.Process(forker).parent()
+        assert process.pid in [parent.pid for parent in worker.parents()]
+        worker.kill()
+        wait_for(lambda: len(started(project)) == 5)
+        assert started(project)[4][0] == again
         children = psutil.Process(process.pid).children(recursive=True)
-        kernels = [psutil.Process(pid) for _, pid in started(project)[2:]]
+        kernels = [child for child in children if child.ppid() in dict(started(project)).values()]
+        assert len(kernels) == 2
         process.send_signal(signal.SIGKILL)
-        wait_for(lambda: not any(child.is_running() for child in [*children, *kernels]), 20)
+        wait_for(lambda: not any(child.is_running() for child in children), 20)
     assert whole(project, 4) == [0, 1]
     (project.root / "go").touch()
     _, points = sweep(seeds=4)
     assert [point["status"] for point in points] == ["done"] * 4
-    assert sorted(seed for seed, _ in started(project)) == [0, 1, 2, 2, 3, 3]
+    assert sorted(seed for seed, _ in started(project)) == sorted([0, 1, 2, 3, 2, 3, again])
     assert not list((project.root / ".companion/runs").glob(".*"))
 
 
-def test_the_point_of_a_killed_worker_is_run_again(project, client, tmp_path):
+def test_two_sweeps_at_once_do_nothing_twice(project, sweep):
     project.notebook("toy", GATED)
-    with driver(project, "toy", "--seeds", "3", "--workers", "2", "--out", "out") as process:
-        wait_for(lambda: len(started(project)) == 3 and whole(project, 3) == [0, 1])
-        worker = psutil.Process(started(project)[2][1]).parent()
-        assert worker.parent().parent().pid == process.pid or worker.parent().pid == process.pid
-        worker.kill()
-        wait_for(lambda: len(started(project)) == 4)
-        (project.root / "go").touch()
-        assert process.wait(60) == 0
-    assert [seed for seed, _ in started(project)[2:]] == [2, 2]
-    points = json.loads((project.root / "out/sweep.json").read_text())["points"]
-    assert [point["status"] for point in points] == ["done"] * 3
-
-
-def test_two_sweeps_at_once_do_nothing_twice(project):
-    project.notebook("toy", GATED)
-    arguments = ("toy", "--seeds", "5", "--workers", "1", "--out", "out")
-    with driver(project, *arguments) as one, driver(project, *arguments) as two:
-        wait_for(lambda: len(started(project)) >= 3)
-        (project.root / "go").touch()
-        assert (one.wait(60), two.wait(60)) == (0, 0)
+    out = project.root / "out"
+    with driver(project, "toy", "--seeds", "5", "--workers", "1", "--out", "out") as other:
+        wait_for(lambda: len(started(project)) == 3)  # it has begun, and waits at seed 2
+        with ThreadPoolExecutor(1) as pool:
+            here = pool.submit(sweep, seeds=5, out=out)
+            wait_for(lambda: len(started(project)) == 4)  # seed 3; seed 2 is the other's
+            (project.root / "go").touch()
+            _, points = here.result(60)
+        assert other.wait(60) == 0
+    assert [point["status"] for point in points] == ["done"] * 5
     assert sorted(seed for seed, _ in started(project)) == [0, 1, 2, 3, 4]
-    points = json.loads((project.root / "out/sweep.json").read_text())["points"]
-    assert len(points) == 5
-    assert whole(project, 5) == [0, 1, 2, 3, 4]
+    assert json.loads((out / "sweep.json").read_text())["points"] == points
 
 
 @contextlib.contextmanager
@@ -383,7 +430,7 @@ def test_threads_are_shared_out_and_a_point_on_a_gpu_waits_for_one(project, monk
     monkeypatch.setattr("dask.system.CPU_COUNT", 6)
     monkeypatch.setattr(cluster, "_gpus", lambda: ["3", "5"])
     names = (*cluster._THREADS, "CUDA_VISIBLE_DEVICES")
-    with cluster.local(None, gpu=True) as client:
+    with cluster.local(None, 9, gpu=True) as client:
         found = client.run(lambda: [os.environ[name] for name in names])
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         assert [worker["resources"] for worker in workers] == [{"GPU": 1}] * 2

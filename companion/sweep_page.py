@@ -1,0 +1,165 @@
+"""The page of the book that shows a sweep: a plot and a table for each record that varies."""
+
+import io
+import itertools
+import json
+import math
+
+import numpy as np
+
+from companion.claims import number, table
+from companion.notebooks import load
+from companion.run import write_aside
+
+SEED = "seed"  # its values are drawn together, as mean and spread
+
+
+def write(root, out):
+    """Write book/sections/sweeps/NAME-HASH.md, its plots beside it, from the results of a sweep.
+
+    root: project folder. out: folder of the results, see `sweep.sweep`.
+    Returns the path; the next `companion build` takes the page up.
+    """
+    told = json.loads((out / "sweep.json").read_text(encoding="utf-8"))
+    name, grid, results = told["notebook"], told["grid"], []
+    for point in told["points"]:
+        if point["status"] == "done":
+            path = out / "points" / point["key"][:16] / f"{name}.json"
+            results.append(json.loads(path.read_text(encoding="utf-8")))
+    page = root / "book" / "sections" / "sweeps" / f"{name}-{_digest(told)}.md"
+    write_aside(page.with_suffix("") / "table.csv", (out / "table.csv").read_bytes())
+    lines = _head(root, told, results, page.stem)
+    fixed = []
+    for record in dict.fromkeys(record for result in results for record in result["records"]):
+        values = _values(grid, results, record)
+        if values is None or np.unique(values[~np.isnan(values)]).size < 2:
+            fixed.append(record)
+            continue
+        about = next(r["records"][record] for r in results if record in r["records"])
+        label = f"{record}, {about['unit']}" if about["unit"] else record
+        better = f" ({about['better']} is better)" if about["better"] else ""
+        lines += ["", f"## `{record}`", ""]
+        plot = _plot(grid, values, label)
+        if plot is not None:
+            write_aside(page.with_suffix("") / f"{record}.svg", plot)
+            lines += [
+                f":::{{figure}} {page.stem}/{record}.svg",
+                f":alt: {label} over {', '.join(_axes(grid))}; the table below has its values.",
+                f"{label}{better}. The band is one standard deviation over the seeds.",
+                ":::",
+                "",
+            ]
+        lines += [":::{admonition} Values", ":class: dropdown", ""]
+        lines += [*_rows(grid, values, label), ":::"]
+    if fixed:
+        lines += ["", f"The same at every point, or no number: {_names(fixed)}."]
+    write_aside(page, "\n".join(lines) + "\n")
+    return page
+
+
+def _digest(told):
+    """So that one sweep has one page, whatever the code was."""
+    from hashlib import sha256
+
+    what = [told[key] for key in ("notebook", "profile", "grid")]
+    return sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _head(root, told, results, stem):
+    name, grid = told["notebook"], told["grid"]
+    notebook = load(root, name)
+    done, all_ = len(results), math.prod(map(len, grid.values()))
+    devices = sorted({result["provenance"]["device"] for result in results})
+    dates = sorted({result["provenance"]["date"][:10] for result in results})
+    rows = [
+        (f"`{key}`", ", ".join(f"`{value}`" for value in values), notebook.parameters[key].meaning)
+        for key, values in grid.items()
+    ]
+    axes = " ".join(f"--grid '{key}={','.join(map(str, grid[key]))}'" for key in grid)
+    return [
+        f"# {notebook.title}: a sweep over {', '.join(_axes(grid) or grid)}",
+        "",
+        f"The page {{doc}}`/sections/{name}` at each point of a grid, the other parameters as at "
+        f"profile `{told['profile']}`: {done} of {all_} points, "
+        f"{' to '.join(dates[:: max(1, len(dates) - 1)])}, {', '.join(devices)}.",
+        "",
+        *table(("Parameter", "Values", "Meaning"), rows),
+        "",
+        "```bash",
+        f"companion sweep {name} --profile {told['profile']} {axes} --page",
+        "```",
+        "",
+        f"All points: {{download}}`table.csv <{stem}/table.csv>`.",
+    ]
+
+
+def _axes(grid):
+    """The parameters of the grid without the seed."""
+    return [key for key in grid if key != SEED]
+
+
+def _values(grid, results, record):
+    """A record on the grid, the seeds last: an array, NaN where there is none; None for texts."""
+    axes = _axes(grid)
+    shape = [len(grid[key]) for key in axes] + [len(grid.get(SEED, [0]))]
+    values = np.full(shape, np.nan)
+    for result in results:
+        if record not in result["records"]:
+            continue
+        value = result["records"][record]["value"]
+        if isinstance(value, str):
+            return None
+        place = [grid[key].index(result["parameters"][key]) for key in axes]
+        seed = grid[SEED].index(result["parameters"][SEED]) if SEED in grid else 0
+        values[(*place, seed)] = value
+    return values
+
+
+def _plot(grid, values, label):
+    """An SVG: the record over the first axis of numbers, a line for each point of the others."""
+    axes = _axes(grid)
+    along = next((i for i, key in enumerate(axes) if _numeric(grid[key])), None)
+    if along is None:
+        return None
+    import matplotlib.pyplot as plt
+
+    from companion import figures
+
+    x = np.array(grid[axes[along]], dtype=float)
+    order = np.argsort(x)
+    others = [key for i, key in enumerate(axes) if i != along]
+    series = {}
+    moved = np.moveaxis(values, along, -2)
+    for place in itertools.product(*(range(len(grid[key])) for key in others)):
+        key = ", ".join(f"{o}={grid[o][i]}" for o, i in zip(others, place, strict=True))
+        series[key or label] = moved[place][order]
+    log = x.min() > 0 and x.max() >= 10 * x.min()
+    axis = figures.curves(series, x[order], xlabel=axes[along], ylabel=label, log=log)
+    stream = io.BytesIO()
+    style = {"metadata": {"Date": None}, "facecolor": "white", "bbox_inches": "tight"}
+    axis.figure.savefig(stream, format="svg", **style)
+    plt.close(axis.figure)
+    return stream.getvalue()
+
+
+def _numeric(values):
+    """Whether an axis can be drawn: two finite numbers or more."""
+    finite = [type(v) in (int, float) and math.isfinite(v) for v in values]
+    return len(values) > 1 and all(finite)
+
+
+def _rows(grid, values, label):
+    axes = _axes(grid)
+    rows = []
+    for place in itertools.product(*(range(len(grid[key])) for key in axes)):
+        found = values[place][~np.isnan(values[place])]
+        spread = number(float(found.std())) if found.size > 1 else "–"
+        mean = number(float(found.mean())) if found.size else "–"
+        point = [f"`{grid[key][i]}`" for key, i in zip(axes, place, strict=True)]
+        rows.append((*point, mean, spread, found.size))
+    head = (*(f"`{key}`" for key in axes), f"mean of {label}", "standard deviation", "seeds")
+    return table(head, rows)
+
+
+def _names(names):
+    return ", ".join(f"`{name}`" for name in names)
