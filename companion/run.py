@@ -110,7 +110,7 @@ def execute(plan, keep, label):
         # in a long build; the result would be filed under what the code was before
         raise RunFailed(f"{name}: its source or otlib changed since the start; run again")
     plan.folder.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(plan)
+    _clear(plan)
     with _locked(plan.root, plan.folder.name):
         # by another process, while this one waited
         return finished(plan) or _execute(plan, Path(keep), label)
@@ -259,7 +259,7 @@ def _state(path):
     return _sha256("\n".join(lines).encode())
 
 
-def _sweep(plan):
+def _clear(plan):
     """Remove the scratch folders (.NAME-KEY16-RANDOM) that killed processes left behind."""
     for left in plan.folder.parent.glob(".*-*-*"):
         with _locked(plan.root, left.name[1:].rpartition("-")[0], wait=False) as nobody_runs_it:
@@ -304,7 +304,7 @@ def _papermill(plan, scratch, keep, label):
             # else each kernel warns of its local port, and Ctrl-C shows the kernel's traceback
             extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
             # progress bars inside a long cell are for a person who watches
-            stderr_file=sys.stderr if sys.stderr.isatty() else None,
+            stderr_file=sys.stderr if label and sys.stderr.isatty() else None,
         )
     except (papermill.PapermillExecutionError, DeadKernelError) as error:
         why = f"{error.ename}: {error.evalue}" if hasattr(error, "ename") else "the kernel died"

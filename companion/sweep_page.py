@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import math
+import shlex
 
 import numpy as np
 
@@ -75,7 +76,12 @@ def _head(root, told, results, stem):
         (f"`{key}`", ", ".join(f"`{value}`" for value in values), notebook.parameters[key].meaning)
         for key, values in grid.items()
     ]
-    axes = " ".join(f"--grid '{key}={','.join(map(str, grid[key]))}'" for key in grid)
+    command = ["companion", "sweep", name, "--profile", told["profile"]]
+    for key, values in grid.items():
+        if key == SEED and values == list(range(len(values))):
+            command += ["--seeds", str(len(values))]
+        else:
+            command += ["--grid", f"{key}={','.join(map(str, values))}"]
     return [
         f"# {notebook.title}: a sweep over {', '.join(_axes(grid) or grid)}",
         "",
@@ -86,7 +92,7 @@ def _head(root, told, results, stem):
         *table(("Parameter", "Values", "Meaning"), rows),
         "",
         "```bash",
-        f"companion sweep {name} --profile {told['profile']} {axes} --page",
+        shlex.join([*command, "--page"]),
         "```",
         "",
         f"All points: {{download}}`table.csv <{stem}/table.csv>`.",

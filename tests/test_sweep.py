@@ -177,7 +177,7 @@ def test_a_sweep_shares_its_results_with_run_and_with_other_sweeps(project, swee
     sweep(seeds=2)
     capsys.readouterr()
     _, _, err = command(capsys, "run", "toy", "-p", "seed", "1")
-    assert err == ["toy: already run, reused"]
+    assert "toy: already run, reused" in err
 
 
 @pytest.mark.parametrize("damaged", ["a digit", "half the notebook"])
@@ -236,6 +236,10 @@ def test_the_plots_of_a_sweep_are_a_section_of_the_book(project, client, capsys)
     text = page.read_text()
     assert "# A toy page: a sweep over eps, label" in text
     assert "8 of 8 points" in text
+    again = (
+        "companion sweep toy --profile laptop --grid eps=1.0,10.0 --grid label=a,b --seeds 2 --page"
+    )
+    assert again in text
     assert "| `1.0` | `b` | 1.5 | 0.5 | 2 |" in text
     assert "| `10.0` | `a` | 0.15 | 0.05 | 2 |" in text
     assert "loss, dB (lower is better)" in text
@@ -272,7 +276,7 @@ def started(project):
     return [tuple(map(int, line.split())) for line in lines]
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=120):
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until
@@ -317,7 +321,7 @@ def test_a_killed_worker_and_a_killed_driver_lose_nothing(project, sweep):
         kernels = [child for child in children if child.ppid() in dict(started(project)).values()]
         assert len(kernels) == 2
         process.send_signal(signal.SIGKILL)
-        wait_for(lambda: not any(child.is_running() for child in children), 20)
+        wait_for(lambda: not any(child.is_running() for child in children))
     assert whole(project, 4) == [0, 1]
     (project.root / "go").touch()
     _, points = sweep(seeds=4)
@@ -335,8 +339,8 @@ def test_two_sweeps_at_once_do_nothing_twice(project, sweep):
             here = pool.submit(sweep, seeds=5, out=out)
             wait_for(lambda: len(started(project)) == 4)  # seed 3; seed 2 is the other's
             (project.root / "go").touch()
-            _, points = here.result(60)
-        assert other.wait(60) == 0
+            _, points = here.result(120)
+        assert other.wait(120) == 0
     assert [point["status"] for point in points] == ["done"] * 5
     assert sorted(seed for seed, _ in started(project)) == [0, 1, 2, 3, 4]
     assert json.loads((out / "sweep.json").read_text())["points"] == points
