@@ -409,15 +409,31 @@ def test_ddrm_tells_the_network_its_own_noise_level(unet, monkeypatch):
     """A network that knows the noise exactly gives the clean image back from every level."""
     image = photograph(16)
     signal = (1 - torch.linspace(1e-4, 0.02, 1000)).cumprod(0)  # of Ho et al. 2020
-    seen = []
+    seen, spreads = [], []
 
     def forward(self, sample, timestep):
         kept = signal[timestep]
         seen.append(int(timestep))
+        spreads.append(sample.std().item())
         noise = (sample - kept.sqrt() * (2 * image - 1)) / (1 - kept).sqrt()
         return types.SimpleNamespace(sample=noise)
 
     monkeypatch.setattr(type(unet), "forward", forward)
     restored = restorers.load("ddrm")(restorers.degrade(image, "sr4"))
     assert seen[0] == 999 and seen[-1] == 0 and len(seen) == 20
+    assert 0.9 < spreads[0] < 1.1  # pure noise of variance 1, as the network was trained
     torch.testing.assert_close(restored, image, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("name", "sd"), [("ddrm", 0.0), ("ddrm-awgn50", 100 / 255)])
+def test_ddrm_is_told_the_noise_in_the_units_of_the_network(unet, monkeypatch, name, sd):
+    """Its images lie in [-1, 1], where the noise of an image in [0, 1] is twice as large."""
+    told = []
+
+    def sample(measurement, noise, rows, columns, *others):
+        told.append((measurement.min().item(), noise))
+        return torch.zeros(3, rows.shape[1], columns.shape[1])
+
+    monkeypatch.setattr(restorers.ddrm, "sample", sample)
+    restorers.load(name)(torch.zeros(3, 8, 8))
+    assert told == [(-1.0, pytest.approx(sd))]
