@@ -1,60 +1,123 @@
-"""Results of runs too large for a reader's machine, committed as small JSON under book/archive/."""
+"""Results of runs too large for a reader's machine, committed as small files in book/archive/."""
 
 import glob
+import hashlib
+import io
 import json
 import os
 import re
+import shutil
+from pathlib import Path
 
 from companion.notebooks import UsageError, known, names, project_root
 from companion.provenance import otlib_hash
+from companion.results import PARTS, pictures, read
 from companion.run import write_aside
 
-KEPT = ("notebook", "profile", "parameters", "records", "provenance")
+FIGURE_KIB = 100  # a figure kept is no larger
 
 
 def archive(root, path, label):
-    """Keep a finished run's parameters, records and provenance as book/archive/NAME-LABEL.json.
+    """Keep a finished run's parameters, records, provenance and small figures in book/archive/.
 
-    root: project folder. path: the NAME.json of the run, from any machine. label: letters, digits
-        and hyphens: what is special about the run.
-    Returns the path written. A folder among the parameters is kept by its last part: the rest says
-    something of the machine and nothing of the run. Raises UsageError on another file or label.
+    root: project folder. path: the NAME.json of the run, from any machine, its NAME.ipynb beside
+        it. label: letters, digits and hyphens: what is special about the run.
+    Writes NAME-LABEL.json and NAME-LABEL/FIGURE.png or .svg; a picture above FIGURE_KIB KiB is
+    halved until it is not, curves above it are left out, and so are all figures of a run on data of
+    the user's, which are not ours to show; the JSON says so. A folder among the parameters is kept
+    by its last part: the rest says something of the machine, nothing of the run.
+    Returns the paths written. Raises UsageError on another file or label.
     """
     if not re.fullmatch("[a-z0-9-]+", label):
         raise UsageError(f"label {label!r}: allowed are small letters, digits and hyphens")
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        kept = {key: result[key] for key in KEPT}
-    except FileNotFoundError as error:
-        raise UsageError(f"{path} is missing") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is not the NAME.json of a finished run") from error
-    known("notebook", kept["notebook"], names(root))
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder, needs the NAME.json of a finished run")
+    (result,) = read(path)
+    known("notebook", result["notebook"], names(root))
+    kept = {part: result[part] for part in PARTS}
     kept["parameters"] = {
         key: os.path.basename(value.rstrip("/")) if _outside(value) else value
         for key, value in kept["parameters"].items()
     }
-    to = root / "book" / "archive" / f"{kept['notebook']}-{label}.json"
+    name = f"{kept['notebook']}-{label}"
+    folder = root / "book" / "archive"
+    if (folder / name).is_dir():  # figures of an earlier run of this label
+        shutil.rmtree(folder / name)
+    kept["figures"], written = {}, []
+    assets = result["provenance"].get("assets", ())
+    private = any(asset["licence"] == "the user's" for asset in assets)
+    for title, picture in pictures(result).items():
+        data, halvings = _small(picture["mime"], picture["data"])
+        about = {"caption": picture["caption"], "alt": picture["alt"], "halved": halvings}
+        if private:
+            about["left_out"] = "the data are the user's"
+        elif data is None:
+            about["left_out"] = f"{len(picture['data']) / 1024:.0f} KiB"
+        else:
+            suffix = {"image/png": "png", "image/svg+xml": "svg"}[picture["mime"]]
+            about |= {
+                "file": f"{name}/{title}.{suffix}",
+                "sha256": hashlib.sha256(data).hexdigest(),
+            }
+            write_aside(folder / about["file"], data)
+            written.append(folder / about["file"])
+        kept["figures"][title] = about
+    to = folder / f"{name}.json"
     write_aside(to, json.dumps(kept, indent=1, allow_nan=False) + "\n")
-    return to
+    return [to, *written]
+
+
+def files(pattern):
+    """Find files kept in the archive, from inside a notebook.
+
+    pattern: from the project's folder, such as "book/archive/NAME-*.json".
+    Returns a sorted list of Path. Where there is no project around, they are those that the
+    installed package carries.
+    """
+    try:
+        root = project_root()
+    except UsageError:
+        root = Path(__file__).parent  # which has book/archive/ inside, see pyproject.toml
+    return [root / name for name in sorted(glob.glob(pattern, root_dir=root))]
 
 
 def archived(pattern):
-    """Read the archived runs that a pattern names, from inside a notebook.
+    """Read the archived runs that a pattern names.
 
-    pattern: from the project's folder, such as "book/archive/NAME-*.json".
-    Returns {title: result}; the title says label, profile, device and date of the run, and whether
-    otlib has changed since.
+    pattern: as for `files`.
+    Returns {title: result}; the title tells the label, profile, device and date of the run, and
+    whether otlib has changed since, as the entry `stale` of the result does.
     """
-    root, found = project_root(), {}
-    for name in sorted(glob.glob(pattern, root_dir=root)):
-        result = json.loads((root / name).read_text(encoding="utf-8"))
+    found = {}
+    for path in files(pattern):
+        result = json.loads(path.read_text(encoding="utf-8"))
         facts = result["provenance"]
-        label = os.path.basename(name).removesuffix(".json").partition("-")[2]
-        title = f"{label}, {result['profile']}, {facts['device']}, {facts['date'][:10]}"
-        same = facts["otlib"] == otlib_hash()
-        found[title + ("" if same else ", otlib has changed since")] = result
+        told = [path.stem.partition("-")[2], result.get("profile")]
+        told += [facts["device"], facts["date"][:10]]
+        result["stale"] = facts["otlib"] != otlib_hash()
+        told += ["otlib has changed since"] if result["stale"] else []
+        found[", ".join(text for text in told if text)] = result
     return found
+
+
+def _small(mime, data):
+    """A picture of at most FIGURE_KIB and how often it was halved; None where it cannot be."""
+    limit = FIGURE_KIB * 1024
+    if len(data) <= limit:
+        return data, 0
+    if mime != "image/png":
+        return None, 0
+    from PIL import Image
+
+    picture, halvings = Image.open(io.BytesIO(data)), 0
+    if picture.mode == "P":
+        picture = picture.convert("RGB")
+    while len(data) > limit:
+        picture, halvings = picture.reduce(2), halvings + 1
+        stream = io.BytesIO()
+        picture.save(stream, "png", optimize=True)
+        data = stream.getvalue()
+    return data, halvings
 
 
 def _outside(value):

@@ -1,15 +1,30 @@
 """Run every notebook, write the pages made from the runs, build the book."""
 
 import base64
+import glob
 import hashlib
 import json
+import math
 import shlex
 import subprocess
 import sys
 import time
 
+import yaml
+
 from companion import provenance
-from companion.claims import counts, judge, load_claims, needed, scoreboard, summary, table
+from companion.archive import archived
+from companion.claims import (
+    SYMBOLS,
+    counts,
+    judge,
+    load_claims,
+    needed,
+    number,
+    scoreboard,
+    summary,
+    table,
+)
 from companion.notebooks import DEFAULT_PROFILE, UsageError, names, project_root, resolve
 from companion.run import execute, finished, notebook_text, plan, write_aside
 
@@ -31,7 +46,8 @@ def build(profile=DEFAULT_PROFILE, device=None, root=None):
     board = scoreboard(judged, titles, profile)
     sections = root / "book" / "sections"
     for todo in plans:
-        write_section(sections, todo, runs[todo.notebook.name])
+        own = [item for item in judged if item.claim.notebook == todo.notebook.name]
+        write_section(sections, todo, runs[todo.notebook.name], own)
     date = max((run["provenance"]["date"][:10] for run in runs.values()), default="")
     write_aside(sections / "scoreboard.md", board)
     write_aside(sections / "summary.md", summary(judged, profile, date))
@@ -54,27 +70,28 @@ def plans_of_book(root, profile, device=None):
     return plans
 
 
-def check(profile=DEFAULT_PROFILE, device=None, root=None):
-    """Judge the claims on the finished runs of the current sources.
+def finished_runs(claims, profile=DEFAULT_PROFILE, device=None, root=None):
+    """Read the finished runs of the current sources.
 
-    profile, device, root: as for `build`. Returns a list of Judged.
+    claims: list of Claim; profile, device, root: as for `build`.
+    Returns a list of results, each the content of a NAME.json with its `path`.
     Raises UsageError where a notebook that a claim needs was not run.
     """
+    found = {}
     root = root or project_root()
-    claims = load_claims(root)
-    records = {}
     for todo in plans_of_book(root, profile, device):
         result = finished(todo)
         if result is not None:
-            records[todo.notebook.name] = result["records"]
-    missing = [name for name in needed(claims, profile) if name not in records]
+            path = todo.folder.relative_to(root) / f"{todo.notebook.name}.json"
+            found[todo.notebook.name] = {**result, "path": str(path)}
+    missing = [name for name in needed(claims, profile) if name not in found]
     if missing:
         on = f" --device {device}" if device else ""
         raise UsageError(
             f"not run yet with the present sources: {', '.join(missing)}; "
             f"first: companion build --profile {profile}{on}"
         )
-    return judge(claims, records, profile)
+    return list(found.values())
 
 
 def run_all(plans):
@@ -101,10 +118,11 @@ def run_all(plans):
     return runs
 
 
-def write_section(sections, todo, result):
+def write_section(sections, todo, result, judged):
     """Write a page of the book from a finished run, and its two downloads beside it.
 
-    sections: folder book/sections; todo: Plan; result: content of the run's NAME.json.
+    sections: folder book/sections; todo: Plan; result: content of the run's NAME.json; judged:
+        list of Judged, the page's claims.
     The picture of a cell tagged `cover` becomes cover.png, for the title page.
     Raises UsageError where such a cell shows no PNG picture.
     """
@@ -119,11 +137,17 @@ def write_section(sections, todo, result):
     cells = [cell for cell, own in zip(nb.cells, tags, strict=True) if "provenance" not in own]
     after = max(i for i, own in enumerate(tags) if own & {"parameters", "injected-parameters"})
     cells.insert(after + 1, _page_cell("companion-rerun", rerun_box(todo)))
+    if judged:
+        found = archived(f"{glob.escape(str(todo.root))}/book/archive/{name}-*.json")
+        # what has no records is of `make bench`
+        kept = {title: run for title, run in found.items() if "records" in run}
+        cells.append(_page_cell("companion-numbers", numbers(judged, result, kept)))
     cells.append(_page_cell("companion-provenance", provenance_box(result)))
     nb.cells = cells
     for cell in cells:
         if cell.cell_type == "code":
-            cell.outputs = [kept for output in cell.outputs if (kept := _without_progress(output))]
+            shown = map(_without_progress, _joined(cell.outputs))
+            cell.outputs = [output for output in shown if output is not None]
     write_aside(sections / f"{name}.ipynb", notebook_text(nb))
     for cell in cells:
         if "cover" in cell.metadata.get("tags", ()):
@@ -131,17 +155,28 @@ def write_section(sections, todo, result):
 
 
 def rerun_box(todo):
-    """Return the folded box that says with which parameters a page ran and how to rerun it."""
-    name = todo.notebook.name
+    """Return the folded box that says with which parameters a page ran and how to rerun it.
+
+    The three commands, here, on SLURM and by papermill alone, are for exactly these parameters.
+    """
+    name, values = todo.notebook.name, todo.parameters
     at_profile = resolve(todo.root, todo.notebook, todo.profile)
-    command = ["companion", "run", name, "--profile", todo.profile]
-    for key, value in todo.parameters.items():
-        if value != at_profile[key]:
-            command += ["-p", key, str(value)]
-    command += ["--out", "out"]
+    other = {key: value for key, value in values.items() if value != at_profile[key]}
+    start = ["companion", "run", name, "--profile", todo.profile]
+    here = [*start, *(text for key in other for text in ("-p", key, str(other[key])))]
+    cluster = ["companion", "sweep", name, "--profile", todo.profile]
+    first = "seed" if "seed" in values else next(iter(values), None)
+    axes = {first: values[first], **other} if values else {}  # a sweep has an axis at least
+    cluster += [text for key in axes for text in ("--grid", f"{key}={axes[key]}")]
+    # the notebook's own defaults stand in it: only what was set has to be said again
+    changed = {k: v for k, v in values.items() if v != todo.notebook.parameters[k].default}
+    alone = ["papermill", f"{name}.ipynb", "again.ipynb", "-k", "python3"]
+    if changed:
+        told = yaml.safe_dump(changed, default_flow_style=True, width=math.inf, sort_keys=False)
+        alone += ["-y", told.strip()]
     rows = [
         (f"`{key}`", f"`{value!r}`", todo.notebook.parameters[key].meaning)
-        for key, value in todo.parameters.items()
+        for key, value in values.items()
     ]
     return "\n".join(
         [
@@ -152,16 +187,57 @@ def rerun_box(todo):
             "",
             *table(("Parameter", "This run", "Meaning"), rows),
             "",
-            "```bash",
-            shlex.join(command),
-            "```",
+            "In a checkout of the project, on this machine:",
             "",
-            "Give any of them another value with `-p NAME VALUE`.",
-            f"To download: {{download}}`the notebook's source <files/{name}.md>`,",
-            f"{{download}}`the executed notebook <files/{name}.ipynb>`.",
+            *_shell([*here, "--out", "out"]),
+            "",
+            "On a SLURM cluster that a file describes (see the page *Rerunning*):",
+            "",
+            *_shell([*cluster, "--slurm", "book/slurm.yaml", "--out", "sweep"]),
+            "",
+            f"In a folder that holds {{download}}`the executed notebook <files/{name}.ipynb>`",
+            "alone, where the project is installed with pip:",
+            "",
+            *_shell(alone),
+            "",
+            "Give any of them another value with `-p NAME VALUE`, in the second several with",
+            "`--grid NAME=A,B`. To download, too:",
+            f"{{download}}`the notebook's source <files/{name}.md>`.",
             "::::",
         ]
     )
+
+
+def numbers(judged, result, kept):
+    """Return the section that puts the published values beside kept runs and this one.
+
+    judged: list of Judged of one page; result: content of the run's NAME.json; kept: {title:
+        archived run} of the same notebook, from `archive.archived`.
+    """
+    facts = result["provenance"]
+    here = f"This run, {result['profile']}, {facts['device']}, {facts['date'][:10]}"
+    rows = []
+    for item in judged:
+        records = [run["records"].get(item.claim.record) for run in kept.values()]
+        theirs = [f"{number(r['value'])} {r['unit']}".strip() if r else "–" for r in records]
+        verdict = f"{SYMBOLS[item.verdict]} {item.verdict}"
+        where = f"{item.claim.where}: {item.claim.statement}"
+        rows.append((where, number(item.claim.published), *theirs, item.ours or "–", verdict))
+    head = ("Statement", "Published", *(f"Kept: {title}" for title in kept), here, "Verdict")
+    lines = ["## Published, kept and here", "", ":::{table}", ":class: scoreboard", ""]
+    lines += [*table(head, rows), ":::"]
+    for title, run in kept.items():
+        shown = [about for about in run.get("figures", {}).values() if "file" in about]
+        if not shown:
+            continue
+        lines += ["", f"::::{{admonition}} Figures of the run kept: {title}"]
+        lines += [":class: dropdown note", ""]
+        for about in shown:
+            smaller = f" Shown at 1/{2 ** about['halved']} of its size." if about["halved"] else ""
+            picture = f"![{about['alt']}](../archive/{about['file']})"
+            lines += [picture, "", f"{about['caption']}{smaller}", ""]
+        lines.append("::::")
+    return "\n".join(lines)
 
 
 def provenance_box(result):
@@ -258,11 +334,29 @@ def say(text):
     print(text, file=sys.stderr, flush=True)
 
 
+def _shell(command):
+    """Lines of a block that shows a command, quoted for a shell."""
+    return ["```bash", shlex.join(command), "```"]
+
+
 def _page_cell(identity, text):
     """A Markdown cell of a fixed id, so that the same run gives the same file."""
     import nbformat
 
     return nbformat.v4.new_markdown_cell(text, id=identity)
+
+
+def _joined(outputs):
+    """Join the pieces in which what a command prints arrives: they end anywhere in a line."""
+    found, streams = [], {}
+    for output in outputs:
+        name = output.get("name") if output["output_type"] == "stream" else None
+        if name in streams:
+            streams[name]["text"] += output["text"]
+            continue
+        streams = {**streams, name: output} if name else {}
+        found.append(output)
+    return found
 
 
 def _without_progress(output):

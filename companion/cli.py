@@ -1,4 +1,4 @@
-"""The command `companion`: list, run, sweep, build, check, archive."""
+"""The command `companion`: list, run, sweep, build, compare, check, archive."""
 
 import functools
 import re
@@ -9,18 +9,21 @@ import click
 
 from companion import archive as archives
 from companion import build as book
-from companion import cluster, sweep_page
+from companion import cluster, report, results, sweep_page
+from companion import compare as comparison
 from companion import sweep as sweeps
-from companion.claims import SYMBOLS, number
+from companion.claims import SYMBOLS, judge, load_claims, number
 from companion.notebooks import (
     DEFAULT_PROFILE,
     UsageError,
+    known,
     load,
     names,
     project_root,
     read_profiles,
+    resolve,
 )
-from companion.run import RunFailed, export, finished, plan
+from companion.run import RunFailed, export, finished, plain, plan, write_aside
 from companion.run import run as run_notebook
 
 
@@ -45,6 +48,18 @@ def main(arguments=None):
         print("companion: interrupted; finished notebooks are kept", file=sys.stderr)
         code = 130
     sys.exit(code)
+
+
+def _unlike_profile(root, run):
+    """What a run was given beside its profile, in words; seed and device make no other claim."""
+    if run["profile"] not in read_profiles(root):
+        return []
+    expected = plain(resolve(root, load(root, run["notebook"]), run["profile"]))
+    return [
+        f"{key} is {run['parameters'].get(key)!r}, not {value!r}"
+        for key, value in expected.items()
+        if key not in ("seed", "device") and run["parameters"].get(key) != value
+    ]
 
 
 def _device(_context, _option, value):
@@ -150,26 +165,90 @@ def build(profile, device):
     print(book.build(profile, device))
 
 
+RUNS = click.Path(path_type=Path)
+FILE = click.Path(dir_okay=False, path_type=Path)
+
+
 @app.command()
+@click.argument("runs", nargs=-1, required=True, type=RUNS)
+@click.option("--out", type=FILE, default="comparison.html", show_default=True, help="The page.")
+def compare(runs, out):
+    """Put RUNS side by side: .json files of runs, folders of runs, sweeps.
+
+    The first setting of a notebook is what the others are compared with; runs that differ by their
+    seed alone are one setting, whose spread tells which differences count.
+    """
+    found = comparison.compare(runs)
+    write_aside(out, report.comparison_page(found))
+    for line in report.lines(found):
+        print(line)
+    print(out)
+
+
+@app.command()
+@click.argument("runs", nargs=-1, type=RUNS)
 @PROFILE
 @DEVICE
-def check(profile, device):
-    """Judge the claims on the finished runs; exit 1 where one we stand by does not hold."""
-    judged = book.check(profile, device)
-    rows = [("claim", "published", "ours", "verdict", "")]
-    for item in judged:
-        verdict = f"{SYMBOLS[item.verdict]} {item.verdict}"
-        rows.append((item.claim.id, number(item.claim.published), item.ours, verdict, item.note))
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    for row in rows:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print(line.rstrip())
-    raise click.exceptions.Exit(1 if any(item.broken for item in judged) else 0)
+@click.option("--reference", type=RUNS, help="Runs that the records must agree with.")
+@click.option("--junit", type=FILE, help="Write the verdicts as JUnit XML.")
+@click.option("--html", type=FILE, help="Write the verdicts as one HTML page.")
+@click.pass_context
+def check(context, runs, profile, device, reference, junit, html):
+    """Judge the claims on RUNS; exit 1 where one we stand by does not hold.
+
+    RUNS are .json files of runs and folders of them, each at its own profile; without any, the
+    finished runs of the present sources. With --reference each run is also held to the runs there
+    of the same parameters, record by record, within what their seeds spread.
+    """
+    root = project_root()
+    claims = load_claims(root)
+    if runs:
+        for name in ("profile", "device"):
+            if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+                raise UsageError(f"--{name} is for the book's own runs: RUNS tell theirs")
+        checked = [run for path in runs for run in results.read(path)]
+        for run in checked:
+            known(f"notebook in {run['path']}", run["notebook"], names(root))
+    else:
+        checked = book.finished_runs(claims, profile, device, root)
+    suites, rows = [], [("claim", "published", "ours", "verdict", "")]
+    for run in checked:
+        own = [claim for claim in claims if claim.notebook == run["notebook"]]
+        judged = judge(own, {run["notebook"]: run["records"]}, run["profile"])
+        suites.append(report.of_claims(judged, run))
+        for item in judged:
+            verdict = f"{SYMBOLS[item.verdict]} {item.verdict}"
+            rows.append(
+                (item.claim.id, number(item.claim.published), item.ours, verdict, item.note)
+            )
+    tables = [report.columns(rows)]
+    if reference is not None:
+        sides = results.settings(reference)
+        held = {side.notebook for side in sides}
+        # of the whole book, those that the reference has; of RUNS, all
+        own = [run for run in checked if runs or run["notebook"] in held]
+        against = [report.of_reference(run, comparison.of_same_setting(run, sides)) for run in own]
+        rows = [("record", "reference", "this run", "verdict", "")]
+        for case in (case for suite in against for case in suite.cases):
+            verdict = f"{case.symbol} {case.verdict}"
+            rows.append((case.name, case.expected, case.found, verdict, case.remark))
+        suites += against
+        tables.append(report.columns(rows))
+    for run in checked if runs else ():
+        for told in _unlike_profile(root, run):
+            book.say(f"{run['path']}: {told}; the claims are stated for the profile")
+    if junit is not None:
+        write_aside(junit, report.junit(suites))
+    if html is not None:
+        write_aside(html, report.check_page(suites))
+    print("\n\n".join("\n".join(table) for table in tables))
+    raise click.exceptions.Exit(1 if any(suite.failed for suite in suites) else 0)
 
 
 @app.command()
 @click.argument("result", type=click.Path(path_type=Path))
 @click.argument("label")
 def archive(result, label):
-    """Keep the records of RESULT, the .json of a finished run, in book/archive/NAME-LABEL.json."""
-    print(archives.archive(project_root(), result, label))
+    """Keep records and small figures of RESULT, the .json of a finished run, in book/archive/."""
+    for path in archives.archive(project_root(), result, label):
+        print(path)

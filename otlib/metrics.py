@@ -5,7 +5,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import ot
 import torch
 from skimage.metrics import structural_similarity
 
@@ -276,6 +275,8 @@ def patch_w2(x, y, patch=3, count=None, generator=None):
     Returns a float >= 0, in the units of the images; not squared. Raises ValueError on bad pixels,
     sets of different channels, an empty set, count < 1.
     """
+    import ot  # late: seconds, and no other measure needs it
+
     clouds = []
     for name, images in (("x", x), ("y", y)):
         _check.whole(f"the number of images in {name}", len(images))

@@ -1,10 +1,18 @@
 """A tiny project in a temporary folder, for the tests of the pipeline."""
 
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 import yaml
 
+ROOT = Path(__file__).parents[1]
 HEAD = """\
 ---
 jupytext: {text_representation: {extension: .md, format_name: myst}}
@@ -82,3 +90,38 @@ def project(tmp_path, monkeypatch):
     made = Project(tmp_path / "project")
     monkeypatch.chdir(made.root)
     return made
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory):
+    """A folder with what pip installs of the project, and nothing else of it."""
+    pytest.importorskip("setuptools", minversion="77")
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("installed")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for name in ("otlib", "companion", "book/archive"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--target", target, source], check=True, capture_output=True)
+    return target
+
+
+@pytest.fixture
+def run_alone(installed):
+    """A function that runs a page's papermill command beside its notebook in an empty folder."""
+
+    def run(box, notebook, folder):
+        """box: text of the page's fold. Returns the executed notebook."""
+        import nbformat
+
+        shutil.copy(notebook, folder)
+        (command,) = re.findall(r"^papermill .*$", box, re.MULTILINE)
+        search = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        environment = {**os.environ, "PYTHONPATH": str(installed), "PATH": search}
+        words = [shutil.which("papermill", path=search), *shlex.split(command)[1:]]
+        done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert sorted(p.name for p in folder.iterdir()) == ["again.ipynb", Path(notebook).name]
+        return nbformat.read(folder / "again.ipynb", 4)
+
+    return run

@@ -5,9 +5,11 @@ import subprocess
 
 import nbformat
 import pytest
+from conftest import CODE
 from hypothesis import given
 from hypothesis import strategies as st
 
+from companion import archive as archives
 from companion import build as book
 from companion.archive import archived
 from companion.cli import main
@@ -119,7 +121,8 @@ def command(capsys, *arguments):
         (["build", "--profile", "smok"], "did you mean 'smoke'?"),
         (["build", "--device", "gpu"], "--device 'gpu': allowed are cpu, cuda and cuda:N"),
         (["archive", "toy.json", "gpu"], "toy.json is missing"),
-        (["archive", "book/claims.yml", "gpu"], "is not the NAME.json of a finished run"),
+        (["archive", "book/claims.yml", "gpu"], "is damaged: not JSON, or cut off"),
+        (["archive", "book", "gpu"], "book is a folder, needs the NAME.json"),
         (["archive", "toy.json", "A/B"], "label 'A/B': allowed are small letters"),
         (["check"], "not run yet with the present sources: toy; first: companion build"),
     ],
@@ -369,10 +372,12 @@ def test_an_archived_run_tells_its_device_and_when_otlib_changed(project, capsys
     ((title, result),) = archived("book/archive/toy-*.json").items()
     facts = result["provenance"]
     assert title == f"full-size, laptop, {facts['device']}, {facts['date'][:10]}"
+    assert not result["stale"]
     changed = json.loads(kept)
     changed["provenance"]["otlib"] = "0"
     project.write("book/archive/toy-full-size.json", json.dumps(changed))
-    assert next(iter(archived("book/archive/*.json"))) == f"{title}, otlib has changed since"
+    ((stale, result),) = archived("book/archive/*.json").items()
+    assert (stale, result["stale"]) == (f"{title}, otlib has changed since", True)
 
 
 # ---- the book and its claims
@@ -405,10 +410,13 @@ def test_build_writes_the_pages_and_check_judges_them(project, capsys, no_sphinx
     assert (code, len(no_sphinx)) == (0, 1)
     sections = project.root / "book/sections"
     page = nbformat.read(sections / "toy.ipynb", 4)
-    assert [c.cell_type for c in page.cells] == ["markdown", "code", "markdown", "code", "markdown"]
+    kinds = ["markdown", "code", "markdown", "code", "markdown", "markdown"]
+    assert [c.cell_type for c in page.cells] == kinds
     assert "companion run toy --profile laptop --out out" in page.cells[2].source
     assert "| `eps` | `0.0002` | temperature |" in page.cells[2].source
-    assert "Provenance of this run" in page.cells[4].source
+    assert "| Published | This run, laptop, " in page.cells[4].source
+    assert "| Fig. 1: eps is small | 2e-4 | 0.0002 | ✔ reproduced |" in page.cells[4].source
+    assert "Provenance of this run" in page.cells[5].source
     assert (sections / "files/toy.md").read_text() == (
         project.root / "notebooks/toy.md"
     ).read_text()
@@ -447,6 +455,16 @@ def test_progress_bars_stay_off_the_page():
     assert book._without_progress({**bar, "text": "\r 0%\r100%\n"}) is None
 
 
+def test_what_a_command_prints_is_one_text():
+    def piece(name, text):
+        return {"output_type": "stream", "name": name, "text": text}
+
+    picture = {"output_type": "display_data", "data": {}}
+    pieces = [piece("stdout", "a b"), piece("stderr", "\r10%"), piece("stdout", " c\n")]
+    found = book._joined([*pieces, picture, piece("stdout", "d\n")])
+    assert [output.get("text") for output in found] == ["a b c\n", "\r10%", None, "d\n"]
+
+
 def test_the_picture_of_the_cover_cell_goes_to_the_title_page(project, no_sphinx):
     picture = "IPython.display.Image(data=b'a picture', format='png')"
     code = f"import IPython.display\n{picture}"
@@ -480,8 +498,13 @@ def test_the_pages_pass_the_strict_build_once_and_a_bad_one_does_not(project, ca
     project.write("_config.yml", CONFIG)
     project.write("book/_toc.yml", TOC)
     project.write("book/index.md", INDEX)
+    box = '{"image/svg+xml": "<svg xmlns=\'http://www.w3.org/2000/svg\'></svg>"}'
+    project.notebook("toy", CODE, f"from IPython.display import display\ndisplay({box}, raw=True)")
+    archives.archive(project.root, run("toy") / "toy.json", "kept")
     code, out, err = command(capsys, "build")
     assert (code, out) == (0, [str(project.root / "book/_build/html/index.html")]), err
+    images = [path.suffix for path in (project.root / "book/_build/html/_images").iterdir()]
+    assert images == [".svg", ".svg"]  # the page's and the one kept
     assert "0.0002" in (project.root / "book/_build/html/index.html").read_text()
     assert "0.0002" in (project.root / "book/_build/html/sections/scoreboard.html").read_text()
     _, _, err = command(capsys, "build")

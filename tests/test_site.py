@@ -6,9 +6,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+import nbformat
 import pytest
 import yaml
 from playwright.sync_api import sync_playwright
+
+from companion.record import collect
 
 ROOT = Path(__file__).parents[1]
 HTML = ROOT / "book" / "_build" / "html"
@@ -195,3 +198,13 @@ def test_the_keys_move_the_alpha_slider_along_equation_4(browser, width, scheme)
             assert text == said == slider.get_attribute("aria-valuetext")
             assert shown and apart <= 1
         assert alpha != 0
+
+
+@pytest.mark.parametrize("name", ["errata", "solver"])  # one only computes, one shows the archive
+def test_the_downloaded_notebook_runs_alone(name, run_alone, tmp_path):
+    page = nbformat.read(ROOT / "book" / "sections" / f"{name}.ipynb", 4)
+    (box,) = [cell.source for cell in page.cells if cell.id == "companion-rerun"]
+    (offered,) = (HTML / "_downloads").glob(f"*/{name}.ipynb")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert collect(run_alone(box, offered, empty)) == collect(nbformat.read(offered, 4))
