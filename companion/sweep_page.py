@@ -1,5 +1,6 @@
 """The page of the book that shows a sweep: a plot and a table for each record that varies."""
 
+import hashlib
 import io
 import itertools
 import json
@@ -60,10 +61,8 @@ def write(root, out):
 
 def _digest(told):
     """So that one sweep has one page, whatever the code was."""
-    from hashlib import sha256
-
     what = [told[key] for key in ("notebook", "profile", "grid")]
-    return sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _head(root, told, results, stem):

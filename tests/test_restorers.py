@@ -273,9 +273,6 @@ def test_esrgan_reads_the_released_form(monkeypatch, released):
 @pytest.fixture
 def spandrel(monkeypatch):
     """spandrel with a stand-in for torchvision, which two of its other networks import."""
-    for package in ("spandrel", "spandrel_extra_arches"):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
     if importlib.util.find_spec("torchvision") is None:
         functional = types.ModuleType("torchvision.transforms.functional")
         functional.InterpolationMode = functional.rotate = functional.normalize = None
