@@ -22,8 +22,9 @@ from tqdm import tqdm
 from benchmarks import peers
 from benchmarks.measure import measure
 from benchmarks.problems import exact_softmin, image_gradient, problem
-from companion import provenance
-from companion.run import write_aside
+from companion import keys, provenance
+from companion.files import write_aside
+from companion.page import facts
 from otlib import sinkhorn
 from otlib.softmin import softmin
 
@@ -49,17 +50,17 @@ def bench(size="full", repeats=5, device="cpu"):
         versions = _ott_versions()
     finally:
         peers.Ott.close()
-    facts = provenance.kernel_facts()
-    facts["versions"] |= provenance.versions(("geomloss", "flash-sinkhorn")) | versions
+    told = facts.kernel_facts()
+    told["versions"] |= facts.versions(("geomloss", "flash-sinkhorn")) | versions
     return {
         "provenance": {
             **checkout,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "wall_seconds": round(time.perf_counter() - start, 1),
-            "otlib": provenance.otlib_hash(),
+            "code": keys.imported("otlib.sinkhorn", "otlib.semidual"),
             "kind": device,
             "size": size,
-            **facts,
+            **told,
         },
         "reference": reference,
         "softmin": softmins,

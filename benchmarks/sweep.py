@@ -12,8 +12,9 @@ from pathlib import Path
 
 import psutil
 
-from companion import cluster, provenance
-from companion.run import write_aside
+from companion import cluster, keys, provenance
+from companion.files import write_aside
+from companion.page import facts
 from companion.sweep import points, sweep
 
 ROOT = Path(__file__).parents[1]
@@ -65,13 +66,11 @@ def bench(notebook, seeds, workers, project=ROOT):
         },
         "provenance": {
             **provenance.commit(ROOT),
-            "otlib": provenance.otlib_hash(),
+            "code": keys.whole(),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "device": provenance.cpu_model(),
+            "device": facts.cpu_model(),
             "load": [round(load, 1) for load in psutil.getloadavg()],
-            "versions": provenance.versions(
-                ("torch", "papermill", "jupyter_client", "distributed")
-            ),
+            "versions": facts.versions(("torch", "papermill", "jupyter_client", "distributed")),
         },
     }
 

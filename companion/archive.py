@@ -1,18 +1,16 @@
 """Results of runs too large for a reader's machine, committed as small files in book/archive/."""
 
-import glob
 import hashlib
 import io
 import json
 import os
 import re
 import shutil
-from pathlib import Path
 
-from companion.notebooks import UsageError, known, names, project_root
-from companion.provenance import otlib_hash
+from companion.errors import UsageError, known
+from companion.files import write_aside
+from companion.notebooks import names
 from companion.results import PARTS, pictures, read
-from companion.run import write_aside
 
 FIGURE_KIB = 100  # a figure kept is no larger
 
@@ -45,7 +43,7 @@ def archive(root, path, label):
         shutil.rmtree(folder / name)
     kept["figures"], written = {}, []
     assets = result["provenance"].get("assets", ())
-    private = any(asset["licence"] == "the user's" for asset in assets)
+    private = any(asset["private"] for asset in assets)
     for title, picture in pictures(result).items():
         data, halvings = _small(picture["mime"], picture["data"])
         about = {"caption": picture["caption"], "alt": picture["alt"], "halved": halvings}
@@ -65,39 +63,6 @@ def archive(root, path, label):
     to = folder / f"{name}.json"
     write_aside(to, json.dumps(kept, indent=1, allow_nan=False) + "\n")
     return [to, *written]
-
-
-def files(pattern):
-    """Find files kept in the archive, from inside a notebook.
-
-    pattern: from the project's folder, such as "book/archive/NAME-*.json".
-    Returns a sorted list of Path. Where there is no project around, they are those that the
-    installed package carries.
-    """
-    try:
-        root = project_root()
-    except UsageError:
-        root = Path(__file__).parent  # which has book/archive/ inside, see pyproject.toml
-    return [root / name for name in sorted(glob.glob(pattern, root_dir=root))]
-
-
-def archived(pattern):
-    """Read the archived runs that a pattern names.
-
-    pattern: as for `files`.
-    Returns {title: result}; the title tells the label, profile, device and date of the run, and
-    whether otlib has changed since, as the entry `stale` of the result does.
-    """
-    found = {}
-    for path in files(pattern):
-        result = json.loads(path.read_text(encoding="utf-8"))
-        facts = result["provenance"]
-        told = [path.stem.partition("-")[2], result.get("profile")]
-        told += [facts["device"], facts["date"][:10]]
-        result["stale"] = facts["otlib"] != otlib_hash()
-        told += ["otlib has changed since"] if result["stale"] else []
-        found[", ".join(text for text in told if text)] = result
-    return found
 
 
 def _small(mime, data):

@@ -12,21 +12,14 @@ import time
 
 import yaml
 
-from companion import provenance
-from companion.archive import archived
-from companion.claims import (
-    SYMBOLS,
-    counts,
-    judge,
-    load_claims,
-    needed,
-    number,
-    scoreboard,
-    summary,
-    table,
-)
-from companion.notebooks import DEFAULT_PROFILE, UsageError, names, project_root, resolve
-from companion.run import execute, finished, notebook_text, plan, write_aside
+from companion.claims import SYMBOLS, counts, judge, load_claims, needed, scoreboard, summary
+from companion.errors import UsageError
+from companion.files import notebook_text, project_root, write_aside
+from companion.markdown import number, table
+from companion.notebooks import DEFAULT_PROFILE, names, resolve
+from companion.page.facts import versions
+from companion.page.kept import archived
+from companion.run import execute, finished, plan
 
 
 def build(profile=DEFAULT_PROFILE, device=None, root=None):
@@ -395,7 +388,7 @@ def _state(root):
     files = [root / "_config.yml", *sorted((root / "book").rglob("*"))]
     digest = hashlib.sha256()
     tools = ("jupyter-book", "sphinx", "sphinx-book-theme", "myst-nb", "sphinx-mathjax-offline")
-    digest.update(json.dumps(provenance.versions(tools)).encode())
+    digest.update(json.dumps(versions(tools)).encode())
     for path in files:
         if path.is_file() and "_build" not in path.relative_to(root).parts:
             digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())

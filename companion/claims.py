@@ -7,7 +7,9 @@ from typing import Literal
 import pydantic
 import yaml
 
-from companion.notebooks import UsageError, known, names, read_profiles
+from companion.errors import UsageError, known
+from companion.markdown import number, table
+from companion.notebooks import names, read_profiles
 
 REPRODUCED, DIFFERS, NOT_RUN = "reproduced", "differs", "not run at this profile"
 SYMBOLS = {REPRODUCED: "✔", DIFFERS: "✘", NOT_RUN: "–"}
@@ -128,13 +130,6 @@ def judge(claims, records, profile):
     return [_judge(claim, records.get(claim.notebook, {}), profile) for claim in claims]
 
 
-def number(value):
-    """Return a value as text: four significant digits, no exponent where none is needed."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return f"{value:.4g}" if isinstance(value, int | float) else str(value)
-
-
 def needed(claims, profile):
     """Return the sorted names of the notebooks that the claims need at this profile."""
     return sorted({claim.notebook for claim in claims if profile in claim.profiles})
@@ -192,17 +187,6 @@ def summary(judged, profile, date):
             "",
         ]
     )
-
-
-def table(head, rows):
-    """Return the lines of a Markdown table; head and each row are sequences of cells."""
-
-    def line(cells):
-        # a line break or a bar would end the cell
-        cells = (" ".join(str(cell).split()).replace("|", "\\|") for cell in cells)
-        return "| " + " | ".join(cells) + " |"
-
-    return [line(head), line(["---"] * len(head)), *map(line, rows)]
 
 
 def _judge(claim, records, profile):

@@ -12,18 +12,12 @@ from companion import build as book
 from companion import cluster, report, results, sweep_page
 from companion import compare as comparison
 from companion import sweep as sweeps
-from companion.claims import SYMBOLS, judge, load_claims, number
-from companion.notebooks import (
-    DEFAULT_PROFILE,
-    UsageError,
-    known,
-    load,
-    names,
-    project_root,
-    read_profiles,
-    resolve,
-)
-from companion.run import RunFailed, export, finished, plain, plan, write_aside
+from companion.claims import SYMBOLS, judge, load_claims
+from companion.errors import UsageError, known
+from companion.files import plain, project_root, write_aside
+from companion.markdown import number
+from companion.notebooks import DEFAULT_PROFILE, load, names, read_profiles, resolve
+from companion.run import RunFailed, export, finished, plan
 from companion.run import run as run_notebook
 
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import yaml
 
-from companion import provenance
-from companion.notebooks import UsageError
+from companion import keys
+from companion.errors import UsageError
 from companion.run import RunFailed, execute
 
 GPU = {"GPU": 1}  # the resource that a worker offers and a point on a GPU takes
@@ -58,7 +58,7 @@ def remote(address, gpu):
     """Give a client of a running Dask cluster, whose workers see this project's folder.
 
     address: of its scheduler, such as tcp://HOST:8786. gpu: whether workers have to offer one.
-    Raises UsageError where no scheduler answers there, where a worker has another otlib, where no
+    Raises UsageError where no scheduler answers there, where a worker has other code, where no
     worker offers a GPU.
     """
     from distributed import Client
@@ -81,15 +81,15 @@ def remote(address, gpu):
 
 
 def same_code(client):
-    """Raise UsageError, naming them, where workers have another otlib than this process."""
+    """Raise UsageError, naming them, where workers have other code than this process."""
     try:
-        found = client.run(provenance.otlib_hash)
+        found = client.run(keys.whole)
     except ModuleNotFoundError as error:
         raise UsageError(f"a worker has no package {error.name!r}: install the project") from error
-    here = provenance.otlib_hash()
+    here = keys.whole()
     others = [f"{worker} ({digest[:12]})" for worker, digest in found.items() if digest != here]
     if others:
-        raise UsageError(f"another otlib than here ({here[:12]}) on worker {', '.join(others)}")
+        raise UsageError(f"other code than here ({here[:12]}) on worker {', '.join(others)}")
 
 
 @contextmanager
@@ -161,16 +161,16 @@ def _submit(cluster, jobs):
         cluster.sync(job.start)
 
 
-def perform(todo, keep, otlib):
+def perform(todo, keep, code):
     """Run one point, on a worker.
 
-    todo: Plan; keep: folder for the notebook if it fails; otlib: hash of the driver's.
-    Raises RunFailed as `execute` does, and where this worker has another otlib.
+    todo: Plan; keep: folder for the notebook if it fails; code: the driver's, by `keys.whole`.
+    Raises RunFailed as `execute` does, and where this worker has other code.
     """
-    if provenance.otlib_hash() != otlib:  # one that joined later
+    if keys.whole() != code:  # one that joined later
         from distributed import get_worker
 
-        raise RunFailed(f"{todo.notebook.name}: another otlib on worker {get_worker().address}")
+        raise RunFailed(f"{todo.notebook.name}: other code on worker {get_worker().address}")
     execute(todo, keep, None)
 
 

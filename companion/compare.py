@@ -4,8 +4,8 @@ import math
 import statistics
 from dataclasses import dataclass
 
-from companion.claims import number
-from companion.notebooks import UsageError
+from companion.errors import UsageError
+from companion.markdown import number
 from companion.results import settings
 
 SAME, BETTER, WORSE, DIFFERS, MISSING = "same", "better", "worse", "differs", "missing"

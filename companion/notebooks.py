@@ -1,7 +1,7 @@
 """The notebooks of the project: where they are, which parameters they take."""
 
 import ast
-import difflib
+import functools
 import io
 import math
 import re
@@ -11,14 +11,13 @@ from pathlib import Path
 
 import yaml
 
+from companion.errors import UsageError, known
+from companion.files import of_user
+
 DEFAULT_PROFILE = "laptop"
 TYPES = ("int", "float", "bool", "str", "list")
 # how a parameter's comment may end: "; > 0", "; >= 1", "; 0 to 1"
 RANGE = re.compile(r"; (?:(>=?) (\S+)|(\S+) to (\S+))$")
-
-
-class UsageError(Exception):
-    """What was asked for cannot be done as asked; the message is one line for the user."""
 
 
 @dataclass(frozen=True)
@@ -41,32 +40,12 @@ class Notebook:
     document: str
     section: str
     parameters: dict  # name -> Parameter
-
-
-def project_root():
-    """Return the project folder: the nearest one above the working folder, else this package's.
-
-    Raises UsageError where neither holds notebooks/profiles.yml.
-    """
-    here = Path.cwd()
-    for folder in (here, *here.parents, Path(__file__).resolve().parents[1]):
-        if (folder / "notebooks" / "profiles.yml").is_file():
-            return folder
-    raise UsageError(f"no notebooks/profiles.yml in {here} or above: run inside a checkout")
+    code: tuple = ()  # sources of its code cells
 
 
 def names(root):
     """Return the sorted names of the notebooks under root/notebooks."""
     return sorted(path.stem for path in (root / "notebooks").glob("*.md"))
-
-
-def known(kind, name, allowed):
-    """Return name if it is among the allowed ones; else raise UsageError with the nearest."""
-    if name in allowed:
-        return name
-    near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UsageError(f"unknown {kind} {name!r}: {hint}(known: {', '.join(allowed) or 'none'})")
 
 
 def load(root, name):
@@ -92,6 +71,7 @@ def load(root, name):
         document=about.get("document", ""),
         section=str(about.get("section", "")),
         parameters=parse_parameters(cells[0].source, name),
+        code=tuple(cell.source for cell in nb.cells if cell.cell_type == "code"),
     )
 
 
@@ -178,12 +158,18 @@ def resolve(root, notebook, profile=DEFAULT_PROFILE, overrides=()):
     values = {name: parameter.default for name, parameter in notebook.parameters.items()}
     profiles = read_profiles(root)
     known("profile", profile, list(profiles))
-    for name, value in [
-        *(profiles[profile].get(notebook.name) or {}).items(),
-        *dict(overrides).items(),
-    ]:
+    for name, value in (profiles[profile].get(notebook.name) or {}).items():
         values[name] = setting(notebook, name, value)
+    for name, value in dict(overrides).items():
+        values[name] = _seen(setting(notebook, name, value), root)
     return values
+
+
+def _seen(value, root):
+    """A value that the user gave, with the paths in it as the user sees them."""
+    if isinstance(value, list):
+        return [_seen(item, root) for item in value]
+    return of_user(value, root) if isinstance(value, str) else value
 
 
 def read_profiles(root):
@@ -191,14 +177,25 @@ def read_profiles(root):
 
     Raises UsageError where notebooks/profiles.yml is not YAML or names an unknown notebook.
     """
-    path = root / "notebooks" / "profiles.yml"
+    profiles = _parsed(root / "notebooks" / "profiles.yml")
+    for profile, settings in profiles.items():
+        for name in settings:
+            known(f"notebook in profile {profile!r}", name, names(root))
+    return profiles
+
+
+def _parsed(path):
+    """The profiles of a file, read once for each state of it: a plan of each page asks."""
+    facts = path.stat()
+    return _profiles(path, facts.st_mtime_ns, facts.st_size)
+
+
+@functools.lru_cache(8)
+def _profiles(path, _time, _size):
     try:
         profiles = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
         raise UsageError(f"notebooks/profiles.yml: {' '.join(str(error).split())}") from error
-    for profile, settings in profiles.items():
-        for name in settings or {}:
-            known(f"notebook in profile {profile!r}", name, names(root))
     return {profile: settings or {} for profile, settings in profiles.items()}
 
 

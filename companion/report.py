@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from xml.etree import ElementTree
 
 from companion import compare
-from companion.claims import DIFFERS, NOT_RUN, number
+from companion.claims import DIFFERS, NOT_RUN
+from companion.keys import together
+from companion.markdown import number
 from companion.results import Setting, pictures
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
@@ -124,7 +126,8 @@ def junit(suites):
             timestamp=facts["date"],
         )
         told = {"profile": suite.run["profile"], "key": suite.run.get("key")}
-        told |= {key: facts[key] for key in ("device", "commit", "otlib", "seed")}
+        told |= {key: facts[key] for key in ("device", "commit", "seed")}
+        told["code"] = together(facts["code"])
         properties = ElementTree.SubElement(one, "properties")
         for key, value in told.items():
             ElementTree.SubElement(properties, "property", name=key, value=str(value))
@@ -284,7 +287,7 @@ def _facts(runs):
         ("Device", all_of("device")),
         ("Date", all_of("date", 10)),
         ("Commit", all_of("commit", 12)),
-        ("otlib", all_of("otlib", 12)),
+        ("Code", ", ".join(dict.fromkeys(together(fact["code"])[:12] for fact in facts))),
         ("Seconds", ", ".join(f"{fact['wall_seconds']:.0f}" for fact in facts)),
     ]
 

@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from companion.notebooks import UsageError
+from companion.errors import UsageError
+from companion.keys import together
 
 PARTS = ("notebook", "profile", "parameters", "records", "provenance")
 
@@ -19,7 +20,7 @@ class Setting:
     notebook: str
     profile: str
     parameters: dict  # without the seed
-    otlib: str
+    code: str  # one hash of it
     runs: tuple  # results, by seed
 
     @property
@@ -64,14 +65,14 @@ def settings(path):
     groups = {}
     for run in read(path):
         parameters = {k: v for k, v in run["parameters"].items() if k != "seed"}
-        otlib = run["provenance"]["otlib"]
-        key = (run["notebook"], run["profile"], json.dumps(parameters, sort_keys=True), otlib)
+        code = together(run["provenance"]["code"])
+        key = (run["notebook"], run["profile"], json.dumps(parameters, sort_keys=True), code)
         seeds = groups.setdefault(key, (parameters, {}))[1]
         seed = run["parameters"].get("seed")
         if seed in seeds:
             raise UsageError(
                 f"{seeds[seed]['path']} and {run['path']} are runs of {run['notebook']} with the "
-                "same parameters and otlib: give one of them"
+                "same parameters and code: give one of them"
             )
         seeds[seed] = run
     return [
@@ -80,10 +81,10 @@ def settings(path):
             notebook=notebook,
             profile=profile,
             parameters=parameters,
-            otlib=otlib,
+            code=code,
             runs=tuple(seeds[seed] for seed in sorted(seeds, key=lambda s: (s is not None, s))),
         )
-        for (notebook, profile, _, otlib), (parameters, seeds) in groups.items()
+        for (notebook, profile, _, code), (parameters, seeds) in groups.items()
     ]
 
 

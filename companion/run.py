@@ -1,12 +1,9 @@
 """Run a notebook once for each source, parameters and code; keep what finished."""
 
 import fcntl
-import glob
 import hashlib
 import json
-import math
 import os
-import secrets
 import shutil
 import sys
 import tempfile
@@ -17,8 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from companion import kernels, provenance
-from companion.notebooks import DEFAULT_PROFILE, Notebook, load, project_root, resolve
-from companion.record import collect
+from companion.files import notebook_text, plain, project_root, write_aside
+from companion.keys import code, key
+from companion.notebooks import DEFAULT_PROFILE, Notebook, load, resolve
+from companion.page import facts
+from companion.page.record import collect
 
 # what NAME.json says, and NAME.ipynb in its metadata, too
 RESULT = ("notebook", "profile", "parameters", "records", "provenance", "key")
@@ -45,7 +45,7 @@ class Plan:
 
     @property
     def parts(self):
-        """Where the jobs that are done wait for the rest of the run: see `threads`."""
+        """Where the jobs that are done wait for the rest of the run: see `page.jobs`."""
         return self.root / ".companion" / "parts" / self.folder.name
 
 
@@ -63,7 +63,7 @@ def plan(name, overrides=(), profile=DEFAULT_PROFILE, root=None):
 def settle(root, notebook, profile, overrides):
     """As `plan`, with the notebook already read."""
     parameters = resolve(root, notebook, profile, overrides)
-    return Plan(root, notebook, profile, parameters, _key(root, notebook, profile, parameters))
+    return Plan(root, notebook, profile, parameters, key(root, notebook, profile, parameters))
 
 
 def finished(plan):
@@ -106,9 +106,9 @@ def execute(plan, keep, label):
     Raises RunFailed where a cell failed and where the code is no longer the one of the plan.
     """
     name = plan.notebook.name
-    if _key(plan.root, plan.notebook, plan.profile, plan.parameters) != plan.key:
+    if key(plan.root, plan.notebook, plan.profile, plan.parameters) != plan.key:
         # in a long build; the result would be filed under what the code was before
-        raise RunFailed(f"{name}: its source or otlib changed since the start; run again")
+        raise RunFailed(f"{name}: its source or its code changed since the start; run again")
     plan.folder.parent.mkdir(parents=True, exist_ok=True)
     _clear(plan)
     with _locked(plan.root, plan.folder.name):
@@ -123,39 +123,6 @@ def export(folder, name, out):
     for path in paths:
         write_aside(path, (folder / path.name).read_text(encoding="utf-8"))
     return paths
-
-
-def write_aside(path, content):
-    """Write a file under another name and rename it; leave a file of the same content alone.
-
-    path: Path, its folders are made; content: str or bytes.
-    """
-    data = content.encode() if isinstance(content, str) else content
-    if path.is_file() and path.read_bytes() == data:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        aside.write_bytes(data)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def plain(value):
-    """Return the value as strict JSON can hold it: an infinite float becomes "inf" or "-inf"."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def notebook_text(nb):
-    """Return the text of an .ipynb file of the notebook."""
-    import nbformat
-
-    return nbformat.writes(nb) + "\n"
 
 
 def _execute(plan, keep, label):
@@ -173,7 +140,7 @@ def _execute(plan, keep, label):
             "records": _records(nb, plan, keep),
             "provenance": {
                 **checkout,
-                "otlib": provenance.otlib_hash(),
+                "code": code(plan.root, plan.notebook, plan.parameters),
                 "date": started.isoformat(timespec="seconds"),
                 "wall_seconds": round(time.perf_counter() - clock, 1),
                 "resumed_jobs": resumed,
@@ -210,55 +177,6 @@ def _locked(root, name, wait=True):
             yield True
 
 
-def _key(root, notebook, profile, parameters):
-    """Hash all that the records may depend on and that can be known before the run."""
-    code = root if (root / "otlib").is_dir() else Path(__file__).resolve().parents[1]
-    files = [*(code / "otlib").glob("*.py")]
-    source = notebook.path.read_text(encoding="utf-8")
-    # what a parameter such as book/archive/solver-*.json names, and what a variable of the user's
-    # such as OTLIB_MVTEC does, where the notebook says that it goes by it
-    texts = [value for value in parameters.values() if isinstance(value, str)]
-    variables = [name for name in os.environ if name.startswith("OTLIB_") and name in source]
-    texts += [glob.escape(os.environ[name]) for name in variables]
-    named = sorted({path for text in texts for path in glob.glob(text, root_dir=root)})
-    imported = (
-        "record",
-        "figures",
-        "threads",
-        "archive",
-        "exemplars",
-        "memory",
-        "restored",
-        "tradeoff",
-    )
-    for name in imported:  # by notebooks
-        files += (code / "companion").glob(f"{name}.py")
-    versions = ("torch", "numpy", "scikit-image", "matplotlib", "POT", "elpv-dataset")
-    content = {
-        "source": source,
-        "parameters": plain(parameters),
-        "profile": profile,
-        "code": {str(file.relative_to(code)): file.read_text(encoding="utf-8") for file in files},
-        "data": {path: _state(root / path) for path in named},
-        "variables": {name: os.environ[name] for name in variables},
-        "versions": provenance.versions(versions),
-    }
-    return _sha256(json.dumps(content, sort_keys=True).encode())
-
-
-def _state(path):
-    """Hash a file by its content; a folder by its files' names, sizes and times.
-
-    A folder is a dataset of gigabytes, and each plan of a book asks.
-    """
-    if path.is_file():
-        return _sha256(path.read_bytes())
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    facts = [(file, file.stat()) for file in files]
-    lines = [f"{file.relative_to(path)} {s.st_size} {s.st_mtime_ns}" for file, s in facts]
-    return _sha256("\n".join(lines).encode())
-
-
 def _clear(plan):
     """Remove the scratch folders (.NAME-KEY16-RANDOM) that killed processes left behind."""
     for left in plan.folder.parent.glob(".*-*-*"):
@@ -279,7 +197,9 @@ def _papermill(plan, scratch, keep, label):
     source, executed = scratch / "source.ipynb", scratch / "executed.ipynb"
     nb = jupytext.read(plan.notebook.path, fmt="md:myst")
     heavy = kernels.HEAVY if any("otlib" in cell.source for cell in nb.cells) else ()
-    kernel = kernels.manager(plan.root, heavy, {"COMPANION_PARTS": str(plan.parts)})
+    restored = plan.root / ".companion" / "restored"
+    variables = {"COMPANION_PARTS": str(plan.parts), "COMPANION_RESTORED": str(restored)}
+    kernel = kernels.manager(plan.root, heavy, variables)
     cell = nbformat.v4.new_code_cell(provenance.CELL, metadata={"tags": provenance.TAGS})
     nb.cells.append(cell)
     nbformat.write(nb, source)
@@ -333,8 +253,8 @@ def _records(nb, plan, keep):
 
 def _kernel_facts(nb, plan, keep):
     for output in nb.cells[-1].get("outputs", ()):
-        if provenance.MIME in output.get("data", {}):
-            return output["data"][provenance.MIME]
+        if facts.MIME in output.get("data", {}):
+            return output["data"][facts.MIME]
     # a cell that raises SystemExit(0) ends the notebook without an error
     raise _failure(nb, plan, keep, "the notebook stopped before its last cell")
 

@@ -12,16 +12,12 @@ import time
 
 from tqdm import tqdm
 
-from companion import provenance
+from companion import keys
 from companion.cluster import GPU, perform
-from companion.notebooks import (
-    DEFAULT_PROFILE,
-    UsageError,
-    load,
-    project_root,
-    setting,
-)
-from companion.run import RunFailed, export, finished, plain, settle, write_aside
+from companion.errors import UsageError
+from companion.files import plain, project_root, write_aside
+from companion.notebooks import DEFAULT_PROFILE, load, setting
+from companion.run import RunFailed, export, finished, settle
 
 _OFTEN = 1  # seconds between two writes of sweep.json
 _NFS = 60  # seconds after which a shared filesystem shows what a worker wrote
@@ -139,11 +135,11 @@ def _performed(client, waiting, out):
     from distributed import as_completed
     from distributed.scheduler import KilledWorker
 
-    otlib, futures = provenance.otlib_hash(), {}
+    code, futures = keys.whole(), {}
     for todo in waiting:
         keep = (out / "points" / todo.key[:16]).absolute()
         resources = GPU if on_gpu([todo]) else None
-        future = client.submit(perform, todo, keep, otlib, resources=resources, pure=False)
+        future = client.submit(perform, todo, keep, code, resources=resources, pure=False)
         futures[future] = todo
     for future in as_completed(futures):
         if future.status in ("cancelled", "lost"):

@@ -9,9 +9,9 @@ import shlex
 
 import numpy as np
 
-from companion.claims import number, table
+from companion.files import write_aside
+from companion.markdown import number, table
 from companion.notebooks import load
-from companion.run import write_aside
 
 SEED = "seed"  # its values are drawn together, as mean and spread
 
@@ -128,7 +128,7 @@ def _plot(grid, values, label):
         return None
     import matplotlib.pyplot as plt
 
-    from companion import figures
+    from companion.page import figures
 
     x = np.array(grid[axes[along]], dtype=float)
     order = np.argsort(x)

@@ -82,5 +82,27 @@ def number(name, value):
         raise ValueError(f"{name} must be a finite number, got {value!r}")
 
 
+def pair(x, reference, border, least):
+    """Both images without their border, in float64 on the CPU. Raise ValueError on bad pixels,
+
+    different shapes, and a border that leaves less than `least` pixels a side.
+    """
+    image("x", x)
+    image("reference", reference)
+    whole("border", border, least=0)
+    if x.shape != reference.shape:
+        raise ValueError(
+            f"x must have the shape of reference {tuple(reference.shape)}, got {tuple(x.shape)}"
+        )
+    height, width = (side - 2 * border for side in x.shape[1:])
+    if min(height, width) < least:
+        raise ValueError(
+            f"border must leave at least {least} x {least} of "
+            f"{x.shape[1]} x {x.shape[2]} pixels, got {border}"
+        )
+    inside = (slice(None), slice(border, border + height), slice(border, border + width))
+    return tuple(image.detach()[inside].double().cpu() for image in (x, reference))
+
+
 def _kind(value):
     return str(value.dtype) if torch.is_tensor(value) else type(value).__name__

@@ -6,15 +6,12 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from otlib import _check, gaussian, patches
 
 # Directions in which the restored patches vary less than this times their largest variance count
 # as singular: at p = 7 the condition number is 1e15 and eq. (2) would amplify rounding by 1e7.
 _RTOL = 1e-6
-_KIND = "otlib deep optimal transport"
 _TOLERANCE = 1e-6  # of values in [0, 1], in float32
 
 
@@ -210,48 +207,6 @@ def transport_latent(fitted, latent, keep_mean=False, generator=None):
     total = patches.adjoint(cloud, wide.shape, p)
     inside = slice(p - 1, -(p - 1) or None)
     return (total[:, inside, inside] / p**2).to(latent)
-
-
-def save(path, fitted):
-    """Write a Transport into one safetensors file.
-
-    path: of the file. fitted: of `fit`.
-    Returns None. Raises OSError where the file cannot be written.
-    """
-    tensors = {}
-    for name in ("natural", "restored", "full", "kept"):
-        for key, value in getattr(fitted, name)._asdict().items():
-            if value is not None:
-                value = torch.as_tensor(value).cpu().contiguous()
-                tensors[f"{name}.{key}"] = value.clone()  # no two may share memory
-    metadata = {"kind": _KIND, "autoencoder": fitted.autoencoder, "patch": str(fitted.patch)}
-    save_file(tensors, path, metadata=metadata)
-
-
-def load(path, device="cpu"):
-    """Read a Transport that `save` wrote.
-
-    path: of the file. device: of torch. Returns a Transport. Raises FileNotFoundError, and
-    ValueError for a file of another kind.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} must be a safetensors file of `save`: {error}") from error
-    if metadata.get("kind") != _KIND:
-        raise ValueError(f"{path} must hold an {_KIND}, got {metadata.get('kind', 'no kind')!r}")
-    parts = {}
-    for name, kind in dict(natural=Moments, restored=Moments, full=Map, kept=Map).items():
-        values = [tensors.get(f"{name}.{key}") for key in kind._fields]
-        values = [value if value is None else value.to(device) for value in values]
-        parts[name] = kind(*values)
-        if kind is Moments:
-            parts[name] = parts[name]._replace(count=int(parts[name].count))
-    patch = int(metadata["patch"])
-    channels = len(parts["natural"].mean) // patch**2
-    return Transport(metadata["autoencoder"], channels, patch, **parts)
 
 
 def _map(cov0, cov1, null=0):

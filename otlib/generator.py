@@ -6,19 +6,15 @@ exemplar and then draws images of any size. The potentials are those of `semidua
 the cost there; losses are halved, for the 1/2 |x - y|^2 of Houdard et al.
 """
 
-import json
 import math
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from otlib import _check, patches, semidual
 
 NOISE_CHANNELS = 3  # a scale, in Ulyanov et al. and in the code of Houdard et al., grey or colour
-_KIND = "otlib texture generator"
 
 
 class Network(nn.Module):
@@ -249,47 +245,6 @@ def _settle(net, draws):
     for layer in layers:
         layer.momentum = momentum
     net.eval()
-
-
-def save(net, path, **facts):
-    """Write a network and its settings into one safetensors file.
-
-    net: Network. path: of the file. facts: what the file is to tell of the training, as JSON holds
-    it: exemplar, steps, seed, ...
-    Returns None. Raises OSError where the file cannot be written.
-    """
-    tensors = {name: value.contiguous().cpu() for name, value in net.state_dict().items()}
-    metadata = {"kind": _KIND, "settings": json.dumps(net.settings), "facts": json.dumps(facts)}
-    save_file(tensors, path, metadata=metadata)
-
-
-def load(path):
-    """Read a network that `save` wrote.
-
-    path: of the file.
-    Returns (network, facts): a Network on the CPU in `eval()`, and the dict given to `save`. Raises
-    FileNotFoundError, and ValueError, with the name, for a file of another kind or architecture.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} must be a safetensors file of `save`: {error}") from error
-    if metadata.get("kind") != _KIND:
-        raise ValueError(f"{path} must hold an {_KIND}, got {metadata.get('kind', 'no kind')!r}")
-    net = Network(**json.loads(metadata["settings"]))
-    shapes = {name: tuple(value.shape) for name, value in net.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    odd = sorted(name for name in shapes.keys() | found if shapes.get(name) != found.get(name))
-    if odd:
-        name = odd[0]
-        raise ValueError(
-            f"{path}: {name} must be {shapes.get(name, 'absent')} for {net.settings}, "
-            f"got {found.get(name, 'none')}"
-        )
-    net.load_state_dict(tensors)
-    return net.eval(), json.loads(metadata["facts"])
 
 
 def _side(name, value, net):

@@ -1,6 +1,5 @@
-"""How near an image is to its reference (PSNR, SSIM, LPIPS), and one set to another (KID, W2)."""
+"""How near an image is to its reference (PSNR, SSIM), and one set to another (KID, FID, W2)."""
 
-import functools
 import math
 from typing import NamedTuple
 
@@ -8,14 +7,9 @@ import numpy as np
 import torch
 from skimage.metrics import structural_similarity
 
-from otlib import _check, data, gaussian, models, patches
+from otlib import _check, gaussian, patches
 
 _WINDOW = 11  # side of the Gaussian window of Wang et al. 2004
-# Of LPIPS: the trunk in the registry, the layers compared, the least side of an image.
-_NETS = {
-    "alex": ("alexnet", ("relu1", "relu2", "relu3", "relu4", "relu5"), 31),
-    "vgg": ("vgg16", ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"), 16),
-}
 
 
 class Moments(NamedTuple):
@@ -36,7 +30,7 @@ def psnr(x, reference, border=0, peak=1.0):
     Returns a float, inf for identical images. Raises ValueError on bad pixels, different shapes,
     a border that leaves nothing, peak <= 0.
     """
-    x, reference = _pair(x, reference, border, 1)
+    x, reference = _check.pair(x, reference, border, 1)
     _check.positive("peak", peak)
     error = (x - reference).square().mean().item()
     return math.inf if error == 0 else 10 * math.log10(peak**2 / error)
@@ -51,7 +45,7 @@ def ssim(x, reference, border=0):
     Returns a float, 1 for identical images. Raises ValueError on bad pixels, different shapes, a
     border that leaves less than the window.
     """
-    x, reference = _pair(x, reference, border, _WINDOW)
+    x, reference = _check.pair(x, reference, border, _WINDOW)
     return float(
         structural_similarity(
             x.numpy(),
@@ -63,40 +57,6 @@ def ssim(x, reference, border=0):
             use_sample_covariance=False,
         )
     )
-
-
-def lpips(x, reference, net="alex", border=0):
-    """Learned perceptual distance LPIPS v0.1 (Zhang et al. 2018, eq. (1)); 0 for identical images.
-
-    x, reference: (C, H, W) float32 or float64 with values in [0, 1], nothing clipped, same
-        shape; C is 3 for RGB or 1, which is repeated to RGB. Computed in float32 where x is.
-    net: "alex" (H and W >= 31 without the border) or "vgg" (>= 16).
-    border: pixels left out on each side, >= 0 (6 in Mignon et al. 2023, Table I).
-
-    Returns a float >= 0. Raises ValueError on bad pixels, different shapes, another number of
-    channels, an unknown net, an image too small for it; and as `models.find` does where the
-    weights are missing.
-    """
-    if net not in _NETS:
-        raise ValueError(f"net must be 'alex' or 'vgg', got {net!r}")
-    trunk, taps, least = _NETS[net]
-    pair = _pair(x, reference, border, least)
-    if x.shape[0] not in (1, 3):
-        raise ValueError(f"x must have 1 or 3 channels, got {x.shape[0]}")
-    network, heads = _lpips_weights(trunk, x.device)
-    images = torch.stack(pair).to(x.device, torch.float32).expand(2, 3, -1, -1)
-    with torch.no_grad():
-        total = 0.0
-        for tap, head in zip(models.features(network, images, taps), heads, strict=True):
-            unit = tap / (tap.square().sum(1, keepdim=True).sqrt() + 1e-10)
-            total += ((unit[0] - unit[1]).square() * head[:, None, None]).sum(0).mean().item()
-    return total
-
-
-@functools.cache
-def _lpips_weights(trunk, device):
-    load = {"alexnet": models.alexnet, "vgg16": models.vgg16}[trunk]
-    return load(device), models.lpips_heads(trunk, device)
 
 
 def pooled_psnr(images, references, weights=None, peak=1.0):
@@ -114,41 +74,11 @@ def pooled_psnr(images, references, weights=None, peak=1.0):
         raise ValueError(
             f"references must be as many as images, > 0, got {len(references)} for {len(images)}"
         )
-    pairs = [_pair(x, y, 0, 1) for x, y in zip(images, references, strict=True)]
+    pairs = [_check.pair(x, y, 0, 1) for x, y in zip(images, references, strict=True)]
     errors = torch.stack([(x - y).square().mean() for x, y in pairs])
     weights = _weights(weights, len(errors))
     error = (weights @ errors / weights.sum()).item()
     return math.inf if error == 0 else 10 * math.log10(peak**2 / error)
-
-
-def features(images, device="cpu"):
-    """Features and class probabilities of EfficientNet-lite0, what `kid`, `fid` and IS compare.
-
-    The papers' are Inception's: numbers of different networks never share a row.
-
-    images: list of (3, H, W) float32 or float64 RGB in [0, 1], nothing clipped; the central square
-        is resized to 224 x 224. device: of torch, where the network runs.
-
-    Returns features (n, 1280) and probabilities (n, 1000), float64 on the CPU. Raises ValueError on
-    bad pixels or another number of channels, an empty list, and as `models.find` does.
-    """
-    _check.whole("the number of images", len(images))
-    for image in images:
-        _check.image("images", image)
-        if len(image) != 3:
-            raise ValueError(f"images must have 3 channels, got {len(image)}")
-    network, found = _efficientnet(torch.device(device)), []
-    with torch.no_grad():
-        for image in images:
-            batch = data.resize(image.float(), 224)[None].to(device)
-            found.append(models.features(network, batch, ("pool", "classes")))
-    pooled, logits = (torch.cat(part).double().cpu() for part in zip(*found, strict=True))
-    return pooled, logits.softmax(1)
-
-
-@functools.cache
-def _efficientnet(device):
-    return models.efficientnet(device)
 
 
 def kid(x, y, paired=False, weights=None):
@@ -349,22 +279,3 @@ def _clouds(x, y, paired, weights):
     if paired and len(x) != len(y):
         raise ValueError(f"y must have the {len(x)} rows of x, its partners, got {len(y)}")
     return x.detach().double().cpu(), y.detach().double().cpu()
-
-
-def _pair(x, reference, border, least):
-    """Both images without their border, in float64 on the CPU."""
-    _check.image("x", x)
-    _check.image("reference", reference)
-    _check.whole("border", border, least=0)
-    if x.shape != reference.shape:
-        raise ValueError(
-            f"x must have the shape of reference {tuple(reference.shape)}, got {tuple(x.shape)}"
-        )
-    height, width = (side - 2 * border for side in x.shape[1:])
-    if min(height, width) < least:
-        raise ValueError(
-            f"border must leave at least {least} x {least} of "
-            f"{x.shape[1]} x {x.shape[2]} pixels, got {border}"
-        )
-    inside = (slice(None), slice(border, border + height), slice(border, border + width))
-    return tuple(image.detach()[inside].double().cpu() for image in (x, reference))

@@ -6,12 +6,12 @@ features, the one in the pixels, the other in the weights of a generator:
     generator.train(net, rivals.gram_loss(exemplar, vgg), height, width, lr=0.1, ...)
 
 Texto (Leclaire and Rabin 2019, after Galerne et al. 2018) transports patches. The papers take
-VGG-19, the book `models.vgg16`.
+VGG-19, the book `assets.networks.vgg16`.
 """
 
 import torch
 
-from otlib import _check, gaussian, models, patches, semidual, softmin
+from otlib import _check, gaussian, layers, patches, semidual, softmin
 
 TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 
@@ -20,7 +20,7 @@ def grams(image, vgg, taps=TAPS):
     """Gram matrices of the features of an image: the statistics of Gatys et al. 2015, eq. (1).
 
     image: (C, H, W) float32, C = 1 or 3, values in [0, 1], on the device of the network.
-    vgg: network of `models.vgg16`, pooling "average" in Gatys et al.
+    vgg: network of `assets.networks.vgg16`, pooling "average" in Gatys et al.
     taps: names of its layers.
 
     Returns a list of (n, n) tensors, F F' / (h w) for n feature maps of h x w pixels, the mean over
@@ -29,7 +29,7 @@ def grams(image, vgg, taps=TAPS):
     _check.image("image", image)
     if len(image) not in (1, 3):
         raise ValueError(f"image must have 1 or 3 channels, got {len(image)}")
-    maps = models.features(vgg, image.expand(3, -1, -1)[None], taps)
+    maps = layers.taps(vgg, image.expand(3, -1, -1)[None], taps)
     return [(flat := layer[0].flatten(1)) @ flat.mT / flat.shape[1] for layer in maps]
 
 

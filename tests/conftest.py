@@ -31,7 +31,7 @@ sizes: list = [1, 2]
 """
 CODE = """\
 import random
-from companion.record import record
+from companion.page.record import record
 random.seed(seed)
 record("draw", random.random(), unit="dB", better="higher")
 record("eps", eps)

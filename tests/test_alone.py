@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 from companion import build as book
-from companion.record import collect
+from companion.page.record import collect
 from companion.run import plan, run
 
 ROOT = Path(__file__).parents[1]
@@ -25,8 +25,8 @@ def test_the_installed_package_carries_templates_and_archive(installed):
 def test_the_command_gives_exactly_the_page_s_parameters(project, installed, run_alone, tmp_path):
     project.notebook(
         "toy",
-        "import companion\nfrom companion.archive import files",
-        "from companion.record import record",
+        "import companion\nfrom companion.page.kept import files",
+        "from companion.page.record import record",
         'record("told", repr((seed, eps, rho, fast, label, sizes)))\n'
         'record("where", companion.__file__)\nrecord("kept", len(files("book/archive/*.json")))',
     )

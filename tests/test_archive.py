@@ -5,8 +5,8 @@ from PIL import Image
 
 from companion import archive as archives
 from companion import build as book
-from companion.archive import archived, files
 from companion.claims import judge, load_claims
+from companion.page.kept import archived, files
 from companion.run import run
 
 PICTURES = """\
@@ -14,7 +14,7 @@ import io
 import numpy as np
 from IPython.display import display
 from PIL import Image
-from companion.record import record
+from companion.page.record import record
 record("eps", eps)
 def png(side):
     stream = io.BytesIO()
@@ -81,9 +81,9 @@ def test_a_page_shows_published_kept_and_present_numbers(kept):
     assert "curves-2" not in section
 
     path = kept.root / "book/archive/toy-full-size.json"
-    path.write_text(path.read_text().replace(facts["otlib"], "0" * 64))
+    path.write_text(path.read_text().replace(facts["code"]["notebooks/toy.md"], "0" * 64))
     section = book.numbers(judged, result, archived("book/archive/toy-*.json"))
-    assert section.count(f"{date}, otlib has changed since") == 2  # the column, the figures
+    assert section.count(f"{date}, changed since: notebooks/toy.md") == 2  # the column, the figures
     (path,) = files("book/archive/*.json")
     other = json.loads(path.read_text())
     del other["records"]["eps"]  # kept before the page recorded it
@@ -93,9 +93,15 @@ def test_a_page_shows_published_kept_and_present_numbers(kept):
 
 
 def test_figures_of_the_user_s_own_data_are_not_kept(project):
-    asset = {"name": "cells", "source": "folder mine", "sha256": "ab" * 32, "licence": "the user's"}
+    asset = {
+        "name": "cells",
+        "source": "folder mine",
+        "sha256": "ab" * 32,
+        "licence": "",
+        "private": True,
+    }
     used = f"types.SimpleNamespace(used=lambda: [{asset}])"
-    stand_in = f"import sys, types\nsys.modules['otlib.models'] = {used}"
+    stand_in = f"import sys, types\nsys.modules['otlib.assets.used'] = {used}"
     project.notebook("toy", stand_in, PICTURES, figure("small", "display(png(40), raw=True)"))
     (path,) = archives.archive(project.root, run("toy") / "toy.json", "mine")
     told = json.loads(path.read_text())["figures"]["small"]

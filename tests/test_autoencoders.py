@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from otlib import autoencoders, data, dot, models, photographs
+from otlib import dot
+from otlib.assets import autoencoders, images, photographs, registry, used
 from otlib.metrics import psnr
 
 torch.set_num_threads(1)
@@ -20,10 +21,10 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 @pytest.fixture(autouse=True)
 def nothing_given(monkeypatch):
     """No folder of the user's, no hub, and nothing told yet."""
-    monkeypatch.setattr(models, "_used", {})
+    monkeypatch.setattr(used, "_used", {})
     monkeypatch.setattr(autoencoders, "_fallen", set())
     autoencoders._linear.cache_clear()
-    for asset in models.REGISTRY.values():
+    for asset in registry.REGISTRY.values():
         monkeypatch.delenv(asset.variable, raising=False)
 
     def unreachable(*_, **__):
@@ -33,7 +34,7 @@ def nothing_given(monkeypatch):
 
 
 def register(monkeypatch, name, **changes):
-    monkeypatch.setitem(models.REGISTRY, name, replace(models.REGISTRY[name], **changes))
+    monkeypatch.setitem(registry.REGISTRY, name, replace(registry.REGISTRY[name], **changes))
 
 
 @functools.cache
@@ -59,7 +60,7 @@ def saved(folder, monkeypatch, name="sd-vae-ft-mse", network=None):
     (network or kl(NARROW)).save_pretrained(folder)
     digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
     register(monkeypatch, name, sha256=digest)
-    monkeypatch.setenv(models.REGISTRY[name].variable, str(folder))
+    monkeypatch.setenv(registry.REGISTRY[name].variable, str(folder))
     return folder / WEIGHTS
 
 
@@ -76,7 +77,7 @@ FILES = photographs.files()
 @pytest.mark.parametrize(("name", "channels", "least"), [("pca8", 8, 29), ("pca16", 16, 34)])
 def test_linear_round_trip_of_a_photograph_that_it_has_not_seen(name, channels, least, monkeypatch):
     (held_out,) = (file for file in FILES if file.stem == "motorcycle_left")
-    x = data.read(held_out)[None, :, :496, :740].double()
+    x = images.read(held_out)[None, :, :496, :740].double()
 
     def round_trip():
         autoencoders._linear.cache_clear()
@@ -113,7 +114,7 @@ def test_linear_basis_is_orthonormal_and_its_first_channels_are_colours():
 
 
 def test_linear_with_more_channels_is_nested_and_better():
-    x = data.read(FILES[0])[None, :, :128, :128]
+    x = images.read(FILES[0])[None, :, :128, :128]
     few, many = autoencoders.load("pca8"), autoencoders.load("pca16")
     torch.testing.assert_close(many.encode(x)[:, :8], few.encode(x))
     assert psnr(many.decode(many.encode(x))[0], x[0]) > psnr(few.decode(few.encode(x))[0], x[0])
@@ -121,7 +122,7 @@ def test_linear_with_more_channels_is_nested_and_better():
 
 def test_linear_is_named_in_the_provenance():
     autoencoders.load("pca16")
-    (row,) = (row for row in models.used() if row["name"] == "pca16")
+    (row,) = (row for row in used.used() if row["name"] == "pca16")
     assert row["source"].startswith("fitted here on astronaut, ")
     assert len(row["sha256"]) == 64
 
@@ -140,7 +141,7 @@ def test_narrow_kl_autoencoder_from_a_folder(tmp_path, monkeypatch):
         law = kl(NARROW).encode(2 * x - 1).latent_dist
         torch.testing.assert_close(z, law.mean)
         torch.testing.assert_close(autoencoder.decode(z), kl(NARROW).decode(z).sample / 2 + 0.5)
-    (row,) = models.used()
+    (row,) = used.used()
     assert row["source"] == f"{tmp_path.name}, given by OTLIB_SD_VAE_FT_MSE"
     # the latents' mean by default; draws about it where a generator is given
     drawing = autoencoders.load("sd-vae-ft-mse", generator=torch.Generator().manual_seed(0))
@@ -236,9 +237,9 @@ def test_taesd_from_either_form_of_folder(tmp_path, monkeypatch):
 def test_taesd_restores_photographs(monkeypatch):
     monkeypatch.setenv("OTLIB_TAESD", str(SHARED / "taesd"))
     autoencoder = autoencoders.load("taesd")
-    x = data.read(FILES[0])[None, :, :256, :256]
+    x = images.read(FILES[0])[None, :, :256, :256]
     assert psnr(autoencoder.decode(autoencoder.encode(x))[0], x[0]) > 22
-    assert [row["name"] for row in models.used()] == ["taesd-decoder", "taesd-encoder"]
+    assert [row["name"] for row in used.used()] == ["taesd-decoder", "taesd-encoder"]
 
 
 # ---------------------------------------------------------------- the hub
@@ -254,7 +255,7 @@ def test_an_unreachable_hub_falls_back_once_and_says_what_differs(tmp_path, monk
         autoencoder = autoencoders.load("sd-vae-ft-ema")
     assert "\n" not in str(told[0].message)
     assert autoencoder.name == "pca16"
-    assert "pca16" in [row["name"] for row in models.used()]
+    assert "pca16" in [row["name"] for row in used.used()]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert autoencoders.load("sd-vae-ft-ema").name == "pca16"
@@ -285,11 +286,11 @@ def test_what_the_hub_gives_is_used_at_its_revision(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Answer())
     assert autoencoders.load("sd-vae-ft-ema").name == "sd-vae-ft-ema"
-    revision = models.REGISTRY["sd-vae-ft-ema"].hub.partition("@")[2]
+    revision = registry.REGISTRY["sd-vae-ft-ema"].hub.partition("@")[2]
     names = [name for _, name, _, local in asked if not local]
     assert names == ["config.json", WEIGHTS]
     assert {(row[0], row[2]) for row in asked} == {("stabilityai/sd-vae-ft-ema", revision)}
-    (row,) = models.used()
+    (row,) = used.used()
     assert row["source"] == (
         f"downloaded from the hub, stabilityai/sd-vae-ft-ema, revision {revision[:12]}"
     )
@@ -302,7 +303,7 @@ def test_what_the_hub_gives_is_used_at_its_revision(tmp_path, monkeypatch):
 
 def test_hub_entries_name_a_full_revision():
     """But Swin2SR, whose revision is not known here: its hash stands in the provenance."""
-    for name, asset in models.REGISTRY.items():
+    for name, asset in registry.REGISTRY.items():
         if asset.hub:
             repository, _, revision = asset.hub.partition("@")
             assert repository.count("/") == 1 and asset.file

@@ -37,7 +37,7 @@ def test_every_peer_has_a_row_and_a_reason(result):
 
 def test_provenance_says_what_ran_where(result):
     facts = result["provenance"]
-    assert {"commit", "dirty", "date", "otlib", "device", "versions"} <= facts.keys()
+    assert {"commit", "dirty", "date", "code", "device", "versions"} <= facts.keys()
     assert (facts["kind"], facts["size"], facts["threads"]) == ("cpu", "smoke", 1)
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from companion.claims import Claim, counts, judge, load_claims, needed, scoreboard, summary
-from companion.notebooks import UsageError
+from companion.errors import UsageError
 
 BASE = {
     "id": "one",

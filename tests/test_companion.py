@@ -1,5 +1,4 @@
 import json
-import os
 import shutil
 import subprocess
 
@@ -11,9 +10,10 @@ from hypothesis import strategies as st
 
 from companion import archive as archives
 from companion import build as book
-from companion.archive import archived
 from companion.cli import main
-from companion.notebooks import Parameter, UsageError, convert, load, parse_parameters, resolve
+from companion.errors import UsageError
+from companion.notebooks import Parameter, convert, load, parse_parameters, resolve
+from companion.page.kept import archived
 from companion.provenance import commit
 from companion.run import RunFailed, execute, finished, plan, run
 
@@ -179,58 +179,6 @@ def test_run_writes_notebook_and_json_and_is_reproducible(project, capsys):
     assert again["key"] == first["key"]
 
 
-def test_the_key_follows_source_parameters_profile_and_code(project):
-    keys = [plan("toy").key, plan("toy", {"seed": 1}).key, plan("toy", profile="smoke").key]
-    keys.append(plan("toy", {"eps": 1e-3}).key)  # as at smoke, yet another profile
-    project.write("otlib/softmin.py", "x = 1")
-    keys.append(plan("toy").key)
-    project.write("otlib/softmin.py", "x = 2")
-    keys.append(plan("toy").key)
-    project.notebook("toy", "x = 1")
-    keys.append(plan("toy").key)
-    assert len(set(keys)) == len(keys)
-    assert plan("toy", {"seed": "0"}).key == plan("toy").key
-
-
-def test_the_key_follows_the_files_and_folders_that_parameters_name(project, tmp_path):
-    other = tmp_path / "images [1]"  # outside the project, and no pattern
-    keys = [plan("toy", {"label": "data/*.json"}).key, plan("toy", {"label": "data"}).key]
-
-    def look(*labels):
-        keys.extend(plan("toy", {"label": label}).key for label in labels)
-
-    project.write("data/a.json", "{}")
-    look("data/*.json", "data")
-    project.write("data/sub/b.png", "1")
-    look("data")
-    project.write("data/sub/b.png", "12")  # another size
-    look("data")
-    os.utime(project.root / "data/sub/b.png", (0, 0))  # as large, written anew
-    look("data")
-    (project.root / "data/sub/b.png").rename(project.root / "data/sub/c.png")
-    look("data")
-    (other / "sub").mkdir(parents=True)
-    look(f"{tmp_path}/images*")
-    (other / "sub/d.png").write_text("x")
-    look(f"{tmp_path}/images*")
-    assert len(set(keys)) == len(keys)
-    look("data", f"{tmp_path}/images*")
-    assert len(set(keys)) == len(keys) - 2  # nothing changed since
-
-
-def test_the_key_follows_a_variable_that_the_notebook_names(project, tmp_path, monkeypatch):
-    before = plan("toy").key
-    monkeypatch.setenv("OTLIB_MVTEC", str(tmp_path))
-    assert plan("toy").key == before
-    project.notebook("toy", "folder = 'OTLIB_MVTEC'")
-    keys = [plan("toy").key]
-    (tmp_path / "a.png").write_text("x")
-    keys.append(plan("toy").key)
-    monkeypatch.delenv("OTLIB_MVTEC")
-    keys.append(plan("toy").key)
-    assert len({before, *keys}) == 4
-
-
 def test_the_box_shows_the_data_and_weights_that_a_run_opened(project):
     def box():
         return book.provenance_box(json.loads((run("toy") / "toy.json").read_text()))
@@ -238,7 +186,7 @@ def test_the_box_shows_the_data_and_weights_that_a_run_opened(project):
     assert "Data and weights" not in box()
     asset = {"name": "cells", "source": "folder mine", "sha256": "ab" * 32, "licence": "BSD"}
     stand_in = f"types.SimpleNamespace(used=lambda: [{asset}])"
-    project.notebook("toy", f"import sys, types\nsys.modules['otlib.models'] = {stand_in}")
+    project.notebook("toy", f"import sys, types\nsys.modules['otlib.assets.used'] = {stand_in}")
     assert "| Data and weights | cells from folder mine (SHA-256 abababababab, licence: BSD) |" in (
         box()
     )
@@ -287,7 +235,7 @@ def test_a_failing_cell_keeps_its_notebook_and_leaves_no_json(project, capsys):
         ),
         ("import os; os._exit(1)", "`import os; os._exit.1.` failed: the kernel died"),
         (
-            "import companion.record as r\nr.record('x', 1); r.record('x', 2)",
+            "import companion.page.record as r\nr.record('x', 1); r.record('x', 2)",
             "'x' is made twice",
         ),
     ],
@@ -313,9 +261,11 @@ def test_a_damaged_run_is_done_again(project, damaged):
 
 
 def test_a_plan_is_not_run_with_other_code(project):
-    todo = plan("toy")
+    project.notebook("toy", "import otlib.softmin")
     project.write("otlib/softmin.py", "x = 1")
-    with pytest.raises(RunFailed, match="otlib changed since the start"):
+    todo = plan("toy")
+    project.write("otlib/softmin.py", "x = 2")
+    with pytest.raises(RunFailed, match="code changed since the start"):
         execute(todo, project.root, "toy")
     assert not todo.folder.parent.exists()
 
@@ -337,7 +287,7 @@ def test_an_interrupted_run_leaves_nothing_that_reads_as_whole(project, monkeypa
 def test_a_run_takes_up_the_jobs_that_an_interrupted_one_had_done(project, capsys):
     jobs = """
 from pathlib import Path
-from companion.threads import side_by_side
+from companion.page.jobs import side_by_side
 log = Path("jobs.log")
 def work(job):
     log.open("a").write(str(job))
@@ -360,7 +310,7 @@ if not Path("mended").exists():
 
 
 def test_an_archived_run_tells_its_device_and_when_otlib_changed(project, capsys, tmp_path):
-    project.notebook("toy", "from companion.record import record\nrecord('x', 1.5)")
+    project.notebook("toy", "from companion.page.record import record\nrecord('x', 1.5)")
     data = tmp_path / "data"
     data.mkdir()
     command(capsys, "run", "toy", "-p", "label", str(data), "--out", "out")
@@ -372,12 +322,13 @@ def test_an_archived_run_tells_its_device_and_when_otlib_changed(project, capsys
     ((title, result),) = archived("book/archive/toy-*.json").items()
     facts = result["provenance"]
     assert title == f"full-size, laptop, {facts['device']}, {facts['date'][:10]}"
-    assert not result["stale"]
+    assert not result["changed"]
     changed = json.loads(kept)
-    changed["provenance"]["otlib"] = "0"
+    changed["provenance"]["code"]["notebooks/toy.md"] = "0"
     project.write("book/archive/toy-full-size.json", json.dumps(changed))
     ((stale, result),) = archived("book/archive/*.json").items()
-    assert (stale, result["stale"]) == (f"{title}, otlib has changed since", True)
+    assert stale == f"{title}, changed since: notebooks/toy.md"
+    assert result["changed"] == ["notebooks/toy.md"]
 
 
 # ---- the book and its claims

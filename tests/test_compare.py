@@ -13,13 +13,13 @@ from scipy import stats
 from companion import report, results
 from companion.cli import main
 from companion.compare import ALARM, compare, differences, of_same_setting, titles
-from companion.notebooks import UsageError
+from companion.errors import UsageError
 from companion.run import run
 
 FACTS = {
     "commit": None,
     "dirty": None,
-    "otlib": "ab" * 32,
+    "code": {"otlib/a.py": "ab"},
     "date": "2024-01-31T10:00:00+00:00",
     "wall_seconds": 1.5,
     "seed": 0,
@@ -31,7 +31,7 @@ SHAPE = (
 )
 
 
-def result(records, seed=0, notebook="toy", profile="smoke", better="", otlib="ab" * 32, **more):
+def result(records, seed=0, notebook="toy", profile="smoke", better="", code="ab", **more):
     """The content of a NAME.json."""
     return {
         "notebook": notebook,
@@ -41,7 +41,7 @@ def result(records, seed=0, notebook="toy", profile="smoke", better="", otlib="a
             name: {"value": value, "unit": "dB", "better": better}
             for name, value in records.items()
         },
-        "provenance": {**FACTS, "seed": seed, "otlib": otlib},
+        "provenance": {**FACTS, "seed": seed, "code": {"otlib/a.py": code}},
         "key": "k",
     }
 
@@ -110,7 +110,7 @@ def test_a_folder_without_runs_and_one_run_twice_are_refused(tmp_path):
     write(tmp_path / "b/toy.json", result({"x": 2}))
     with pytest.raises(UsageError, match=r"a/toy.json and .*b/toy.json are runs of toy with the"):
         results.settings(tmp_path)
-    write(tmp_path / "b/toy.json", result({"x": 2}, otlib="cd" * 32))  # other code
+    write(tmp_path / "b/toy.json", result({"x": 2}, code="cd"))  # other code
     assert len(results.settings(tmp_path)) == 2
 
 
@@ -215,7 +215,7 @@ def test_a_reference_must_be_of_the_same_parameters(tmp_path):
 DRAWS = """\
 import random
 from IPython.display import display
-from companion.record import record
+from companion.page.record import record
 random.seed(seed)
 record("draw", random.gauss(0, 1), unit="dB", better="higher")
 record("eps", eps, better="lower")
@@ -347,7 +347,7 @@ def test_check_skips_what_the_book_says_differs(project, capsys):
     (suite,) = suites.findall("testsuite")
     told = {entry.get("name"): entry.get("value") for entry in suite.iter("property")}
     assert told["profile"] == "laptop"
-    assert len(told["otlib"]) == 64
+    assert len(told["code"]) == 64
 
 
 @pytest.mark.parametrize(

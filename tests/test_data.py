@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from otlib import data, models
+from otlib.assets import images, pairs, registry, used
 
 MVTEC = os.environ.get("OTLIB_MVTEC", "")
 
 
 @pytest.fixture(autouse=True)
 def nothing_opened(monkeypatch):
-    monkeypatch.setattr(models, "_used", {})
+    monkeypatch.setattr(used, "_used", {})
     monkeypatch.delenv("OTLIB_MVTEC", raising=False)
     monkeypatch.delenv("OTLIB_ELPV", raising=False)
 
@@ -38,8 +38,8 @@ def ramp(*shape, dtype=np.uint8):
 @pytest.mark.parametrize("suffix", ["png", "tif", "bmp"])
 def test_eight_bits_are_read_exactly(tmp_path, suffix):
     grey, colour = ramp(5, 7), ramp(5, 7, 3)
-    one = data.read(save(tmp_path / f"grey.{suffix}", grey))
-    three = data.read(save(tmp_path / f"colour.{suffix}", colour))
+    one = images.read(save(tmp_path / f"grey.{suffix}", grey))
+    three = images.read(save(tmp_path / f"colour.{suffix}", colour))
     assert one.dtype == three.dtype == torch.float32
     torch.testing.assert_close(one, torch.from_numpy(grey.astype(np.float32) / 255)[None])
     torch.testing.assert_close(three.movedim(0, 2), torch.from_numpy(colour / np.float32(255)))
@@ -49,7 +49,7 @@ def test_eight_bits_are_read_exactly(tmp_path, suffix):
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_sixteen_bits_keep_their_levels(tmp_path, suffix):
     values = ramp(40, 50, dtype=np.uint16)
-    read = data.read(save(tmp_path / f"deep.{suffix}", values))
+    read = images.read(save(tmp_path / f"deep.{suffix}", values))
     assert read.unique().numel() == values.size
     assert read.max() == 1
     torch.testing.assert_close(read[0], torch.from_numpy(values.astype(np.float32) / 65535))
@@ -58,13 +58,13 @@ def test_sixteen_bits_keep_their_levels(tmp_path, suffix):
 def test_palette_and_bilevel_and_opaque_alpha_are_read_as_what_they_show(tmp_path):
     colour = np.zeros((4, 4, 3), np.uint8)
     colour[:2, :, 0], colour[2:, :, 1] = 255, 128
-    plain = data.read(save(tmp_path / "plain.png", colour))
+    plain = images.read(save(tmp_path / "plain.png", colour))
     Image.fromarray(colour).quantize(4).save(tmp_path / "palette.png")
-    torch.testing.assert_close(data.read(tmp_path / "palette.png"), plain)
+    torch.testing.assert_close(images.read(tmp_path / "palette.png"), plain)
     opaque = np.dstack([colour, np.full((4, 4), 255, np.uint8)])
-    torch.testing.assert_close(data.read(save(tmp_path / "alpha.png", opaque)), plain)
+    torch.testing.assert_close(images.read(save(tmp_path / "alpha.png", opaque)), plain)
     Image.fromarray(ramp(4, 4)).convert("1", dither=0).save(tmp_path / "bits.png")
-    assert set(data.read(tmp_path / "bits.png").unique().tolist()) == {0.0, 1.0}
+    assert set(images.read(tmp_path / "bits.png").unique().tolist()) == {0.0, 1.0}
 
 
 def test_what_cannot_be_read_is_one_line(tmp_path):
@@ -86,10 +86,10 @@ def test_what_cannot_be_read_is_one_line(tmp_path):
     }
     for name, message in expected.items():
         with pytest.raises(ValueError, match=rf"{name} {message}") as caught:
-            data.read(tmp_path / name)
+            images.read(tmp_path / name)
         assert "\n" not in str(caught.value)
     with pytest.raises(FileNotFoundError, match=r"gone.png is no file$"):
-        data.read(str(tmp_path / "gone.png"))
+        images.read(str(tmp_path / "gone.png"))
 
 
 # grey and size
@@ -98,32 +98,32 @@ def test_what_cannot_be_read_is_one_line(tmp_path):
 def test_grey_weighs_the_channels_and_keeps_grey():
     image = torch.rand(3, 4, 5, dtype=torch.float64)
     weights = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
-    torch.testing.assert_close(data.grey(image), (weights[:, None, None] * image).sum(0)[None])
+    torch.testing.assert_close(images.grey(image), (weights[:, None, None] * image).sum(0)[None])
     same = image[:1].expand(3, -1, -1)
-    torch.testing.assert_close(data.grey(same), image[:1])
-    assert torch.equal(data.grey(image[:1]), image[:1])
+    torch.testing.assert_close(images.grey(same), image[:1])
+    assert torch.equal(images.grey(image[:1]), image[:1])
     with pytest.raises(ValueError, match=r"^image must have 1 or 3 channels, got 4$"):
-        data.grey(torch.zeros(4, 3, 3))
+        images.grey(torch.zeros(4, 3, 3))
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3]))
 def test_resize_keeps_constants_and_the_range(height, width, size, channels):
     image = torch.rand(channels, height, width)
-    small = data.resize(image, size)
+    small = images.resize(image, size)
     assert small.shape == (channels, size, size)
     assert small.min() >= 0 and small.max() <= 1
-    flat = data.resize(torch.full((channels, height, width), 0.3), size)
+    flat = images.resize(torch.full((channels, height, width), 0.3), size)
     torch.testing.assert_close(flat, torch.full_like(flat, 0.3))
 
 
 def test_resize_takes_the_central_square_and_does_not_alias():
     wide = torch.zeros(1, 8, 20)
     wide[:, :, 6:14] = torch.rand(1, 8, 8)
-    torch.testing.assert_close(data.resize(wide, 8), wide[:, :, 6:14])
-    torch.testing.assert_close(data.resize(wide, 4), data.resize(wide[:, :, 6:14], 4))
+    torch.testing.assert_close(images.resize(wide, 8), wide[:, :, 6:14])
+    torch.testing.assert_close(images.resize(wide, 4), images.resize(wide[:, :, 6:14], 4))
     fine = (torch.arange(64) % 2).float().expand(1, 64, 64)  # above the new Nyquist frequency
-    inner = data.resize(fine, 16)[:, :, 2:-2]
+    inner = images.resize(fine, 16)[:, :, 2:-2]
     torch.testing.assert_close(inner, torch.full_like(inner, 0.5), atol=0.02, rtol=0)
 
 
@@ -152,7 +152,7 @@ def mvtec(root, category, good=9, kinds=("cut", "hole"), each=3, masks=True):
 def quiet(*args, **kwargs):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return data.pairs(*args, **kwargs)
+        return pairs.draw(*args, **kwargs)
 
 
 def names(found):
@@ -174,7 +174,7 @@ def test_pairs_of_mvtec_hold_the_rule(tmp_path):
         assert "/test/" in defective and "/good/" not in defective
         assert pair.area == pytest.approx(0.25)
         for image, name in zip(pair[1:4], pair.names, strict=True):
-            own = data.resize(data.grey(data.read(tmp_path / name)), 10)
+            own = images.resize(images.grey(images.read(tmp_path / name)), 10)
             assert torch.equal(image, own)
             assert image.shape == (1, 10, 10) and image.dtype == torch.float32
 
@@ -222,9 +222,9 @@ def test_one_category_may_be_given_and_masks_may_be_missing(tmp_path):
 def test_too_few_images_give_fewer_pairs_and_say_so(tmp_path):
     mvtec(tmp_path, "bolt")
     with pytest.warns(UserWarning, match=r": 6 of 18 pairs: test has no more$"):
-        assert len(data.pairs(tmp_path, size=8)) == 6
+        assert len(pairs.draw(tmp_path, size=8)) == 6
     with pytest.warns(UserWarning, match=r": 3 of 18 pairs: tuning has no more$"):
-        assert len(data.pairs(tmp_path, size=8, split="tuning")) == 3
+        assert len(pairs.draw(tmp_path, size=8, split="tuning")) == 3
 
 
 def test_unreadable_files_are_passed_over_and_named_once(tmp_path):
@@ -234,7 +234,7 @@ def test_unreadable_files_are_passed_over_and_named_once(tmp_path):
     for name in bad:
         (tmp_path / name).write_bytes(b"\x89PNG broken")
     with pytest.warns(UserWarning) as caught:
-        found = data.pairs(tmp_path, count=5, size=8)
+        found = pairs.draw(tmp_path, count=5, size=8)
     (warning,) = caught
     message = str(warning.message)
     assert all(message.count(name) == 1 for name in bad)
@@ -261,23 +261,23 @@ def test_a_category_without_defects_is_left_out_or_refused(tmp_path):
         r"\(in test/DEFECT\), has 6 and 0$"
     )
     with pytest.raises(ValueError, match=match):
-        data.pairs(tmp_path, size=8)
+        pairs.draw(tmp_path, size=8)
     mvtec(tmp_path, "nut")
     with pytest.warns(UserWarning, match=r": bolt left out: test needs"):
-        found = data.pairs(tmp_path, count=3, size=8)
+        found = pairs.draw(tmp_path, count=3, size=8)
     assert {pair.category for pair in found} == {"nut"}
 
 
 def test_a_folder_of_another_layout_is_refused_with_the_path_looked_for(tmp_path):
     for folder in (tmp_path, tmp_path / "gone"):
         with pytest.raises(FileNotFoundError) as caught:
-            data.pairs(folder)
+            pairs.draw(folder)
         message = str(caught.value)
         assert f"{folder}/*/train/good" in message and f"{folder}/labels.csv" in message
         assert "\n" not in message
     (tmp_path / "labels.csv").write_text("images/a.png good\n")
     with pytest.raises(ValueError, match=r"labels.csv must hold lines of FILE PROBABILITY TYPE$"):
-        data.pairs(tmp_path)
+        pairs.draw(tmp_path)
 
 
 def test_bad_arguments_are_one_line():
@@ -288,29 +288,29 @@ def test_bad_arguments_are_one_line():
         "split must be 'test' or 'tuning', got 'train'": {"split": "train"},
     }.items():
         with pytest.raises(ValueError) as caught:
-            data.pairs("elpv", **how)
+            pairs.draw("elpv", **how)
         assert str(caught.value) == message
 
 
 def test_a_folder_of_the_user_is_known_by_the_files_drawn_from_it(tmp_path, monkeypatch):
     mvtec(tmp_path, "bolt")
     quiet(tmp_path, count=2, size=8)
-    (first,) = models.used()
+    (first,) = used.used()
     assert (first["source"], first["licence"]) == (f"folder {tmp_path.name}", "the user's")
     drawn = quiet(tmp_path, count=2, size=8)[0].names[0]
-    assert models.used() == [first]
+    assert used.used() == [first]
     save(tmp_path / drawn, np.full((20, 20), 200, np.uint8))
     monkeypatch.setenv("OTLIB_MVTEC", str(tmp_path))
-    monkeypatch.setattr(models, "_used", {})
+    monkeypatch.setattr(used, "_used", {})
     quiet("mvtec", count=2, size=8)
-    (second,) = models.used()
+    (second,) = used.used()
     assert second["sha256"] != first["sha256"]
     assert second["source"] == f"folder {tmp_path.name}, given by OTLIB_MVTEC"
     assert second["licence"] == "CC BY-NC-SA 4.0"
 
 
 def test_pairs_of_elpv_hold_the_rule():
-    rows = (models.find("elpv").parent / "labels.csv").read_text().splitlines()
+    rows = (registry.find("elpv").parent / "labels.csv").read_text().splitlines()
     place = {row.split()[0]: i for i, row in enumerate(rows)}
     label = {row.split()[0]: (row.split()[2], float(row.split()[1])) for row in rows}
     test, tuning = (quiet("elpv", size=32, split=split) for split in ("test", "tuning"))
@@ -326,7 +326,7 @@ def test_pairs_of_elpv_hold_the_rule():
             assert pair.good.mean() >= pair.target.mean() / 2 <= pair.defective.mean()
     files = [{name for pair in found for name in pair.names} for found in (test, tuning)]
     assert not files[0] & files[1]
-    assert {row["source"] for row in models.used()} == {"elpv-dataset 1.0.0.post1"}
+    assert {row["source"] for row in used.used()} == {"elpv-dataset 1.0.0.post1"}
 
 
 @pytest.mark.skipif(not MVTEC, reason="OTLIB_MVTEC names no folder")
@@ -335,7 +335,7 @@ def test_pairs_of_the_users_mvtec(monkeypatch):
     monkeypatch.setenv("OTLIB_MVTEC", MVTEC)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = data.pairs("mvtec")
+        found = pairs.draw("mvtec")
     assert found
     assert {pair.category for pair in found} <= {path.name for path in Path(MVTEC).iterdir()}
     assert all(0 < pair.target.std() < 0.5 for pair in found)

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage import data as photographs
 
-from otlib import autoencoders, dot, gaussian, patches
+from otlib import dot, gaussian, patches
+from otlib.assets import autoencoders, saved
 
 torch.set_num_threads(1)
 
@@ -275,8 +276,8 @@ def test_what_is_saved_is_what_is_loaded(tmp_path):
     with pytest.warns(UserWarning, match="^restored gives 4"):
         singular = dot.fit(smooth(4), smooth(1, 4, 4, seed=1), toy(), 3)
     for fitted in (dot.fit(smooth(2, kernel=0.5), smooth(2, seed=1), toy(), 3), singular):
-        dot.save(tmp_path / "fit.safetensors", fitted)
-        read = dot.load(tmp_path / "fit.safetensors")
+        saved.save_transport(tmp_path / "fit.safetensors", fitted)
+        read = saved.load_transport(tmp_path / "fit.safetensors")
         assert (read.autoencoder, read.channels, read.patch) == ("toy", 2, 3)
         assert read.natural.count == fitted.natural.count
         assert (read.full.noise is None) == (fitted.full.noise is None)
@@ -291,12 +292,12 @@ def test_other_files_are_refused(tmp_path):
     file = tmp_path / "x.safetensors"
     file.write_bytes(b"no such thing")
     with pytest.raises(ValueError, match=r"x.safetensors must be a safetensors file"):
-        dot.load(file)
+        saved.load_transport(file)
     save_file({"a": torch.zeros(1)}, file)
     with pytest.raises(ValueError, match=r"must hold an otlib deep .*, got 'no kind'$"):
-        dot.load(file)
+        saved.load_transport(file)
     with pytest.raises(FileNotFoundError):
-        dot.load(tmp_path / "none")
+        saved.load_transport(tmp_path / "none")
 
 
 # ---------------------------------------------------------------- bad input

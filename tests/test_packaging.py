@@ -10,7 +10,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from otlib import models
+from otlib.assets import registry
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -60,7 +60,7 @@ def test_every_requirement_is_pinned_within_its_range(line):
 
 
 def test_what_packages_carry_is_what_the_registry_opens():
-    named = {asset.package for asset in models.REGISTRY.values() if asset.package}
+    named = {asset.package for asset in registry.REGISTRY.values() if asset.package}
     carried = constraints("carried.txt")
     for loader in ("spandrel", "spandrel-extra-arches"):  # code, for files that only a user has
         assert carried.pop(loader)

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from otlib import data, models, photographs
+from otlib.assets import images, photographs, used
 
 
 @pytest.fixture(autouse=True)
 def nothing_opened(monkeypatch):
-    monkeypatch.setattr(models, "_used", {})
+    monkeypatch.setattr(used, "_used", {})
 
 
 def save(path, shape, seed=0):
@@ -49,7 +49,7 @@ def test_a_name_tells_where_the_crop_lies(folder):
         for name, image in found:
             file, _, corner = name.partition("@")
             top, left = map(int, corner.split(","))
-            whole = data.read(folder / file)
+            whole = images.read(folder / file)
             torch.testing.assert_close(
                 image, whole[:, top : top + 16, left : left + 16], rtol=0, atol=0
             )
@@ -106,7 +106,7 @@ def test_a_large_folder_gives_one_crop_a_scene(tmp_path):
     found = photographs.sets(tmp_path, 16, (4, 5, 6))
     assert [len(scenes(part)) for part in found] == [len(part) for part in found] == [4, 5, 6]
     # so that no set of an ImageNet folder waits for the whole of it to be opened
-    assert models.used()[0]["name"] == "15 photographs"
+    assert used.used()[0]["name"] == "15 photographs"
 
 
 def test_what_is_passed_over_is_named(tmp_path):
@@ -171,5 +171,5 @@ def test_the_embedded_photographs_fill_the_defaults_of_the_pages():
     assert [len(part) for part in found] == [10, 10, 20]
     assert all(len(scenes(part)) >= 2 for part in found)
     assert all(image.std() > 0.02 for part in found for _, image in part)
-    names = [entry["name"] for entry in models.used()]
+    names = [entry["name"] for entry in used.used()]
     assert names == ["7 photographs", "kodim23"]

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from companion.record import collect, record
+from companion.page.record import collect, record
 
 
 @pytest.fixture
@@ -99,6 +99,6 @@ def test_a_float_survives_exactly(value):
 
 def test_importing_record_is_quick():
     started = time.perf_counter()
-    code = "import companion.record, sys; sys.exit('torch' in sys.modules)"
+    code = "import companion.page.record, sys; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert time.perf_counter() - started < 2  # torch alone takes longer

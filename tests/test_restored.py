@@ -5,10 +5,10 @@ import types
 import pytest
 import torch
 
-import otlib
-from companion import restored as shared
-from companion.restored import measured, restored
-from otlib import models
+import otlib.assets
+from companion.page import restored as shared
+from companion.page.restored import measured, restored
+from otlib.assets import registry
 
 
 @pytest.fixture
@@ -32,10 +32,10 @@ def calls(monkeypatch, tmp_path):
     weights.write_bytes(b"first")
     entry = types.SimpleNamespace(asset="net")
     module = types.SimpleNamespace(degrade=degrade, load=load, RESTORERS={"twice": entry})
-    monkeypatch.setattr(otlib, "restorers", module, raising=False)
-    monkeypatch.setitem(models.REGISTRY, "net", models.Asset("x", "MIT", "OTLIB_NET"))
+    monkeypatch.setattr(otlib.assets, "restorers", module, raising=False)
+    monkeypatch.setitem(registry.REGISTRY, "net", registry.Asset("x", "MIT", "OTLIB_NET"))
     monkeypatch.setenv("OTLIB_NET", str(weights))
-    monkeypatch.setenv("COMPANION_PARTS", str(tmp_path / ".companion" / "parts" / "page-1"))
+    monkeypatch.setenv("COMPANION_RESTORED", str(tmp_path / ".companion" / "restored"))
     return seen
 
 
@@ -46,7 +46,6 @@ def images(count):
 def test_an_image_is_restored_once_for_all_pages(calls, monkeypatch, tmp_path):
     first = restored("twice", "0.1", images(3), seed=0)
     assert calls == [("load", "twice"), *[("restore", "twice")] * 3]
-    monkeypatch.setenv("COMPANION_PARTS", str(tmp_path / ".companion" / "parts" / "other-2"))
     again = restored("twice", "0.1", images(3)[::-1], seed=0)
     assert len(calls) == 4  # nothing was loaded either
     assert all(torch.equal(x, y) for x, y in zip(first, again[::-1], strict=True))
@@ -63,7 +62,7 @@ def test_what_it_depends_on_is_computed_anew(calls, monkeypatch, tmp_path, chang
     if change == "weights":
         (tmp_path / "weights.bin").write_bytes(b"second")
     elif change == "code":
-        monkeypatch.setattr(shared, "otlib_hash", lambda: "another")
+        monkeypatch.setattr(shared, "imported", lambda *modules: {"another": ""})
     else:
         given[change] = other[change]
     restored(**given)
@@ -79,7 +78,7 @@ def test_the_noise_belongs_to_the_image_and_not_to_its_place(calls):
 
 
 def test_without_the_pipeline_nothing_is_kept(calls, monkeypatch, tmp_path):
-    monkeypatch.delenv("COMPANION_PARTS")
+    monkeypatch.delenv("COMPANION_RESTORED")
     for _ in range(2):
         restored("twice", "0.1", images(1), seed=0)
     assert calls.count(("restore", "twice")) == 2
@@ -97,7 +96,7 @@ def test_a_damaged_file_is_computed_anew(calls, tmp_path):
 
 
 def test_images_finished_before_an_interruption_are_kept(calls, monkeypatch):
-    load, (one, two) = otlib.restorers.load, images(2)
+    load, (one, two) = otlib.assets.restorers.load, images(2)
 
     def failing(name, device):
         restore = load(name, device)
@@ -109,9 +108,9 @@ def test_images_finished_before_an_interruption_are_kept(calls, monkeypatch):
 
         return once
 
-    monkeypatch.setattr(otlib.restorers, "load", failing)
+    monkeypatch.setattr(otlib.assets.restorers, "load", failing)
     with pytest.raises(KeyboardInterrupt):
         restored("twice", "0.1", [one, two], seed=0)
-    monkeypatch.setattr(otlib.restorers, "load", load)
+    monkeypatch.setattr(otlib.assets.restorers, "load", load)
     restored("twice", "0.1", [one, two], seed=0)
     assert calls.count(("restore", "twice")) == 2

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from otlib import metrics, models, operators, restorers
+from otlib import metrics, operators
+from otlib.assets import perceptual, registry, restorers, used
 
 KODAK = Path(__file__).parents[2] / "shared/data/kodak"
 CARRIED = ("dat-light", "rrdb", "dncnn50", "dncnn25", "cunet", "nlm50", "blur")
@@ -22,8 +23,8 @@ CARRIED = ("dat-light", "rrdb", "dncnn50", "dncnn25", "cunet", "nlm50", "blur")
 
 @pytest.fixture(autouse=True)
 def nothing_of_the_users(monkeypatch):
-    monkeypatch.setattr(models, "_used", {})
-    for asset in models.REGISTRY.values():
+    monkeypatch.setattr(used, "_used", {})
+    for asset in registry.REGISTRY.values():
         monkeypatch.delenv(asset.variable, raising=False)
 
 
@@ -51,7 +52,7 @@ def random(network, seed=0):
 
 
 def given(monkeypatch, name, path):
-    monkeypatch.setenv(models.REGISTRY[name].variable, str(path))
+    monkeypatch.setenv(registry.REGISTRY[name].variable, str(path))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_the_gan_is_nearer_in_lpips_than_bicubic_and_farther_in_psnr_than_dat():
     image = photograph()
     small = restorers.degrade(image, "sr4")
     gan, mmse = (restorers.load(name)(small) for name in ("rrdb", "dat-light"))
-    assert metrics.lpips(gan, image) < 0.7 * metrics.lpips(enlarged(small), image)
+    assert perceptual.lpips(gan, image) < 0.7 * perceptual.lpips(enlarged(small), image)
     assert metrics.psnr(gan, image) < metrics.psnr(mmse, image)
 
 
@@ -127,7 +128,7 @@ def test_dncnn_is_the_network_layer_by_layer():
         shape, kind, data = msgpack.unpackb(content)
         return torch.tensor(np.frombuffer(data, kind).reshape(shape))
 
-    tree = msgpack.unpackb(models.find("dncnn-m").read_bytes(), ext_hook=array)
+    tree = msgpack.unpackb(registry.find("dncnn-m").read_bytes(), ext_hook=array)
     weights, statistics = tree["params"], tree["batch_stats"]
     noisy = restorers.degrade(photograph(32), "awgn25", generator())
     x = noisy[:, None]
@@ -153,7 +154,7 @@ def test_rrdb_is_what_ncnn_computes():
     peer.opt.num_threads = 1
     for option in ("packed", "storage", "arithmetic"):
         setattr(peer.opt, f"use_fp16_{option}", False)
-    file = models.find("rrdb")
+    file = registry.find("rrdb")
     assert peer.load_param(str(file.with_suffix(".param"))) == 0
     assert peer.load_model(str(file)) == 0
     extractor = peer.create_extractor()
@@ -190,9 +191,9 @@ def test_every_restorer_has_a_task_and_its_weights_a_licence():
     for restorer in restorers.RESTORERS.values():
         assert restorer.task in restorers.TASKS
         assert restorer.role in ("mmse", "gan", "diffusion", "classical")
-        assert restorer.asset is None or models.REGISTRY[restorer.asset].licence
+        assert restorer.asset is None or registry.REGISTRY[restorer.asset].licence
     restorers.load("dncnn50")
-    assert [row["name"] for row in models.used()] == ["dncnn-h"]
+    assert [row["name"] for row in used.used()] == ["dncnn-h"]
 
 
 @pytest.mark.parametrize(
@@ -222,7 +223,7 @@ def test_weights_that_no_package_carries_are_asked_for(monkeypatch, tmp_path, na
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    asset = models.REGISTRY[name]
+    asset = registry.REGISTRY[name]
     with pytest.raises(FileNotFoundError, match=f"^{name}: .*set {asset.variable} to ") as error:
         restorers.load(name)
     assert asset.file in str(error.value) and "\n" not in str(error.value)
@@ -256,7 +257,7 @@ def test_esrgan_reads_the_released_form(monkeypatch, released):
     with torch.no_grad():
         expected = network(small[None])[0].clamp(0, 1)
     torch.testing.assert_close(restorers.load("esrgan")(small), expected, atol=0, rtol=0)
-    (row,) = models.used()
+    (row,) = used.used()
     assert row["name"] == "esrgan" and len(row["sha256"]) == 64
     state["conv_last.bias"] = torch.zeros(4)
     torch.save(state, folder / "mine.pth")
@@ -316,7 +317,7 @@ def test_spandrel_reads_the_released_form(monkeypatch, tmp_path, spandrel, name)
     build, count = RELEASED[name]
     network = random(build()).eval()
     assert sum(parameter.numel() for parameter in network.parameters()) == count
-    file = tmp_path / models.REGISTRY[name].file
+    file = tmp_path / registry.REGISTRY[name].file
     torch.save({"params": network.state_dict()}, file)
     given(monkeypatch, name, file)
     scale = 4 if restorers.RESTORERS[name].task == "sr4" else 1
@@ -328,7 +329,7 @@ def test_spandrel_reads_the_released_form(monkeypatch, tmp_path, spandrel, name)
     run = restorers.load(name)
     torch.testing.assert_close(run(whole), expected, atol=1e-5, rtol=0)
     assert run(whole[:, :13, :15]).shape == (3, 13 * scale, 15 * scale)
-    (row,) = models.used()
+    (row,) = used.used()
     assert row["name"] == name and len(row["sha256"]) == 64
 
 

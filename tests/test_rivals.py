@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from otlib import gaussian, generator, models, patches, rivals, semidual
+from otlib import gaussian, generator, patches, rivals, semidual
+from otlib.assets import networks
 
 TAPS = ("relu1_1", "relu2_1")
 
@@ -124,7 +125,7 @@ def test_texture_network_learns_grams():
 
 @pytest.fixture(scope="module")
 def vgg():
-    return models.vgg16(pooling="average")
+    return networks.vgg16(pooling="average")
 
 
 def test_vgg_tells_a_texture_from_noise(vgg):

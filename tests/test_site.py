@@ -11,7 +11,7 @@ import pytest
 import yaml
 from playwright.sync_api import sync_playwright
 
-from companion.record import collect
+from companion.page.record import collect
 
 ROOT = Path(__file__).parents[1]
 HTML = ROOT / "book" / "_build" / "html"

@@ -16,10 +16,10 @@ import pyarrow.parquet
 import pytest
 
 from companion import build as book
-from companion import cluster, kernels, provenance
+from companion import cluster, kernels, keys
 from companion import sweep as sweeps
 from companion.cli import main
-from companion.notebooks import UsageError
+from companion.errors import UsageError
 from companion.run import RunFailed, finished, run
 
 HERE = Path(__file__).parents[1]
@@ -223,7 +223,7 @@ BOOK = {
 
 
 def test_the_plots_of_a_sweep_are_a_section_of_the_book(project, client, capsys):
-    record = "from companion.record import record"
+    record = "from companion.page.record import record"
     value = "record('loss', (1 + seed % 2) / eps, unit='dB', better='lower')"
     project.notebook("toy", f"{record}\n{value}\nrecord('same', 1)\nrecord('word', label)")
     arguments = ("--grid", "eps=1,10", "--grid", "label=a,b", "--seeds", "2", "--page")
@@ -260,7 +260,7 @@ def test_the_plots_of_a_sweep_are_a_section_of_the_book(project, client, capsys)
 # Says that it runs and from which worker; a seed above 1 then waits for the file `go`.
 GATED = """
 import os, pathlib, time
-from companion.record import record
+from companion.page.record import record
 with open("log", "a") as file:
     file.write(f"{seed} {os.getppid()}\\n")
 while seed > 1 and not pathlib.Path("go").exists():
@@ -424,7 +424,7 @@ def test_a_worker_with_another_otlib_is_refused_by_name(project, client, capsys,
     _, (todo,) = sweeps.points("toy", (), seeds=1)
     with pytest.raises(RunFailed, match="another otlib on worker tcp://"):
         client.submit(cluster.perform, todo, project.root, "0").result()
-    client.submit(cluster.perform, todo, project.root, provenance.otlib_hash()).result()
+    client.submit(cluster.perform, todo, project.root, keys.whole()).result()
     assert finished(todo)
 
 
@@ -527,7 +527,7 @@ def test_slurm_runs_the_points_and_its_refusal_is_told(project, capsys, tmp_path
 STATE = """
 import os, sys, builtins
 import numpy
-from companion.record import record
+from companion.page.record import record
 record("torch", "torch" in sys.modules)
 record("otlib", "otlib" in sys.modules)
 record("folder", os.getcwd())
@@ -558,7 +558,7 @@ def test_kernels_share_what_is_imported_and_nothing_else(project):
     assert one["draw"] != two["draw"]
     psutil.Process(one["parent"]).kill()  # the next kernel has another to fork it
     kernels._server().wait()
-    parent = "import os\nfrom companion.record import record\nrecord('parent', os.getppid())"
+    parent = "import os\nfrom companion.page.record import record\nrecord('parent', os.getppid())"
     project.notebook("toy", parent)
     assert records(3)["parent"] != one["parent"]
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from companion import tradeoff
+from companion.page import tradeoff
 from otlib import metrics
+from otlib.assets import perceptual
 
 
 def sets(count=4, side=32, seed=0):
@@ -21,14 +22,14 @@ def test_every_number_is_that_of_the_metric():
     kinds = ["mse", "psnr", "pooled", "ssim", "lpips", "gelbrich", "kid", "fid", "is"]
     found = tradeoff.points(one, zero, sources, [0.25], kinds, draws=3)[0.25]
     mixed = [(0.75 * z + 0.25 * o).clamp(0, 1) for z, o in zip(zero, one, strict=True)]
-    (seen, p), (true, _) = metrics.features(mixed), metrics.features(sources)
+    (seen, p), (true, _) = perceptual.embeddings(mixed), perceptual.embeddings(sources)
     pairs = list(zip(mixed, sources, strict=True))
     expected = {
         "mse": np.mean([float((x - y).square().mean()) for x, y in pairs]),
         "psnr": np.mean([metrics.psnr(x, y) for x, y in pairs]),
         "pooled": metrics.pooled_psnr(mixed, sources),
         "ssim": np.mean([metrics.ssim(x, y) for x, y in pairs]),
-        "lpips": np.mean([metrics.lpips(x, y) for x, y in pairs]),
+        "lpips": np.mean([perceptual.lpips(x, y) for x, y in pairs]),
         "gelbrich": metrics.gelbrich(metrics.moments(mixed), metrics.moments(sources)),
         "kid": 1000 * metrics.kid(seen, true, paired=True),
         "fid": metrics.fid(seen, true),

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 
 from otlib import metrics
+from otlib.assets import perceptual
 
 
 class Estimate(NamedTuple):
@@ -41,13 +42,13 @@ def points(one, zero, sources, alphas, kinds, draws=100, seed=0):
 
     Returns {alpha: {kind: Estimate}}. Raises ValueError as `otlib.metrics` does.
     """
-    perceptual = {"kid", "fid", "is"} & set(kinds)
+    perceived = {"kid", "fid", "is"} & set(kinds)
     clean = _moments(sources) if "gelbrich" in kinds else None
-    true, _ = metrics.features(sources, sources[0].device) if perceptual else (None, None)
+    true, _ = perceptual.embeddings(sources, sources[0].device) if perceived else (None, None)
     found = {}
     for alpha in alphas:
         mixed = [torch.lerp(z, o, alpha).clamp(0, 1) for z, o in zip(zero, one, strict=True)]
-        seen, p = metrics.features(mixed, mixed[0].device) if perceptual else (None, None)
+        seen, p = perceptual.embeddings(mixed, mixed[0].device) if perceived else (None, None)
         patches = _moments(mixed) if "gelbrich" in kinds else None
         mse = _mean([(x - y).square().mean() for x, y in zip(mixed, sources, strict=True)])
         statistics = {
@@ -59,7 +60,7 @@ def points(one, zero, sources, alphas, kinds, draws=100, seed=0):
             "is": lambda w, p=p: metrics.inception_score(p, w),
         }
         for kind in {"psnr", "ssim", "lpips"} & set(kinds):
-            measure = getattr(metrics, kind)
+            measure = getattr(perceptual if kind == "lpips" else metrics, kind)
             statistics[kind] = _mean([measure(x, y) for x, y in zip(mixed, sources, strict=True)])
         once, count = torch.ones(len(sources), dtype=torch.float64), len(sources)
         found[alpha] = {

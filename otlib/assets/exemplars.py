@@ -1,10 +1,15 @@
 """Exemplars of the texture pages: photographs that scikit-image carries, or a reader's file."""
 
+import hashlib
+from pathlib import Path
+
 import numpy as np
 import skimage.data
 import torch
 
-from otlib import data, patches
+from otlib import patches
+from otlib.assets.images import read
+from otlib.assets.used import note
 
 # name: function of skimage.data; all are 512 x 512 pixels
 CARRIED = {
@@ -18,7 +23,7 @@ CARRIED = {
 def load(name, size):
     """A square of a texture, and a second one of the same texture.
 
-    name: of CARRIED, or the path of an image file: see `otlib.data.read`.
+    name: of CARRIED, or the path of an image file: see `images.read`.
     size: side of the squares, pixels. A carried photograph is halved, by blur and subsampling, as
         long as it stays at least twice as large: the squares show a quarter of it at each size. A
         file is taken as it is.
@@ -33,7 +38,9 @@ def load(name, size):
         while min(image.shape[1:]) >= 4 * size:
             image = patches.pyramid(image, 2, periodic=True)[1]
     else:
-        image = data.read(name)
+        image = read(name)
+        digest = hashlib.sha256(Path(name).read_bytes()).hexdigest()
+        note("exemplar", Path(name).name, digest, "the user's", private=True)
     height, width = image.shape[1:]
     if min(height, width) < size:
         raise ValueError(

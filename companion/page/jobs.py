@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from companion.run import write_aside
+from companion.files import write_aside
 
 
 def side_by_side(work, jobs, label, steps=None):

@@ -10,29 +10,30 @@ from safetensors import SafetensorError
 from safetensors import torch as files
 from tqdm import tqdm
 
-from companion.provenance import otlib_hash, versions
-from companion.run import write_aside
+from companion.files import write_aside
+from companion.keys import imported, together
+from companion.page.facts import versions
 
 
 def restored(name, task, images, seed, device="cpu"):
     """Degrade images and restore them, or read what another page restored.
 
-    name: of `otlib.restorers.RESTORERS`. task: of its TASKS. images: list of (3, H, W) float32 in
+    name: of `restorers.RESTORERS`. task: of its TASKS. images: list of (3, H, W) float32 in
         [0, 1] on the CPU. seed: of the noise, with the image itself: its place in the list does not
         matter. device: of torch, where the restorer runs.
 
     Where `companion run` runs the notebook, each restored image is kept under .companion/restored
-    by the hash of restorer, weights, task, image, seed, device, otlib and torch.
+    by the hash of restorer, weights, task, image, seed, device, code and torch.
 
     Returns a list of (3, H, W) float32 on the CPU. Raises as `degrade` and `load` of
-    `otlib.restorers` do.
+    `otlib.assets.restorers` do.
     """
-    from otlib import restorers  # late: they wait for the networks' libraries
+    from otlib.assets import restorers  # late: they wait for the networks' libraries
 
     code = _code(name, task, seed, device)
     keys = [hashlib.sha256(code + _bytes(image)).hexdigest() for image in images]
-    parts = os.environ.get("COMPANION_PARTS")
-    folder = Path(parts).parents[1] / "restored" if parts else None
+    shared = os.environ.get("COMPANION_RESTORED")
+    folder = Path(shared) if shared else None
     found = [_read(folder, key) for key in keys]
     missing = [i for i, image in enumerate(found) if image is None]
     restore = restorers.load(name, device) if missing else None
@@ -44,11 +45,11 @@ def restored(name, task, images, seed, device="cpu"):
 
 
 def measured(task, image, seed):
-    """The measurement that `restored` restores: `otlib.restorers.degrade` with the image's noise.
+    """The measurement that `restored` restores: `restorers.degrade` with the image's noise.
 
     task, image, seed: as there. Returns (3, h, w) float32 on the CPU.
     """
-    from otlib import restorers
+    from otlib.assets import restorers
 
     digest = hashlib.sha256(f"{task} {seed} ".encode() + _bytes(image)).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
@@ -57,12 +58,13 @@ def measured(task, image, seed):
 
 def _code(name, task, seed, device):
     """What a restored image depends on, but for the image; the weights are noted as opened."""
-    from otlib import models, restorers
+    from otlib.assets import registry, restorers
 
     asset = restorers.RESTORERS[name].asset if name in restorers.RESTORERS else None
-    weights = hashlib.sha256(models.find(asset).read_bytes()).hexdigest() if asset else ""
-    facts = [name, task, weights, seed, str(device), otlib_hash(), versions(("torch", "ncnn"))]
-    return json.dumps(facts, sort_keys=True).encode() + Path(__file__).read_bytes()
+    weights = hashlib.sha256(registry.find(asset).read_bytes()).hexdigest() if asset else ""
+    code = together(imported("otlib.assets.restorers", "companion.page.restored"))
+    facts = [name, task, weights, seed, str(device), code, versions(("torch", "ncnn"))]
+    return json.dumps(facts, sort_keys=True).encode()
 
 
 def _bytes(image):

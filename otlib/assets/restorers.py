@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from skimage.restoration import denoise_nl_means
 from torch import nn
 
-from otlib import _check, ddrm, models, operators
+from otlib import _check, ddrm, operators
+from otlib.assets import registry
 
 _SLIDES = (0.05, 1.0)  # sd of the noise in [0, 1] and of the blur in pixels: not printed, ours
 _FACTOR = 4
@@ -32,7 +33,7 @@ class Restorer(NamedTuple):
     role: str  # "mmse", "gan", "diffusion" or "classical"
     what: str  # one line for a page
     stands_for: str  # the paper's methods whose row it is, or takes
-    asset: str | None  # its weights in models.REGISTRY
+    asset: str | None  # its weights in registry.REGISTRY
     load: Callable  # asset, device, seed -> function of (1, 3, h, w) to (1, 3, H, W)
 
 
@@ -123,7 +124,7 @@ def _filled(network, arrays, name):
 
 def _read(name):
     """The tensors of a .pth file, in their order; no code in it is run."""
-    tree = torch.load(models.find(name), map_location="cpu", weights_only=True)
+    tree = torch.load(registry.find(name), map_location="cpu", weights_only=True)
     for key in ("params_ema", "params"):
         tree = tree.get(key, tree)
     return tree
@@ -200,7 +201,7 @@ def _conv(channels, to):
 
 def _rrdb(name, device, seed):
     network = RRDBNet()
-    arrays = _ncnn_arrays(models.find(name).read_bytes(), network.state_dict().values(), name)
+    arrays = _ncnn_arrays(registry.find(name).read_bytes(), network.state_dict().values(), name)
     return _ready(_filled(network, arrays, name), device)
 
 
@@ -230,7 +231,7 @@ def _dncnn(name, device, seed):
     The normalisations are folded into the convolutions before them, and the circular padding of
     every layer is done at once.
     """
-    with models.find(name).open("rb") as file:
+    with registry.find(name).open("rb") as file:
         tree = msgpack.unpack(file, ext_hook=_flax_array)
     weights, statistics = tree["params"], tree["batch_stats"]
     depth = len(statistics) + 2
@@ -277,8 +278,8 @@ def _cunet(name, device, seed):
     for option in ("packed", "storage", "arithmetic"):  # results of 32 bits on every processor
         setattr(network.opt, f"use_fp16_{option}", False)
     network.opt.use_vulkan_compute = network.opt.use_bf16_storage = False
-    network.load_param(str(models.find("cunet-layers")))
-    network.load_model(str(models.find(name)))
+    network.load_param(str(registry.find("cunet-layers")))
+    network.load_model(str(registry.find(name)))
 
     def run(x):
         height, width = x.shape[2:]
@@ -320,7 +321,7 @@ def _spandrel(architecture, scale):
     """Loader of a released file of another network; the architecture is told by its keys."""
 
     def load_file(name, device, seed):
-        path = models.find(name)
+        path = registry.find(name)
         try:
             import spandrel
             import spandrel_extra_arches  # holds Restormer
@@ -342,7 +343,7 @@ def _spandrel(architecture, scale):
 
 
 def _swin2sr(name, device, seed):
-    folder = models.find(name).parent
+    folder = registry.find(name).parent
     from transformers import Swin2SRForImageSuperResolution  # seconds: late
 
     network = _ready(Swin2SRForImageSuperResolution.from_pretrained(folder), device)
@@ -363,7 +364,7 @@ def _ddrm(factor, sd, count=20):
     """Loader of a diffusion model for DDRM with as many levels."""
 
     def load_network(name, device, seed):
-        folder = models.find(name).parent
+        folder = registry.find(name).parent
         from diffusers.models.unets.unet_2d import UNet2DModel  # seconds: late
         from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 

@@ -1,4 +1,4 @@
-"""Images from files, and the pairs of super-resolution with a reference."""
+"""The pairs of super-resolution with a reference: MVTec AD and the solar cells of elpv."""
 
 import hashlib
 import math
@@ -10,14 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
 
-from otlib import _check, models
+from otlib import _check
+from otlib.assets import registry
+from otlib.assets.images import SUFFIXES, grey, read, resize
+from otlib.assets.used import note
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 _APART = 24  # places in elpv's list; above .9 correlate a third of the neighbours, so far a twelfth
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 class Pair(NamedTuple):
@@ -39,85 +38,12 @@ class _Category(NamedTuple):
     area: Callable  # of a defective file: Pair.area
 
 
-def read(path):
-    """Read an image file as (C, H, W) float32 in [0, 1]: C is 1 for grey and 3 for RGB.
-
-    path: a file of 1, 8 or 16 bits a channel or with a palette, in a format that Pillow reads
-        (which gives colour of 16 bits at 8). An alpha channel is dropped where it is opaque.
-
-    Raises FileNotFoundError where there is no such file; ValueError where it cannot be read as an
-    image, holds other channels (CMYK, float), or has transparent pixels.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is no file")
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{path} cannot be read as an image: unknown format") from error
-    # what Pillow raises on a damaged file depends on the format and on where it is damaged
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        why = " ".join(str(error).split())
-        raise ValueError(f"{path} cannot be read as an image: {why}") from error
-    if image.mode in ("P", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-    if image.mode in ("LA", "RGBA"):
-        if image.getextrema()[-1][0] < 255:
-            raise ValueError(f"{path} must have no transparent pixels; put it on a background")
-        image = image.convert(image.mode[:-1])
-    if image.mode == "1":
-        image = image.convert("L")
-    deep = image.mode.startswith("I")  # 16 bits, in some versions of Pillow as 32
-    values = np.asarray(image)
-    if (
-        not deep and image.mode not in ("L", "RGB")
-    ) or not 0 <= values.min() <= values.max() < 2**16:
-        raise ValueError(f"{path} must be grey or RGB of 8 or 16 bits, got mode {image.mode}")
-    scaled = torch.from_numpy(values.astype(np.float32) / (65535 if deep else 255))
-    return scaled.movedim(-1, 0) if scaled.ndim == 3 else scaled[None]
-
-
-def grey(image):
-    """Luma of an image, by the weights .299, .587, .114 (ITU-R BT.601).
-
-    image: (1 or 3, H, W) float32 or float64; one channel is grey already.
-
-    Returns (1, H, W). Raises ValueError on bad pixels or another number of channels.
-    """
-    _check.image("image", image)
-    if image.shape[0] not in (1, 3):
-        raise ValueError(f"image must have 1 or 3 channels, got {image.shape[0]}")
-    if image.shape[0] == 1:
-        return image
-    return torch.tensordot(image.new_tensor(_LUMA), image, 1)[None]
-
-
-def resize(image, size):
-    """Resize the central square of an image: bicubic with antialiasing, clamped to [0, 1].
-
-    image: (C, H, W) float32 or float64 in [0, 1], any device.
-    size: side of the result in pixels, >= 1.
-
-    Returns (C, size, size). Raises ValueError on bad pixels, size < 1.
-    """
-    _check.image("image", image)
-    _check.whole("size", size)
-    side = min(image.shape[1:])
-    top, left = ((length - side) // 2 for length in image.shape[1:])
-    square = image[None, :, top : top + side, left : left + side]
-    if side == size:
-        return square[0]
-    how = {"mode": "bicubic", "antialias": True, "align_corners": False}
-    return F.interpolate(square, (size, size), **how)[0].clamp(0, 1)
-
-
-def pairs(folder, count=18, size=256, seed=0, split="test"):
+def draw(folder, count=18, size=256, seed=0, split="test"):
     """Draw images to restore, each with an intact and a defective reference of the same product.
 
     The data of Mignon et al. 2023, sec. III and Table I: MVTec AD, or the solar cells of elpv.
 
-    folder: "elpv" or "mvtec" for the entry of `models.REGISTRY`; or a path: a folder of MVTec AD's
+    folder: "elpv" or "mvtec" for the entry of the registry; or a path: a folder of MVTec AD's
         layout (CATEGORY/train/good, CATEGORY/test/DEFECT, CATEGORY/ground_truth), one category of
         it, or a folder with elpv's labels.csv.
     count: pairs, >= 1; size: side of the images in pixels; seed: of the draws.
@@ -144,8 +70,8 @@ def pairs(folder, count=18, size=256, seed=0, split="test"):
     _check.whole("seed", seed, least=0)
     if split not in ("test", "tuning"):
         raise ValueError(f"split must be 'test' or 'tuning', got {split!r}")
-    asset = models.REGISTRY.get(str(folder))
-    root = models.find(str(folder)) if asset else Path(folder)
+    asset = registry.REGISTRY.get(str(folder))
+    root = registry.find(str(folder)) if asset else Path(folder)
     root = root.parent if root.is_file() else root
     notes, images = [], {}
 
@@ -184,7 +110,7 @@ def pairs(folder, count=18, size=256, seed=0, split="test"):
         warnings.warn(f"{root.name}: " + "; ".join(notes), stacklevel=2)
     if asset is None or asset.sha256 is None:
         drawn = sorted({file for _, files in found for file in files})
-        models.note(*_identity(asset, root, drawn))
+        note(*_identity(asset, root, drawn), private=True)
     return [
         Pair(
             category.name,
@@ -197,7 +123,7 @@ def pairs(folder, count=18, size=256, seed=0, split="test"):
 
 
 def _draws(category, rng, load):
-    """The (category, (target, good, defective)) of one category, by the rule of `pairs`."""
+    """The (category, (target, good, defective)) of one category, by the rule of `draw`."""
     good, defective = (
         [files[i] for i in rng.permutation(len(files))]
         for files in (category.good, category.defective)
@@ -248,7 +174,7 @@ def _mvtec(folder):
         file
         for part in ("train", "test")
         for file in folder.glob(f"{part}/*/*")
-        if file.suffix.lower() in _SUFFIXES
+        if file.suffix.lower() in SUFFIXES
     )
 
     def area(file):
@@ -285,7 +211,7 @@ def _elpv(folder):
 
 
 def _identity(asset, root, files):
-    """What `models.note` is told of a folder of the user's: the hash is of the files drawn."""
+    """What `note` is told of a folder of the user's: the hash is of the files drawn."""
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())

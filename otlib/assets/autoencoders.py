@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from otlib import data, models, photographs
+from otlib.assets import photographs, registry, used
+from otlib.assets.images import read
 
 _BLOCK = 4  # side of the blocks of the linear autoencoder, pixels
 _CHANNELS = {"pca8": 8, "pca16": 16}
@@ -55,7 +56,7 @@ def load(name, device="cpu", generator=None):
         raise ValueError(f"name must be one of {allowed}, got {name!r}")
     try:
         encode, decode, stride, channels = networks[name](name, device, generator)
-    except models.Unreachable as error:
+    except registry.Unreachable as error:
         if name not in _fallen:
             _fallen.add(name)
             warnings.warn(
@@ -64,7 +65,7 @@ def load(name, device="cpu", generator=None):
                 stacklevel=2,
             )
         return _linear("pca16", torch.device(device))
-    note = f"{models.REGISTRY[name].what} ({models.REGISTRY[name].licence})"
+    note = f"{registry.REGISTRY[name].what} ({registry.REGISTRY[name].licence})"
     return Autoencoder(name, note, stride, channels, channels, encode, decode)
 
 
@@ -75,7 +76,7 @@ def _linear(name, device):
     kernel = _basis(files)[: _CHANNELS[name]].to(device)
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     source = f"fitted here on {', '.join(file.stem for file in files)}"
-    models.note(name, source, digest, "that of the photographs")
+    used.note(name, source, digest, "that of the photographs")
 
     def encode(images):
         return F.conv2d(images, kernel.to(images), stride=_BLOCK)
@@ -98,7 +99,7 @@ def _basis(files):
     scatter = torch.zeros(d, d, dtype=torch.float64)
     for file in files:
         # every second pixel in both directions: the grid of blocks has no place of its own
-        blocks = F.unfold(data.read(file)[None].double(), _BLOCK, stride=2)[0]
+        blocks = F.unfold(read(file)[None].double(), _BLOCK, stride=2)[0]
         rest = blocks - means.mT @ (means @ blocks)
         scatter += rest @ rest.mT
     components = torch.linalg.eigh(scatter).eigenvectors[:, 3:].flip(1).mT
@@ -111,9 +112,9 @@ def _taesd(name, device, generator):
     """Encoder, decoder, stride and channels of TAESD, from a folder of either form."""
     folder, halves = None, []
     try:
-        halves = [models.find(f"taesd-{half}") for half in ("encoder", "decoder")]
+        halves = [registry.find(f"taesd-{half}") for half in ("encoder", "decoder")]
     except FileNotFoundError:
-        folder = models.find(name).parent
+        folder = registry.find(name).parent
     from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny  # seconds: late
 
     if folder:
@@ -139,7 +140,7 @@ def _taesd(name, device, generator):
 
 def _kl(name, device, generator):
     """Encoder, decoder, stride and channels of a diffusers AutoencoderKL."""
-    folder = models.find(name).parent
+    folder = registry.find(name).parent
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # seconds: late
 
     network = _diffusers(AutoencoderKL, folder)

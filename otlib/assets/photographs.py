@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from otlib import _check, data, models
+from otlib import _check
+from otlib.assets import registry
+from otlib.assets.images import SUFFIXES, read
+from otlib.assets.used import note
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
 # Each another scene; what else these packages carry is no photograph of the everyday world.
 _EMBEDDED = (
     ("scikit-image", "skimage/data/astronaut.png"),
@@ -51,15 +53,16 @@ def files(folder="embedded"):
     folder: a path, or "embedded" for seven photographs that scikit-image, matplotlib and scico
         carry, 300 x 451 to 512 x 768 pixels.
 
-    Raises FileNotFoundError where there is no folder or no image in it, and as `models.find` does.
+    Raises FileNotFoundError where there is no folder or no image in it, and as
+    `registry.find` does.
     """
     if folder == "embedded":
         carried = [
             Path(importlib.metadata.distribution(package).locate_file(file))
             for package, file in _EMBEDDED
         ]
-        return [*carried, models.find("kodim23")]
-    found = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in _SUFFIXES)
+        return [*carried, registry.find("kodim23")]
+    found = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES)
     if not found:
         raise FileNotFoundError(f"folder must hold image files, found none in {folder}")
     return found
@@ -152,7 +155,7 @@ def _crops(scenes, size, count, notes, seen):
             continue
         if scene.path not in images:
             try:
-                images[scene.path] = data.read(scene.path).expand(3, -1, -1)
+                images[scene.path] = read(scene.path).expand(3, -1, -1)
             except ValueError as error:
                 notes.append(f"passed over: {error}".replace(str(scene.path), scene.name))
                 images[scene.path] = None
@@ -170,7 +173,7 @@ def _crops(scenes, size, count, notes, seen):
 
 
 def _note(folder, scenes):
-    """Tell `models.used` which files were drawn from."""
+    """Tell `used` which files were drawn from."""
     digest = hashlib.sha256()
     for scene in sorted(scenes):
         digest.update(scene.name.encode() + b"\0" + scene.path.read_bytes())
@@ -180,4 +183,5 @@ def _note(folder, scenes):
         licence = "CC0, public domain, or free for research: see the packages"
     else:
         source, licence = f"folder {Path(folder).name}", "the user's"
-    models.note(f"{len(scenes)} photographs", source, digest.hexdigest(), licence)
+    name, private = f"{len(scenes)} photographs", folder != "embedded"
+    note(name, source, digest.hexdigest(), licence, private)

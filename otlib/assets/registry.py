@@ -4,16 +4,12 @@ import contextlib
 import hashlib
 import importlib.metadata
 import os
-import pickle
 import urllib.error
 import urllib.request
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import nn
+from otlib.assets.used import note
 
 
 @dataclass(frozen=True)
@@ -27,6 +23,7 @@ class Asset:
     file: str | None = None  # its path in that package, or its name on the hub
     sha256: str | None = None  # of the file; None where it is not known
     hub: str | None = None  # "id@revision" on the Hugging Face hub; has a config.json too
+    pictures: bool = False  # whether it holds some
 
 
 class Unreachable(FileNotFoundError):
@@ -57,6 +54,7 @@ REGISTRY = {
         "elpv-dataset==1.0.0.post1",
         "elpv_dataset/data/labels.csv",
         "0abe6fe7700aea571717d7d7dfec005a47c6207b4cde26a4556b6807a115483d",
+        pictures=True,
     ),
     "efficientnet-lite0": Asset(
         "EfficientNet-lite0, ImageNet: the features of KID, FID and IS",
@@ -73,11 +71,13 @@ REGISTRY = {
         "scico==0.0.7",
         "scico/data/examples/kodim23.png",
         "34d8f029d2eae3ed37b65e2f94fd2c319923ebfae0fa8bff5f001e2565b7d80f",
+        pictures=True,
     ),
     "mvtec": Asset(
         "MVTec AD: industrial products and textures with and without defects",
         "CC BY-NC-SA 4.0",
         "OTLIB_MVTEC",
+        pictures=True,
     ),
     "dat-light": Asset(
         "DAT-light: dual aggregation transformer for x4 super-resolution, DIV2K",
@@ -205,20 +205,13 @@ REGISTRY = {
     ),
 }
 
-# (input mean, input sd) of ImageNet in [0, 1]; on [-1, 1] they are the shift and scale of LPIPS
-_MEAN, _SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_VGG16 = (2, 2, 3, 3, 3)  # convolutions in each block
-_LITE = ((127 / 255,) * 3, (128 / 255,) * 3)  # of EfficientNet-lite: (byte - 127) / 128
-
-_used = {}
-
 
 def find(name):
     """Return the path of an entry of the registry: the user's, the hub's, or a package's.
 
     name: of REGISTRY. Its environment variable comes first, then the hub, at the registered
         revision and where it can be reached or was downloaded before, then its package's files,
-        which are looked up and not imported. What is found is noted for `used`.
+        which are looked up and not imported. What is found is noted: see `used`.
 
     Returns a Path: of the registered file, else of the user's folder. Raises ValueError on an
     unknown name or a file with another hash, FileNotFoundError where there is nothing, naming the
@@ -242,125 +235,8 @@ def find(name):
     if asset.sha256 and found != asset.sha256:
         raise ValueError(f"{path} has SHA-256 {found}, expected {asset.sha256}")
     if found:  # a folder of the user's is noted by the files that are drawn from it
-        note(name, source, found, asset.licence)
+        note(name, source, found, asset.licence, private=bool(given) and asset.pictures)
     return path
-
-
-def note(name, source, sha256, licence):
-    """Add to what `used` returns: text each; sha256 None where nothing was hashed."""
-    _used[name, source, sha256] = licence
-
-
-def used():
-    """Return what this process opened, [{"name", "source", "sha256", "licence"}], sorted by name.
-
-    source: package and version, id and revision on the hub, or the last part of the user's path.
-    """
-    keys = ("name", "source", "sha256", "licence")
-    rows = sorted(((*key, licence) for key, licence in _used.items()), key=str)
-    return [dict(zip(keys, row, strict=True)) for row in rows]
-
-
-def vgg16(device="cpu", pooling="max"):
-    """VGG-16 up to relu5_3 (Simonyan and Zisserman 2015), frozen.
-
-    device: of torch. pooling: "max", or "average" (Gatys et al. 2015).
-
-    Returns an nn.Sequential from (N, 3, H, W) float32 RGB images in [0, 1], H and W >= 16, which
-    it normalises itself. Its layers are named conv1_1, relu1_1, ..., pool1, ..., relu5_3: see
-    `features`. Raises ValueError on an unknown pooling, and as `find` does.
-    """
-    pools = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
-    if pooling not in pools:
-        raise ValueError(f"pooling must be 'max' or 'average', got {pooling!r}")
-    weights = _convolutions("vgg16")
-    layers = OrderedDict(normalise=_normalise())
-    for block, depth in enumerate(_VGG16, 1):
-        for index in range(1, depth + 1):
-            layers[f"conv{block}_{index}"] = _convolution(*next(weights), padding=1)
-            layers[f"relu{block}_{index}"] = nn.ReLU()
-        layers[f"pool{block}"] = pools[pooling](2)
-    del layers["pool5"]  # no tap lies behind it
-    return _frozen(layers, device)
-
-
-def alexnet(device="cpu"):
-    """AlexNet up to relu5 (Krizhevsky 2014), frozen.
-
-    device: of torch.
-
-    Returns an nn.Sequential from (N, 3, H, W) float32 RGB images in [0, 1], H and W >= 31, which
-    it normalises itself. Its layers are named conv1, relu1, pool1, ..., relu5: see `features`.
-    Raises as `find` does.
-    """
-    geometry = ({"stride": 4, "padding": 2}, {"padding": 2}, *[{"padding": 1}] * 3)
-    weights = _convolutions("alexnet")
-    layers = OrderedDict(normalise=_normalise())
-    for index, (pair, how) in enumerate(zip(weights, geometry, strict=True), 1):
-        layers[f"conv{index}"] = _convolution(*pair, **how)
-        layers[f"relu{index}"] = nn.ReLU()
-        if index < 3:
-            layers[f"pool{index}"] = nn.MaxPool2d(3, 2)
-    return _frozen(layers, device)
-
-
-def efficientnet(device="cpu"):
-    """EfficientNet-lite0 (Tan and Le 2019, without squeeze and excitation), frozen.
-
-    device: of torch.
-
-    Returns an nn.Sequential from (N, 3, 224, 224) float32 RGB images in [0, 1], which it normalises
-    itself. Its layers are named normalise, stem, blocks, head, pool (1280 features) and classes
-    (1000 logits of ImageNet): see `features`. Raises as `find` does.
-    """
-    from efficientnet_lite_pytorch import EfficientNet  # late: only the perceptual metrics need it
-
-    network = EfficientNet.from_name("efficientnet-lite0")
-    network.load_state_dict(torch.load(find("efficientnet-lite0"), weights_only=True))
-    layers = OrderedDict(
-        normalise=_normalise(*_LITE),
-        stem=nn.Sequential(network._conv_stem, network._bn0, nn.ReLU6()),
-        blocks=nn.Sequential(*network._blocks),
-        head=nn.Sequential(network._conv_head, network._bn1, nn.ReLU6()),
-        pool=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
-        classes=network._fc,
-    )
-    return _frozen(layers, device)
-
-
-def lpips_heads(net, device="cpu"):
-    """The 1 x 1 heads of LPIPS v0.1 (Zhang et al. 2018), one for each of the five taps.
-
-    net: "alexnet" or "vgg16". device: of torch.
-
-    Returns a list of (C,) float32 tensors >= 0. Raises as `find` does.
-    """
-    tree = _unpickled(find(net))
-    heads = [tree[f"NetLinLayer_{index}"]["Conv_0"]["kernel"] for index in range(5)]
-    return [torch.tensor(head.ravel(), device=device) for head in heads]
-
-
-def features(network, x, names):
-    """Return the outputs of the named layers of a network, as far as it must run for them.
-
-    network: of `vgg16`, `alexnet` or `efficientnet`. x: its input. names: layers, such as
-        ("relu1_1", "relu2_1").
-
-    Returns a list of (N, C, h, w) in the order of names; differentiable in x. Raises ValueError
-    on an unknown name.
-    """
-    layers = dict(network.named_children())
-    unknown = [name for name in names if name not in layers]
-    if unknown:
-        raise ValueError(f"names must be layers of the network, got {unknown[0]!r}")
-    found = {}
-    for name, layer in layers.items():
-        x = layer(x)
-        if name in names:
-            found[name] = x
-        if len(found) == len(set(names)):
-            break
-    return [found[name] for name in names]
 
 
 def _carried(name, asset):
@@ -410,50 +286,3 @@ def _downloaded(name, asset):
     except OSError as error:
         why = " ".join(str(error).split())[:120]
         raise Unreachable(f"{name}: {repository} on the hub cannot be had ({why}); {how}") from None
-
-
-class _Arrays(pickle.Unpickler):
-    """Reads numpy arrays and nothing else: any other name in a pickle could be code to run."""
-
-    def find_class(self, module, name):
-        admitted = {
-            "numpy.core.multiarray._reconstruct": np.zeros(0).__reduce__()[0],
-            "numpy.ndarray": np.ndarray,
-            "numpy.dtype": np.dtype,
-        }
-        if f"{module}.{name}" not in admitted:
-            raise ValueError(f"a weight file must hold numpy arrays only, got {module}.{name}")
-        return admitted[f"{module}.{name}"]
-
-
-def _unpickled(path):
-    with open(path, "rb") as file:
-        return _Arrays(file).load()
-
-
-def _convolutions(name):
-    """The (kernel, bias) of the convolutions of a trunk, in order."""
-    (trunk,) = (v for k, v in _unpickled(find(name)).items() if not k.startswith("NetLin"))
-    for index in range(len(trunk)):
-        layer = trunk[f"Conv_{index}"]
-        # height, width, in, out in the file
-        yield torch.tensor(layer["kernel"]).permute(3, 2, 0, 1), torch.tensor(layer["bias"])
-
-
-def _convolution(kernel, bias, **geometry):
-    out, into, side, _ = kernel.shape
-    layer = nn.Conv2d(into, out, side, **geometry)
-    layer.load_state_dict({"weight": kernel, "bias": bias})
-    return layer
-
-
-def _normalise(mean=_MEAN, sd=_SD):
-    """(x - mean) / sd of each channel, as a layer."""
-    layer = nn.Conv2d(3, 3, 1, groups=3)
-    mean, sd = torch.tensor(mean), torch.tensor(sd)
-    layer.load_state_dict({"weight": (1 / sd).reshape(3, 1, 1, 1), "bias": -mean / sd})
-    return layer
-
-
-def _frozen(layers, device):
-    return nn.Sequential(layers).requires_grad_(False).eval().to(device)

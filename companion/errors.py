@@ -1,0 +1,16 @@
+"""What is told to the user in one line."""
+
+import difflib
+
+
+class UsageError(Exception):
+    """What was asked for cannot be done as asked; the message is one line for the user."""
+
+
+def known(kind, name, allowed):
+    """Return name if it is among the allowed ones; else raise UsageError with the nearest."""
+    if name in allowed:
+        return name
+    near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise UsageError(f"unknown {kind} {name!r}: {hint}(known: {', '.join(allowed) or 'none'})")

@@ -1,0 +1,98 @@
+"""The project's folder, files written whole or not at all, values as JSON holds them."""
+
+import glob
+import math
+import os
+import secrets
+from pathlib import Path
+
+from companion.errors import UsageError
+
+
+def project_root():
+    """Return the project folder: the nearest one above the working folder, else this package's.
+
+    Raises UsageError where neither holds notebooks/profiles.yml.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents, Path(__file__).resolve().parents[1]):
+        if (folder / "notebooks" / "profiles.yml").is_file():
+            return folder
+    raise UsageError(f"no notebooks/profiles.yml in {here} or above: run inside a checkout")
+
+
+def write_aside(path, content):
+    """Write a file under another name and rename it; leave a file of the same content alone.
+
+    path: Path, its folders are made; content: str or bytes.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    if path.is_file() and path.read_bytes() == data:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        aside.write_bytes(data)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def plain(value):
+    """Return the value as strict JSON can hold it: an infinite float becomes "inf" or "-inf"."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def notebook_text(nb):
+    """Return the text of an .ipynb file of the notebook."""
+    import nbformat
+
+    return nbformat.writes(nb) + "\n"
+
+
+def named(text, root):
+    """What a path among parameters means: the file or folder of that name, else a pattern's files.
+
+    text: absolute, or from the project's folder `root`; "" names nothing.
+    Returns a sorted list of Path, empty where nothing is there.
+    """
+    if not text:
+        return []
+    path = root / text
+    if os.path.exists(path):
+        return [path]
+    return [root / name for name in sorted(glob.glob(text, root_dir=root))]
+
+
+def of_user(text, root):
+    """A path that a user typed, as `named` is to be asked for it.
+
+    text: as typed; what is there from the working folder is meant, with ~ for the home.
+    """
+    path = Path(os.path.expanduser(text))
+    here = Path.cwd()
+    if text and here != root.resolve() and (os.path.exists(path) or glob.glob(str(path))):
+        return str(here / path)
+    return str(path) if text.startswith("~") else text
+
+
+def walk(folder):
+    """The files below a folder, at any depth and behind links, each folder once.
+
+    Returns their paths from the folder as sorted texts.
+    """
+    found, seen = [], set()
+    for place, below, files in os.walk(folder, followlinks=True):
+        identity = os.path.realpath(place)
+        if identity in seen:  # a link that leads back
+            below.clear()
+            continue
+        seen.add(identity)
+        below.sort()
+        paths = (os.path.relpath(os.path.join(place, file), folder) for file in files)
+        found += [path for path in paths if os.path.isfile(os.path.join(folder, path))]
+    return sorted(found)

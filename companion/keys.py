@@ -1,0 +1,264 @@
+"""What a run depends on: the code that its page reaches, the state of what it may read."""
+
+import ast
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import re
+import sys
+from pathlib import Path
+
+from companion.files import named, plain, walk
+from companion.notebooks import load
+
+PROJECT = ("otlib", "companion")  # followed into; all else is told by its version
+_REQUIREMENT = re.compile(r"[A-Za-z][\w.-]*==[\w.]+")  # of a package whose files are read
+_VARIABLE = re.compile(r"OTLIB_[A-Z0-9_]+")  # with the path of an asset of the user's
+
+
+def key(root, notebook, profile, parameters):
+    """Hash all that the records of a run may depend on and that can be known before it.
+
+    root: project folder; notebook: Notebook; profile: name; parameters: {name: value}, settled.
+    Returns the SHA-256 as text.
+    """
+    reached = _reach(root, notebook, parameters)
+    set_here = {name: os.environ[name] for name in reached.variables if os.environ.get(name)}
+    read = {text: named(text, root) for text in _texts(parameters.values())}
+    read |= {name: [Path(path)] for name, path in set_here.items()}
+    content = {
+        "source": notebook.path.read_text(encoding="utf-8"),
+        "parameters": plain(parameters),
+        "profile": profile,
+        "code": reached.code,
+        "data": {name: [(str(p), state(p)) for p in paths] for name, paths in read.items()},
+        "variables": set_here,
+        "versions": _versions(reached),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def code(root, notebook, parameters):
+    """The code that a page reaches: {file, from the project's folder: digest}, itself among them.
+
+    root, notebook, parameters: as for `key`. It follows the imports of the code cells, wherever in
+    a file they stand; where a cell calls `companion`, the program, its templates and the notebooks
+    that the cell or a parameter names count too.
+    """
+    return _reach(root, notebook, parameters).code
+
+
+def changed(told, root):
+    """The files of a run's `code` that are no longer what they were, sorted.
+
+    told: {file: digest}; root: project folder, or None where the project is only installed.
+    """
+    return sorted(file for file, was in told.items() if _now(root, file) != was)
+
+
+def whole():
+    """SHA-256 of all code of the project that this process would import, as text."""
+    found = {}
+    for package in PROJECT:
+        folder = Path(importlib.util.find_spec(package).origin).parent
+        for path in sorted(folder.rglob("*.py")):
+            found[f"{package}/{path.relative_to(folder).as_posix()}"] = digest(path)
+    return together(found)
+
+
+def together(told):
+    """One SHA-256, as text, of a {file: digest}."""
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def imported(*modules):
+    """The code of the project that modules reach, as `code` tells it: {file: digest}."""
+    found = _Reach()
+    _follow(None, [(f"import {', '.join(modules)}", "")], found)
+    return found.code
+
+
+def digest(path):
+    """Hash a file: Python by its syntax tree without docstrings, anything else by its bytes."""
+    facts = path.stat()
+    return _digest(path, facts.st_mtime_ns, facts.st_size)
+
+
+def state(path):
+    """Hash a file by its content; a folder by its files' names, sizes and times, behind links too.
+
+    A folder is a dataset of gigabytes, and each plan of a book asks. None where nothing is there.
+    """
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    if not path.is_dir():
+        return None
+    facts = [(file, (path / file).stat()) for file in walk(path)]
+    lines = [f"{file} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}" for file, s in facts]
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+class _Reach:
+    """What following imports finds."""
+
+    def __init__(self):
+        self.code = {}  # file: digest
+        self.packages = set()  # first names of what others wrote
+        self.requirements = set()  # packages whose files are read
+        self.variables = set()  # environment variables with the user's paths
+
+
+def _reach(root, notebook, parameters):
+    found = _Reach()
+    sources = [(cell, "") for cell in notebook.code]
+    file = notebook.path.relative_to(root).as_posix()
+    found.code[file] = _sha("\n\n".join(notebook.code))
+    shell = "\n".join(cell for cell in notebook.code if _is_shell(cell))
+    if re.search(r"\bcompanion\b", shell):
+        sources.append(("import companion.cli", ""))
+        folder = _package(root, "companion") / "templates"
+        found.code |= {f"companion/templates/{p.name}": digest(p) for p in folder.iterdir()}
+        for page in sorted((root / "notebooks").glob("*.md")):
+            told = {page.relative_to(root).as_posix(), page.stem}
+            if told & {*_texts(parameters.values()), *re.findall(r"[\w./-]+", shell)}:
+                cells = load(root, page.stem).code
+                found.code[page.relative_to(root).as_posix()] = _sha("\n\n".join(cells))
+                sources += [(cell, "") for cell in cells]
+    _follow(root, sources, found)
+    return found
+
+
+def _follow(root, sources, found):
+    """Add to `found` what the sources, pairs (text, name of their package), import and name."""
+    waiting = list(sources)
+    while waiting:
+        text, package = waiting.pop()
+        if _is_shell(text):
+            continue
+        names, texts = _read(text, package)
+        found.requirements |= {text for text in texts if _REQUIREMENT.fullmatch(text)}
+        found.variables |= {text for text in texts if _VARIABLE.fullmatch(text)}
+        for name in names:
+            first, *parts = name.split(".")
+            if first not in PROJECT:
+                found.packages.add(first)
+                continue
+            folder = _package(root, first)
+            for depth in range(len(parts) + 1):
+                path = folder.joinpath(*parts[:depth])
+                inside = ".".join([first, *parts[:depth]])
+                if (path / "__init__.py").is_file():
+                    path = path / "__init__.py"
+                elif depth and path.with_suffix(".py").is_file():
+                    path, inside = path.with_suffix(".py"), inside.rpartition(".")[0]
+                else:
+                    continue  # a name in the module
+                file = f"{first}/{path.relative_to(folder).as_posix()}"
+                if file not in found.code:
+                    found.code[file] = digest(path)
+                    waiting.append((path.read_text(encoding="utf-8"), inside))
+
+
+@functools.lru_cache(1024)
+def _read(text, package):
+    """The dotted names that a source imports, and the texts in it that may name what it reads."""
+    lines = (re.sub(r"^(\s*)[%!].*", r"\1pass", line) for line in text.splitlines())
+    names, texts = set(), set()
+    for node in ast.walk(ast.parse("\n".join(lines))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1]
+            base = ".".join([*(above if node.level else ()), *filter(None, [node.module])])
+            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            names |= {arg.value for arg in node.args if _is_text(arg)}
+        elif _is_text(node) and len(node.value) < 100:
+            texts.add(node.value)
+    return names, texts
+
+
+def _is_text(node):
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def _is_shell(text):
+    return text.lstrip().startswith(("%%bash", "%%sh", "%%script"))
+
+
+def _package(root, name):
+    """The folder of a package: the project's own, where a kernel finds it, or the installed."""
+    if root is not None and (root / name).is_dir():
+        return root / name
+    return Path(importlib.util.find_spec(name).origin).parent
+
+
+def _now(root, file):
+    """The digest of a file of the project as it is now, None where it is gone."""
+    first, _, rest = file.partition("/")
+    path = _package(root, first) / rest if first in PROJECT else (root or Path()) / file
+    if not path.is_file():
+        return None
+    if first == "notebooks":
+        return _sha("\n\n".join(load(root, path.stem).code))
+    return digest(path)
+
+
+@functools.lru_cache(1024)
+def _digest(path, _time, _size):
+    data = path.read_bytes()
+    if path.suffix != ".py":
+        return hashlib.sha256(data).hexdigest()
+    return _sha(repr(_tree(ast.parse(data))))
+
+
+def _tree(node):
+    """A syntax tree as nested tuples, the same in every version of Python, without docstrings."""
+    if isinstance(node, list):
+        return tuple(map(_tree, node))
+    if not isinstance(node, ast.AST):
+        return node
+    fields = dict(ast.iter_fields(node))
+    match fields.get("body"):
+        case [ast.Expr(value=ast.Constant(value=str())), *rest]:
+            fields["body"] = rest
+    present = ((name, value) for name, value in fields.items() if value not in (None, []))
+    return (type(node).__name__, *((name, _tree(value)) for name, value in present))
+
+
+def _texts(values):
+    """The texts among parameters, those in lists too."""
+    for value in values:
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list):
+            yield from _texts(value)
+
+
+def _versions(reached):
+    """{package: version} of what the code of others reached comes from."""
+    found = {"python": platform.python_version()}
+    standard, carried = sys.stdlib_module_names, _distributions()
+    for name in sorted(reached.packages - standard):
+        for package in carried.get(name, ()):
+            found[package] = importlib.metadata.version(package)
+    for package in sorted(text.partition("==")[0] for text in reached.requirements):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+@functools.cache
+def _distributions():
+    """{module: packages that bring it}."""
+    return importlib.metadata.packages_distributions()
+
+
+def _sha(text):
+    return hashlib.sha256(text.encode()).hexdigest()

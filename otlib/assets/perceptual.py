@@ -1,0 +1,79 @@
+"""What networks see: LPIPS of two images, the embeddings of a set that KID, FID, IS compare."""
+
+import functools
+
+import torch
+
+from otlib import _check, layers
+from otlib.assets import networks
+from otlib.assets.images import resize
+
+# Of LPIPS: the trunk in the registry, the layers compared, the least side of an image.
+_NETS = {
+    "alex": ("alexnet", ("relu1", "relu2", "relu3", "relu4", "relu5"), 31),
+    "vgg": ("vgg16", ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"), 16),
+}
+
+
+def lpips(x, reference, net="alex", border=0):
+    """Learned perceptual distance LPIPS v0.1 (Zhang et al. 2018, eq. (1)); 0 for identical images.
+
+    x, reference: (C, H, W) float32 or float64 with values in [0, 1], nothing clipped, same
+        shape; C is 3 for RGB or 1, which is repeated to RGB. Computed in float32 where x is.
+    net: "alex" (H and W >= 31 without the border) or "vgg" (>= 16).
+    border: pixels left out on each side, >= 0 (6 in Mignon et al. 2023, Table I).
+
+    Returns a float >= 0. Raises ValueError on bad pixels, different shapes, another number of
+    channels, an unknown net, an image too small for it; and as `registry.find` does where the
+    weights are missing.
+    """
+    if net not in _NETS:
+        raise ValueError(f"net must be 'alex' or 'vgg', got {net!r}")
+    trunk, taps, least = _NETS[net]
+    pair = _check.pair(x, reference, border, least)
+    if x.shape[0] not in (1, 3):
+        raise ValueError(f"x must have 1 or 3 channels, got {x.shape[0]}")
+    network, heads = _lpips_weights(trunk, x.device)
+    images = torch.stack(pair).to(x.device, torch.float32).expand(2, 3, -1, -1)
+    with torch.no_grad():
+        total = 0.0
+        for tap, head in zip(layers.taps(network, images, taps), heads, strict=True):
+            unit = tap / (tap.square().sum(1, keepdim=True).sqrt() + 1e-10)
+            total += ((unit[0] - unit[1]).square() * head[:, None, None]).sum(0).mean().item()
+    return total
+
+
+@functools.cache
+def _lpips_weights(trunk, device):
+    load = {"alexnet": networks.alexnet, "vgg16": networks.vgg16}[trunk]
+    return load(device), networks.lpips_heads(trunk, device)
+
+
+def embeddings(images, device="cpu"):
+    """Features and class probabilities of EfficientNet-lite0, what `kid`, `fid` and IS compare.
+
+    The papers' are Inception's: numbers of different networks never share a row.
+
+    images: list of (3, H, W) float32 or float64 RGB in [0, 1], nothing clipped; the central square
+        is resized to 224 x 224. device: of torch, where the network runs.
+
+    Returns features (n, 1280) and probabilities (n, 1000), float64 on the CPU. Raises ValueError on
+    bad pixels or another number of channels, an empty list, and as `registry.find` does.
+    """
+    _check.whole("the number of images", len(images))
+    for image in images:
+        _check.image("images", image)
+        if len(image) != 3:
+            raise ValueError(f"images must have 3 channels, got {len(image)}")
+    network, found = _efficientnet(torch.device(device)), []
+    with torch.no_grad():
+        for image in images:
+            batch = resize(image.float(), 224)[None].to(device)
+            found.append(layers.taps(network, batch, ("pool", "classes")))
+    pooled, logits = (torch.cat(part).double().cpu() for part in zip(*found, strict=True))
+    return pooled, logits.softmax(1)
+
+
+@functools.cache
+def _efficientnet(device):
+    return networks.efficientnet(device)

@@ -1,0 +1,99 @@
+"""What was trained or fitted here, as safetensors files: no code in them, settings beside."""
+
+import json
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from otlib import dot, generator
+
+_GENERATOR, _TRANSPORT = "otlib texture generator", "otlib deep optimal transport"
+_PARTS = {"natural": dot.Moments, "restored": dot.Moments, "full": dot.Map, "kept": dot.Map}
+
+
+def save_generator(path, net, **facts):
+    """Write a network of `otlib.generator` and its settings into one file.
+
+    path: of the file. net: generator.Network. facts: what the file is to tell of the training, as
+    JSON holds it: exemplar, steps, seed, ...
+
+    Returns None. Raises OSError where the file cannot be written.
+    """
+    tensors = {name: value.contiguous().cpu() for name, value in net.state_dict().items()}
+    told = {"kind": _GENERATOR, "settings": json.dumps(net.settings), "facts": json.dumps(facts)}
+    save_file(tensors, path, metadata=told)
+
+
+def load_generator(path):
+    """Read a network that `save_generator` wrote.
+
+    path: of the file.
+
+    Returns (network, facts): a generator.Network on the CPU in `eval()`, and the dict given to
+    `save_generator`. Raises FileNotFoundError, and ValueError, with the name, for a file of another
+    kind or architecture.
+    """
+    tensors, told = _read(path, _GENERATOR)
+    net = generator.Network(**json.loads(told["settings"]))
+    shapes = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    odd = sorted(name for name in shapes.keys() | found if shapes.get(name) != found.get(name))
+    if odd:
+        name = odd[0]
+        raise ValueError(
+            f"{path}: {name} must be {shapes.get(name, 'absent')} for {net.settings}, "
+            f"got {found.get(name, 'none')}"
+        )
+    net.load_state_dict(tensors)
+    return net.eval(), json.loads(told["facts"])
+
+
+def save_transport(path, fitted):
+    """Write a Transport of `otlib.dot` into one file.
+
+    path: of the file. fitted: of `dot.fit`.
+
+    Returns None. Raises OSError where the file cannot be written.
+    """
+    tensors = {}
+    for name in _PARTS:
+        for key, value in getattr(fitted, name)._asdict().items():
+            if value is not None:
+                value = torch.as_tensor(value).cpu().contiguous()
+                tensors[f"{name}.{key}"] = value.clone()  # no two may share memory
+    told = {"kind": _TRANSPORT, "autoencoder": fitted.autoencoder, "patch": str(fitted.patch)}
+    save_file(tensors, path, metadata=told)
+
+
+def load_transport(path, device="cpu"):
+    """Read a Transport that `save_transport` wrote.
+
+    path: of the file. device: of torch.
+
+    Returns a dot.Transport. Raises FileNotFoundError, and ValueError for a file of another kind.
+    """
+    tensors, told = _read(path, _TRANSPORT)
+    parts = {}
+    for name, kind in _PARTS.items():
+        values = [tensors.get(f"{name}.{key}") for key in kind._fields]
+        values = [value if value is None else value.to(device) for value in values]
+        parts[name] = kind(*values)
+        if kind is dot.Moments:
+            parts[name] = parts[name]._replace(count=int(parts[name].count))
+    patch = int(told["patch"])
+    channels = len(parts["natural"].mean) // patch**2
+    return dot.Transport(told["autoencoder"], channels, patch, **parts)
+
+
+def _read(path, kind):
+    """The tensors and the metadata of a file of this kind."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            told = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} must be a safetensors file of otlib: {error}") from error
+    if told.get("kind") != kind:
+        raise ValueError(f"{path} must hold an {kind}, got {told.get('kind', 'no kind')!r}")
+    return tensors, told

@@ -1,0 +1,268 @@
+"""What a run depends on, and what it does not."""
+
+import ast
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from companion import keys
+from companion.build import plans_of_book
+from companion.files import named, of_user, walk
+from companion.run import plan
+
+ROOT = Path(__file__).parents[1]
+IMPORT = "from otlib.softmin import softmin"
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """The notebooks and the code of this project, to edit."""
+    to = tmp_path_factory.mktemp("copy")
+    for name in ("otlib", "companion", "notebooks"):
+        shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (to / "book").mkdir()
+    return to
+
+
+def book(root):
+    """{page: key} of the whole book."""
+    return {todo.notebook.name: todo.key for todo in plans_of_book(root, "laptop")}
+
+
+def edited(root, file, text):
+    """The pages whose key an edit of a file changes; the file is put back."""
+    path = root / file
+    before, old = book(root), path.read_text() if path.is_file() else None
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text(old or ""))
+    after = book(root)
+    if old is None:
+        path.unlink()
+    else:
+        path.write_text(old)
+    return {page for page, key in after.items() if key != before[page]}
+
+
+def plus(statement):
+    return lambda text: f"{text}\n{statement}\n"
+
+
+def test_the_key_follows_source_parameters_profile_and_code(project):
+    found = [plan("toy").key, plan("toy", {"seed": 1}).key, plan("toy", profile="smoke").key]
+    found.append(plan("toy", {"eps": 1e-3}).key)  # as at smoke, yet another profile
+    project.notebook("toy", IMPORT)
+    for text in ("softmin = 1", "softmin = 2", "from otlib import deep\nsoftmin = 2"):
+        project.write("otlib/softmin.py", text)
+        found.append(plan("toy").key)
+    project.write("otlib/deep/__init__.py", "x = 1")  # a folder, not there before
+    found.append(plan("toy").key)
+    project.write("otlib/deep/__init__.py", "def f():\n    from otlib.deep import late")
+    project.write("otlib/deep/late.py", "x = 1")
+    found.append(plan("toy").key)
+    project.write("otlib/deep/late.py", "from . import later\nx = 1")
+    project.write("otlib/deep/later.py", "x = 1")
+    found.append(plan("toy").key)
+    project.write("otlib/deep/later.py", "x = 2")
+    found.append(plan("toy").key)
+    assert len(set(found)) == len(found)
+    assert plan("toy", {"seed": "0"}).key == plan("toy").key
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# a comment\nsoftmin = lambda x: x",
+        '"""A docstring."""\nsoftmin = lambda x: x',
+        "softmin = lambda x:   x\n\n",
+        "softmin = (lambda x: x)",
+    ],
+)
+def test_words_and_layout_of_the_code_change_no_key(project, text):
+    project.notebook("toy", IMPORT)
+    project.write("otlib/softmin.py", "softmin = lambda x: x")
+    before = plan("toy").key
+    project.write("otlib/softmin.py", text)
+    assert plan("toy").key == before
+    project.write("otlib/softmin.py", text.replace("lambda", "lambda y,"))
+    assert plan("toy").key != before
+
+
+def test_no_statement_but_a_docstring_is_left_out(tmp_path):
+    def digest(text):
+        path = tmp_path / f"{abs(hash(text))}.py"
+        path.write_text(text)
+        return keys.digest(path)
+
+    inside = 'def f(x):\n    "what f does"\n    return x'
+    assert digest(inside) == digest("def f(x):\n    return x")
+    others = [inside, inside.replace("return x", "return -x"), "def f(x=1):\n    return x"]
+    others += ["async def f(x):\n    return x", "x = 'what f does'", "f('what f does')", "f(1)"]
+    others += ["f(1.0)", "f(True)", "f('1')", "f(b'1')", "f(None)", "f(...)"]
+    assert len(set(map(digest, others))) == len(others)
+
+
+def test_the_digest_is_the_same_in_every_version_of_python():
+    tree = ast.parse("def f(x, *, y=[]):\n    return f'{x:.2f}'")
+    told = repr(keys._tree(tree))
+    assert "type_params" not in told and "None" not in told  # as some versions tell
+
+
+def test_planning_follows_what_a_page_reaches(copy):
+    every = set(book(copy))
+    assert edited(copy, "otlib/assets/restorers.py", plus("x = 1")) == {
+        "dot_ablations",
+        "dot_pd_curves",
+        "dot_slides",
+        "dot_table",
+        "dot_visual",
+    }
+    assert "dot_2d" not in edited(copy, "otlib/sinkhorn.py", plus("x = 1"))
+    assert edited(copy, "companion/compare.py", plus("x = 1")) == {"rerunning"}
+    assert edited(copy, "companion/templates/check.html", plus("<p>x</p>")) == {"rerunning"}
+    assert edited(copy, "notebooks/dot_2d.md", plus("\nA sentence.")) == {"dot_2d"}
+    code = lambda text: text.replace("import torch\n", "import torch\n\nx = 1\n", 1)
+    assert edited(copy, "notebooks/errata.md", code) == {"errata", "rerunning"}  # which runs it
+    assert edited(copy, "companion/page/record.py", plus("x = 1")) == every
+    assert edited(copy, "companion/page/record.py", plus("# a comment")) == set()
+    assert edited(copy, "otlib/nobody.py", plus("x = 1")) == set()
+
+
+def test_weights_that_were_swapped_change_every_page_that_can_open_them(
+    copy, tmp_path, monkeypatch
+):
+    weights = tmp_path / "swinir.pth"
+    weights.write_bytes(b"1")
+    before = book(copy)
+    monkeypatch.setenv("OTLIB_SWINIR", str(weights))
+    given = book(copy)
+    weights.write_bytes(b"2")
+    swapped = book(copy)
+    reach = {
+        todo.notebook.name
+        for todo in plans_of_book(copy, "laptop")
+        if "otlib/assets/registry.py" in keys.code(copy, todo.notebook, todo.parameters)
+    }
+    assert {"dot_visual", "dot_ablations", "dot_slides"} <= reach < set(before)
+    assert {page for page in before if given[page] != before[page]} == reach
+    assert {page for page in before if swapped[page] != given[page]} == reach
+
+
+def test_a_kept_run_is_stale_only_by_the_code_of_its_page(project):
+    project.notebook("toy", IMPORT)
+    for name in ("softmin", "other"):
+        project.write(f"otlib/{name}.py", "softmin = 1")
+    todo = plan("toy")
+    told = keys.code(project.root, todo.notebook, todo.parameters)
+    assert list(told) == ["notebooks/toy.md", "otlib/__init__.py", "otlib/softmin.py"]
+    project.write("otlib/other.py", "softmin = 2")
+    project.write("otlib/softmin.py", "softmin = 1  # the first")
+    assert keys.changed(told, project.root) == []
+    project.write("otlib/softmin.py", "softmin = 2")
+    assert keys.changed(told, project.root) == ["otlib/softmin.py"]
+    project.write("otlib/softmin.py", "softmin = 1")
+    (project.root / "otlib/softmin.py").rename(project.root / "otlib/elsewhere.py")
+    assert keys.changed(told, project.root) == ["otlib/softmin.py"]
+
+
+def test_the_key_follows_the_files_and_folders_that_parameters_name(project, tmp_path):
+    other = tmp_path / "images [1]"  # outside the project, and no pattern
+    found = [plan("toy", {"label": "data/*.json"}).key, plan("toy", {"label": "data"}).key]
+
+    def look(*labels):
+        found.extend(plan("toy", {"label": label}).key for label in labels)
+
+    project.write("data/a.json", "{}")
+    look("data/*.json", "data")
+    project.write("data/sub/b.png", "1")
+    look("data")
+    project.write("data/sub/b.png", "12")  # another size
+    look("data")
+    os.utime(project.root / "data/sub/b.png", (0, 0))  # as large, written anew
+    look("data")
+    (project.root / "data/sub/b.png").rename(project.root / "data/sub/c.png")
+    look("data")
+    (other / "sub").mkdir(parents=True)
+    look(f"{tmp_path}/images*")
+    (other / "sub/d.png").write_text("x")
+    look(f"{tmp_path}/images*")
+    assert len(set(found)) == len(found)
+    look("data", f"{tmp_path}/images*")
+    assert len(set(found)) == len(found) - 2  # nothing changed since
+
+
+def test_a_name_is_taken_literally_where_a_file_has_it(project):
+    found = []
+    for content in ("1", "7"):
+        for name in ("plain.png", "pic[1].png", "a*.png"):
+            project.write(name, content)
+            found.append(plan("toy", {"label": name}).key)
+    assert len(set(found)) == len(found)
+    assert named("pic[1].png", project.root) == [project.root / "pic[1].png"]
+    assert named("p*.png", project.root) == [project.root / n for n in ("pic[1].png", "plain.png")]
+    assert named("", project.root) == named("none", project.root) == []
+
+
+def test_the_key_follows_files_behind_links(project, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "a.png").write_text("1")
+    (project.root / "data").mkdir()
+    (project.root / "data/link").symlink_to(outside)
+    (project.root / "data/back").symlink_to(project.root / "data")  # a circle
+    (project.root / "data/broken").symlink_to(tmp_path / "none")
+    assert walk(project.root / "data") == ["link/a.png"]
+    before = plan("toy", {"label": "data"}).key
+    (outside / "a.png").write_text("12")
+    assert plan("toy", {"label": "data"}).key != before
+
+
+def test_what_a_list_names_counts_too(project):
+    project.write("a.png", "1")
+    before = plan("toy", {"sizes": ["a.png"]}).key
+    project.write("a.png", "2")
+    assert plan("toy", {"sizes": ["a.png"]}).key != before
+
+
+def test_the_key_follows_a_variable_that_the_code_names(project, tmp_path, monkeypatch):
+    before = plan("toy").key
+    monkeypatch.setenv("OTLIB_MVTEC", str(tmp_path))
+    assert plan("toy").key == before
+    project.notebook("toy", "from otlib import assets")
+    project.write("otlib/assets.py", "folder = 'OTLIB_MVTEC'")
+    found = [plan("toy").key]
+    (tmp_path / "a.png").write_text("x")
+    found.append(plan("toy").key)
+    monkeypatch.delenv("OTLIB_MVTEC")
+    found.append(plan("toy").key)
+    assert len({before, *found}) == 4
+
+
+def test_the_key_follows_the_versions_of_what_others_wrote(project, monkeypatch):
+    project.notebook("toy", "import numpy")
+    monkeypatch.setattr(keys.importlib.metadata, "version", {"numpy": "1"}.get)
+    before = plan("toy").key
+    monkeypatch.setattr(keys.importlib.metadata, "version", {"numpy": "2"}.get)
+    assert plan("toy").key != before
+    project.notebook("toy", "import json")
+    assert plan("toy").key == plan("toy").key
+
+
+def test_a_path_is_what_the_user_sees(project, monkeypatch):
+    project.write("mine.bin", "9")
+    project.write("sub/mine.bin", "5")
+    project.write("sub/other/a.png", "5")
+    monkeypatch.chdir(project.root / "sub")
+    sub = project.root / "sub"
+    assert of_user("mine.bin", project.root) == str(sub / "mine.bin")
+    assert of_user("other", project.root) == str(sub / "other")
+    assert of_user("oth*/*.png", project.root) == str(sub / "oth*/*.png")
+    assert of_user("sub/mine.bin", project.root) == "sub/mine.bin"  # from the project's folder
+    assert of_user("word", project.root) == "word" and of_user("", project.root) == ""
+    monkeypatch.setenv("HOME", str(sub))
+    assert of_user("~/mine.bin", project.root) == str(sub / "mine.bin")
+    assert plan("toy", {"label": "mine.bin"}).parameters["label"] == str(sub / "mine.bin")
+    assert plan("toy", {"sizes": ["mine.bin"]}).parameters["sizes"] == [str(sub / "mine.bin")]
+    monkeypatch.chdir(project.root)
+    assert plan("toy", {"label": "mine.bin"}).parameters["label"] == "mine.bin"
