@@ -77,6 +77,8 @@ def sweep(grid, plans, connect, out=None):
     Raises UsageError before anything runs, OSError where results cannot be kept, RunFailed where
     the cluster is lost.
     """
+    import pyarrow  # noqa: F401  where it is missing this is the time to say so
+
     first = plans[0]
     if out is None:
         digest = hashlib.sha256("".join(todo.key for todo in plans).encode()).hexdigest()

@@ -1,5 +1,7 @@
 """One list of requirements: what conda, pip and a citing reader are told agrees with pyproject."""
 
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -50,9 +52,16 @@ def test_pins_are_exact_and_carry_no_local_tag(file):
         assert Version(pin.version).local is None, f"{name}=={pin.version}"
 
 
-@pytest.mark.parametrize("line", [*PROJECT["dependencies"], *EXTRAS["test"], *EXTRAS["bench"]])
+PINNED = ("assets", "book", "sweep", "test", "bench")  # the others bring what few machines take
+LINES = [*PROJECT["dependencies"], *(line for extra in PINNED for line in EXTRAS[extra])]
+
+
+@pytest.mark.parametrize("line", LINES)
 def test_every_requirement_is_pinned_within_its_range(line):
     requirement = Requirement(line)
+    if requirement.name == PROJECT["name"]:
+        assert requirement.extras <= EXTRAS.keys() and requirement.extras
+        return
     pins = constraints()
     assert canonicalize_name(requirement.name) in pins, "constraints.txt does not pin it"
     (pin,) = pins[canonicalize_name(requirement.name)]
@@ -69,6 +78,42 @@ def test_what_packages_carry_is_what_the_registry_opens():
     assert not carried.keys() & constraints().keys()
     for line in (ROOT / "carried.txt").read_text().splitlines():
         assert line.startswith("#") or " # " in line, f"{line}: a reason and a licence are missing"
+
+
+def test_the_core_is_what_the_mathematics_needs():
+    assert sorted(Requirement(line).name for line in PROJECT["dependencies"]) == [
+        "POT",
+        "numpy",
+        "scikit-image",
+        "torch",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("missing", "extra"), [("click", "book"), ("papermill", "book"), ("pyarrow", "sweep")]
+)
+def test_the_command_names_the_extra_that_is_not_installed(missing, extra, tmp_path):
+    """A finder that knows nothing of one package stands for its absence."""
+    code = f"""
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == {missing!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name={missing!r})
+sys.meta_path.insert(0, Missing())
+from companion.start import main
+main()
+"""
+    words = ["sweep", "errata", "--profile", "smoke", "--grid", "draws=2", "--workers", "1"]
+    words += ["--out", str(tmp_path / "out")]
+    if missing != "pyarrow":
+        words = ["list"] if missing == "click" else ["run", "rerunning", "--profile", "smoke"]
+    command = [sys.executable, "-c", code, *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (
+        2,
+        f"companion: needs the package {missing}: pip install 'ot-imaging-companion[{extra}]'",
+    )
 
 
 @pytest.mark.parametrize("file", ["Makefile", "environment.yml", "README.md"])
