@@ -386,6 +386,7 @@ def _last_time(todo):
 def _state(root):
     """Hash all that the pages are made of."""
     files = [root / "_config.yml", *sorted((root / "book").rglob("*"))]
+    files += sorted((root / "otlib").rglob("*.py"))  # the reference is made from its docstrings
     digest = hashlib.sha256()
     tools = ("jupyter-book", "sphinx", "sphinx-book-theme", "myst-nb", "sphinx-mathjax-offline")
     digest.update(json.dumps(versions(tools)).encode())

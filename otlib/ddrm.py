@@ -4,6 +4,8 @@ import torch
 
 from otlib import _check
 
+__all__ = ["sample"]
+
 # singular values up to this share of the largest count as 0: a division would amplify rounding
 _CUTOFF = 1e-3
 

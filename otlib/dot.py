@@ -9,6 +9,17 @@ import torch.nn.functional as F
 
 from otlib import _check, gaussian, patches
 
+__all__ = [
+    "Map",
+    "Moments",
+    "Transport",
+    "fit",
+    "merge",
+    "moments",
+    "transport",
+    "transport_latent",
+]
+
 # Directions in which the restored patches vary less than this times their largest variance count
 # as singular: at p = 7 the condition number is 1e15 and eq. (2) would amplify rounding by 1e7.
 _RTOL = 1e-6

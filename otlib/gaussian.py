@@ -6,6 +6,20 @@ import torch
 
 from otlib import _check
 
+__all__ = [
+    "edge_patch_law",
+    "edge_patches",
+    "mixture",
+    "posterior",
+    "random_phase",
+    "sample",
+    "stochastic_map",
+    "texture",
+    "texture_patch_law",
+    "transport_map",
+    "w2",
+]
+
 
 def texture(shape, kernel_sd, std, mean, generator):
     """Isotropic periodic Gaussian texture: white noise blurred by a Gaussian (Mignon, Fig. 1).

@@ -14,7 +14,10 @@ from torch import nn
 
 from otlib import _check, patches, semidual
 
-NOISE_CHANNELS = 3  # a scale, in Ulyanov et al. and in the code of Houdard et al., grey or colour
+__all__ = ["NOISE_CHANNELS", "Network", "generate", "network", "noise", "train", "transport_loss"]
+
+#: Noise channels a scale, in Ulyanov et al. and in the code of Houdard et al., grey or colour.
+NOISE_CHANNELS = 3
 
 
 class Network(nn.Module):

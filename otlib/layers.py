@@ -1,5 +1,7 @@
 """What the named layers of a network see of an image."""
 
+__all__ = ["taps"]
+
 
 def taps(network, x, names):
     """Return the outputs of the named layers of a network, as far as it must run for them.

@@ -9,6 +9,21 @@ from skimage.metrics import structural_similarity
 
 from otlib import _check, gaussian, patches
 
+__all__ = [
+    "Moments",
+    "bootstrap",
+    "fid",
+    "gelbrich",
+    "inception_score",
+    "interval",
+    "kid",
+    "moments",
+    "patch_w2",
+    "pooled_psnr",
+    "psnr",
+    "ssim",
+]
+
 _WINDOW = 11  # side of the Gaussian window of Wang et al. 2004
 
 

@@ -9,6 +9,8 @@ from PIL import Image
 
 from otlib import _check
 
+__all__ = ["blur", "downscale", "gaussian_kernel", "gaussian_noise", "jpeg", "mask", "subsample"]
+
 
 def gaussian_kernel(size, sd):
     """Square Gaussian kernel of sum 1, sampled at the pixel centres about its middle.

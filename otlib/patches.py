@@ -5,6 +5,8 @@ import torch.nn.functional as F
 
 from otlib import _check, operators
 
+__all__ = ["adjoint", "average", "extract", "pyramid"]
+
 
 def extract(image, size, stride=1, periodic=False):
     """All size x size patches on a grid: (P_n x)_n of Mignon et al. 2023, eq. (3).

@@ -4,6 +4,8 @@ import torch
 
 from otlib import _check, patches, semidual, sinkhorn
 
+__all__ = ["patch_ot", "patch_semidual", "restore"]
+
 
 def patch_ot(reference, size, stride=1, *, observe=None, **solver):
     """The prior OT(alpha_u, beta): transport from an image's patches to reference patches.

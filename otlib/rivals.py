@@ -13,6 +13,9 @@ import torch
 
 from otlib import _check, gaussian, layers, patches, semidual, softmin
 
+__all__ = ["TAPS", "gatys", "gram_distance", "gram_loss", "grams", "texto"]
+
+#: The layers of VGG whose statistics Gatys et al. match.
 TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 
 

@@ -17,6 +17,8 @@ from otlib._check import cloud, positive, vector, weights, whole
 from otlib.sinkhorn import ConvergenceWarning, mean_cost
 from otlib.softmin import kernel
 
+__all__ = ["Solution", "ascend", "ascend_averaged", "evaluate", "solve"]
+
 
 @dataclass(frozen=True)
 class Solution:

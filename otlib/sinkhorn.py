@@ -15,6 +15,8 @@ import torch
 from otlib._check import cloud, positive, vector, weights, whole
 from otlib.softmin import Active, kernel
 
+__all__ = ["ConvergenceWarning", "Solution", "mean_cost", "plan", "solve"]
+
 _MEMORY = 5  # differences kept by the Anderson acceleration
 # share of b below which a marginal is not read off the plan: all its pairs, or the listed ones
 _LEAST, _LEAST_LISTED = math.exp(-50), math.exp(-20)
@@ -175,7 +177,8 @@ def solve(
 def plan(x, y, solution, *, eps, a=None, b=None):
     """The plan pi_ij = a_i b_j exp((f_i + g_j - |x_i - y_j|^2) / eps), an (N, M) tensor.
 
-    For pictures and tests: x (N, d), y (M, d), a, b and eps as they were given to `solve`.
+    For pictures and tests: x (N, d), y (M, d), a, b and eps as they were given to `solve`, and the
+    solution that it gave.
     """
     a = x.new_full((len(x),), 1 / len(x)) if a is None else a
     b = x.new_full((len(y),), 1 / len(y)) if b is None else b

@@ -17,6 +17,9 @@ import torch
 
 from otlib._check import cloud, positive
 
+__all__ = ["BACKENDS", "Active", "hardmin", "kernel", "softmin", "unavailable"]
+
+#: The ways to compute a soft-min.
 BACKENDS = ("auto", "torch", "keops", "attention")
 
 # Exponentials are taken in base 2: torch's exp2 is three times as fast on a CPU as its exp.

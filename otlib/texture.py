@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from otlib import _check, patches, semidual, softmin
 from otlib.restore import restore
 
+__all__ = ["copied", "distances", "inpaint", "kwatra", "loss", "shuffle", "sliced", "synthesise"]
+
 _ROBUST = 0.8  # exponent of the distances in the energy of Kwatra et al. 2005
 
 

@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 from otlib.assets import photographs, registry, used
 from otlib.assets.images import read
 
+__all__ = ["Autoencoder", "load"]
+
 _BLOCK = 4  # side of the blocks of the linear autoencoder, pixels
 _CHANNELS = {"pca8": 8, "pca16": 16}
 _fallen = set()  # names whose fallback was told

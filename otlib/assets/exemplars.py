@@ -11,7 +11,9 @@ from otlib import patches
 from otlib.assets.images import read
 from otlib.assets.used import note
 
-# name: function of skimage.data; all are 512 x 512 pixels
+__all__ = ["CARRIED", "load"]
+
+#: The exemplars that scikit-image carries, each 512 x 512 pixels, by the name of its function.
 CARRIED = {
     "brick": "brick",
     "grass": "grass",

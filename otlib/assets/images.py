@@ -9,7 +9,10 @@ from PIL import Image, UnidentifiedImageError
 
 from otlib import _check
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}  # of image files
+__all__ = ["SUFFIXES", "grey", "read", "resize"]
+
+#: Endings of image files, in small letters.
+SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 

@@ -9,6 +9,8 @@ from torch import nn
 
 from otlib.assets.registry import find
 
+__all__ = ["alexnet", "efficientnet", "lpips_heads", "vgg16"]
+
 # (input mean, input sd) of ImageNet in [0, 1]; on [-1, 1] they are the shift and scale of LPIPS
 _MEAN, _SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _VGG16 = (2, 2, 3, 3, 3)  # convolutions in each block

@@ -16,6 +16,8 @@ from otlib.assets import registry
 from otlib.assets.images import SUFFIXES, grey, read, resize
 from otlib.assets.used import note
 
+__all__ = ["Pair", "draw"]
+
 _APART = 24  # places in elpv's list; above .9 correlate a third of the neighbours, so far a twelfth
 
 

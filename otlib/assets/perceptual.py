@@ -8,6 +8,8 @@ from otlib import _check, layers
 from otlib.assets import networks
 from otlib.assets.images import resize
 
+__all__ = ["embeddings", "lpips"]
+
 # Of LPIPS: the trunk in the registry, the layers compared, the least side of an image.
 _NETS = {
     "alex": ("alexnet", ("relu1", "relu2", "relu3", "relu4", "relu5"), 31),

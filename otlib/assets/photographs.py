@@ -15,6 +15,8 @@ from otlib.assets import registry
 from otlib.assets.images import SUFFIXES, read
 from otlib.assets.used import note
 
+__all__ = ["Photograph", "Sets", "files", "sets"]
+
 # Each another scene; what else these packages carry is no photograph of the everyday world.
 _EMBEDDED = (
     ("scikit-image", "skimage/data/astronaut.png"),

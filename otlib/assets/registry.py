@@ -11,6 +11,8 @@ from pathlib import Path
 
 from otlib.assets.used import note
 
+__all__ = ["REGISTRY", "Asset", "Unreachable", "find"]
+
 
 @dataclass(frozen=True)
 class Asset:
@@ -30,6 +32,7 @@ class Unreachable(FileNotFoundError):
     """The hub has the asset and cannot be reached from here."""
 
 
+#: Every pretrained network and data set by name, each an `Asset`.
 REGISTRY = {
     "alexnet": Asset(
         "AlexNet's convolutional layers, ImageNet, and the LPIPS heads v0.1 on them",

@@ -13,10 +13,12 @@ from torch import nn
 from otlib import _check, ddrm, operators
 from otlib.assets import registry
 
+__all__ = ["RESTORERS", "TASKS", "RRDBNet", "Restorer", "degrade", "load"]
+
 _SLIDES = (0.05, 1.0)  # sd of the noise in [0, 1] and of the blur in pixels: not printed, ours
 _FACTOR = 4
 
-# name: function of an image and a generator to the measurement, unclipped
+#: Each task by name: a function of an image and a generator to the measurement, unclipped.
 TASKS = {
     "sr4": lambda image, generator: operators.downscale(image, _FACTOR),
     "awgn50": lambda image, generator: operators.gaussian_noise(image, 50 / 255, generator),
@@ -407,6 +409,7 @@ def _shrinking(side, factor):
     return operators.downscale(impulses, factor)[:, :, 0].mT
 
 
+#: Every restorer by name, the paper's own last, for weights of the user's.
 RESTORERS = {
     "dat-light": Restorer("sr4", "mmse", "DAT-light", "SwinIR, Swin2SR", "dat-light", _dat),
     "rrdb": Restorer("sr4", "gan", "RRDBNet trained as a GAN", "ESRGAN", "rrdb", _rrdb),

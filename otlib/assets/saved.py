@@ -8,6 +8,8 @@ from safetensors.torch import save_file
 
 from otlib import dot, generator
 
+__all__ = ["load_generator", "load_transport", "save_generator", "save_transport"]
+
 _GENERATOR, _TRANSPORT = "otlib texture generator", "otlib deep optimal transport"
 _PARTS = {"natural": dot.Moments, "restored": dot.Moments, "full": dot.Map, "kept": dot.Map}
 

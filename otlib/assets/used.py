@@ -1,5 +1,7 @@
 """What this process opened: data and weights, with source, hash and licence."""
 
+__all__ = ["note", "used"]
+
 _used = {}
 
 

@@ -1,0 +1,98 @@
+"""The reference shows every public name of otlib and nothing else; docstrings read well there."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+import otlib
+from companion.docstrings import modules, restructured
+
+ROOT = Path(__file__).parents[1]
+PAGES = ROOT / "book" / "reference"
+
+
+def pages(entries):
+    for entry in entries:
+        if "file" in entry:
+            yield entry["file"]
+        yield from pages(entry.get("sections", ()))
+
+
+def test_every_module_has_its_page_and_every_page_a_module():
+    toc = yaml.safe_load((ROOT / "book/_toc.yml").read_text())
+    (part,) = [part for part in toc["parts"] if part["caption"] == "Reference"]
+    listed = [Path(file).name for file in pages(part["chapters"])]
+    names = [name.removeprefix("otlib.") for name in modules()]
+    assert sorted(listed) == sorted(["index", *names])
+    assert sorted(path.stem for path in PAGES.glob("*.md")) == sorted(listed)
+    index = (PAGES / "index.md").read_text()
+    for name in names:
+        assert f"[]({name}.md)" in index
+        assert f".. automodule:: otlib.{name}\n" in (PAGES / f"{name}.md").read_text()
+
+
+@pytest.mark.parametrize("name", modules())
+def test_all_is_what_a_module_defines_and_each_has_a_docstring(name):
+    module = modules()[name]
+    defined = {
+        key
+        for key, value in vars(module).items()
+        if not key.startswith("_") and getattr(value, "__module__", None) == name
+    }
+    constants = set(module.__all__) - defined
+    assert defined <= set(module.__all__)
+    source = inspect.getsource(module)
+    for key in constants:
+        assert key.isupper()
+        before = source[: source.index(f"\n{key} = ")]
+        assert before.splitlines()[-1].startswith("#: "), f"{name}.{key} has no words"
+    for key in defined:
+        value = getattr(module, key)
+        assert value.__doc__ and value.__doc__.strip().split("\n")[0].endswith((".", ":")), key
+        if inspect.isfunction(value):
+            told = value.__doc__
+            lacking = [p for p in inspect.signature(value).parameters if p not in told]
+            elsewhere = re.search("(as in|[Ss]ee) `", told)  # explained with another function
+            assert elsewhere or not lacking, f"{name}.{key} says nothing of {lacking}"
+
+
+def test_the_version_is_the_installed_one():
+    import importlib.metadata
+
+    assert otlib.__version__ == importlib.metadata.version("ot-imaging-companion")
+
+
+def test_arguments_become_a_list_and_returns_a_paragraph():
+    text = """Do it.
+
+x, y: clouds |x - y|^2.
+    More. eps: the temperature; see `solve`. A word: no argument.
+
+Returns f_ and *g*. Raises ValueError on `bad`.
+
+    min_pi <C, pi>
+
+>>> 1 + 1
+2"""
+    told = restructured(text, {"x", "y", "eps"}, {"solve": "otlib.sinkhorn.solve"}.get)
+    assert (
+        told
+        == r"""Do it.
+
+* **x**, **y**: clouds \|x - y\|^2. More.
+* **eps**: the temperature; see :py:obj:`solve <otlib.sinkhorn.solve>`. A word: no argument.
+
+**Returns** f\_ and \*g\*.
+
+**Raises** ValueError on ``bad``.
+
+.. code-block:: text
+
+    min_pi <C, pi>
+
+>>> 1 + 1
+2"""
+    )
