@@ -10,8 +10,4 @@ __version__ = importlib.metadata.version("ot-imaging-companion")
 # Vector exp, log and sqrt can be of low accuracy in the first multi-threaded call of a process
 # (pytorch issue 188792): make that call here, on one element.
 for _warm_up in (torch.exp, torch.log, torch.sqrt):
-    _warm_up(torch.ones(1))
-
-# The papers' pixels, blurs and features are float32; TF32, the default of convolutions on a GPU,
-# keeps 10 bits of 23.
-torch.backends.cudnn.allow_tf32 = False
+    _warm_up(torch.ones(1, dtype=torch.float32, device="cpu"))

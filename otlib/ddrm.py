@@ -3,6 +3,7 @@
 import torch
 
 from otlib import _check
+from otlib._ambient import plain
 
 __all__ = ["sample"]
 
@@ -10,6 +11,7 @@ __all__ = ["sample"]
 _CUTOFF = 1e-3
 
 
+@plain
 def sample(measurement, sd, rows, columns, predict, levels, generator, eta=0.85, eta_b=1.0):
     """Draw an image that a measurement may come from: eqs. (6) to (8) of Kawar et al. 2022.
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from otlib import _check, gaussian, patches
+from otlib._ambient import plain
 
 __all__ = [
     "Map",
@@ -60,6 +61,7 @@ class Transport(NamedTuple):
     kept: Map  # ours: keeps the mean colours of the source's patches
 
 
+@plain
 def moments(latents, patch):
     """Mean and scatter of all overlapping p x p patches: appendix B.3 of Adrai et al. 2023.
 
@@ -87,6 +89,7 @@ def moments(latents, patch):
     return total
 
 
+@plain
 def merge(a, b):
     """Moments of two sets together: as if one pass had seen both.
 
@@ -100,6 +103,7 @@ def merge(a, b):
     return Moments(count, a.mean + (b.count / count) * gap, scatter)
 
 
+@plain
 def fit(natural, restored, autoencoder, patch=3):
     """Learn the transport from restored to natural images: Adrai et al. 2023, sec. 4.1, eq. (2).
 
@@ -132,16 +136,16 @@ def fit(natural, restored, autoencoder, patch=3):
             warnings.warn(
                 f"{name} gives {count} patches in {d} dimensions: their covariance is singular, "
                 f"the transport {how}",
-                stacklevel=2,
+                stacklevel=3,  # past `plain`
             )
     source, target = found["restored"], found["natural"]
     cov0, cov1 = source.covariance, target.covariance
     full = Map(source.mean, target.mean, *_map(cov0, cov1))
     # projections: on the mean colour of a patch, and on the rest
-    colour = torch.arange(autoencoder.channels).repeat_interleave(patch**2) < autoencoder.colours
-    same = torch.arange(len(colour)) // patch**2
-    colour = ((same[:, None] == same) & colour).to(cov0) / patch**2
-    rest = torch.eye(len(cov0)).to(cov0) - colour
+    channel = torch.arange(len(cov0), device=cov0.device) // patch**2
+    same = channel[:, None] == channel
+    colour = (same & (channel < autoencoder.colours)).to(cov0) / patch**2
+    rest = torch.eye(len(cov0), dtype=cov0.dtype, device=cov0.device) - colour
     matrix, noise = _map(rest @ cov0 @ rest, rest @ cov1 @ rest, autoencoder.colours)
     mean = colour @ source.mean + rest @ target.mean
     kept = Map(source.mean, mean, colour + matrix, noise)
@@ -149,6 +153,7 @@ def fit(natural, restored, autoencoder, patch=3):
     return Transport(name, channels, patch, target, source, full, kept)
 
 
+@plain
 def transport(
     fitted, image, autoencoder, alpha=0.0, space="pixels", keep_mean=False, generator=None
 ):
@@ -194,6 +199,7 @@ def transport(
     return torch.stack(mixed) if isinstance(alpha, Iterable) else mixed[0]
 
 
+@plain
 def transport_latent(fitted, latent, keep_mean=False, generator=None):
     """The transport of `transport` between encoder and decoder: unfold, eq. (2) or (5), fold.
 

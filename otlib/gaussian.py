@@ -5,6 +5,7 @@ import math
 import torch
 
 from otlib import _check
+from otlib._ambient import plain
 
 __all__ = [
     "edge_patch_law",
@@ -21,6 +22,7 @@ __all__ = [
 ]
 
 
+@plain
 def texture(shape, kernel_sd, std, mean, generator):
     """Isotropic periodic Gaussian texture: white noise blurred by a Gaussian (Mignon, Fig. 1).
 
@@ -29,7 +31,7 @@ def texture(shape, kernel_sd, std, mean, generator):
     std: standard deviation of a pixel, > 0, of the law and not of the sample. mean: its mean.
     generator: torch.Generator of the white noise.
 
-    Returns (C, H, W) in torch's default dtype on the generator's device, not clipped.
+    Returns (C, H, W) float32 on the generator's device, not clipped.
     Raises ValueError on a bad shape or number.
     """
     if len(shape) != 3:
@@ -39,10 +41,11 @@ def texture(shape, kernel_sd, std, mean, generator):
     _check.positive("std", std)
     _check.number("mean", mean)
     modulus = _modulus(shape[1], shape[2], kernel_sd)
-    noise = torch.randn(shape, generator=generator, device=generator.device)
+    noise = torch.randn(shape, generator=generator, dtype=torch.float32, device=generator.device)
     return mean + std * torch.fft.ifft2(torch.fft.fft2(noise) * modulus.to(noise)).real
 
 
+@plain
 def texture_patch_law(size, kernel_sd, std, mean, image_size):
     """Gaussian law of the patches of a one-channel square `texture`: N1 of Mignon, Fig. 1.
 
@@ -58,12 +61,14 @@ def texture_patch_law(size, kernel_sd, std, mean, image_size):
     _check.positive("std", std)
     _check.number("mean", mean)
     correlation = torch.fft.ifft2(_modulus(image_size, image_size, kernel_sd).square()).real
-    row, column = torch.arange(size * size) // size, torch.arange(size * size) % size
+    place = torch.arange(size * size, device="cpu")
+    row, column = place // size, place % size
     # differences are negative too: indices count from the end, which is the period
     covariance = std**2 * correlation[row[:, None] - row, column[:, None] - column]
-    return torch.full((size * size,), float(mean), dtype=torch.float64), covariance
+    return torch.full_like(covariance[0], mean), covariance
 
 
+@plain
 def random_phase(exemplar, generator):
     """Random phase texture: the exemplar's Fourier modulus, new phases (Galerne et al. 2011).
 
@@ -82,6 +87,7 @@ def random_phase(exemplar, generator):
     return torch.fft.irfft2(torch.fft.rfft2(exemplar) * phase, s=sides)
 
 
+@plain
 def edge_patches(n, size, edge, mean, generator):
     """Patches with one horizontal edge, for N2 of Mignon et al. 2023, Fig. 1.
 
@@ -91,7 +97,7 @@ def edge_patches(n, size, edge, mean, generator):
     n: number of patches >= 1. size: side >= 2. edge: height of the edge >= 0. mean: mean value.
     generator: torch.Generator.
 
-    Returns (n, size^2) in torch's default dtype on the generator's device.
+    Returns (n, size^2) float32 on the generator's device.
     Raises ValueError on a bad number.
     """
     _check.whole("n", n)
@@ -100,10 +106,12 @@ def edge_patches(n, size, edge, mean, generator):
     row = torch.randint(1, size, (n, 1), **draw)
     sign = 2 * torch.randint(2, (n, 1), **draw) - 1
     above = torch.arange(size, device=generator.device) < row
-    column = mean + sign * torch.where(above, edge / 2, -edge / 2)
+    half = torch.full_like(above, edge / 2, dtype=torch.float32)
+    column = mean + sign * torch.where(above, half, -half)
     return column.repeat_interleave(size, 1)
 
 
+@plain
 def edge_patch_law(size, edge, mean):
     """Gaussian with the mean and covariance of `edge_patches`: N2 of Mignon et al. 2023, Fig. 1.
 
@@ -117,11 +125,12 @@ def edge_patch_law(size, edge, mean):
     Raises ValueError on a bad number.
     """
     _check_edge(size, edge, mean)
-    row = torch.arange(size * size, dtype=torch.float64) // size
+    row = torch.arange(size * size, dtype=torch.float64, device="cpu") // size
     apart = (row[:, None] - row).abs() / (size - 1)
     return torch.full_like(row, mean), edge**2 / 4 * (1 - 2 * apart)
 
 
+@plain
 def sample(mean, cov, n, generator):
     """Draw from a Gaussian whose covariance may be singular.
 
@@ -140,6 +149,7 @@ def sample(mean, cov, n, generator):
     return (mean + white.to(root) @ root.mT).to(mean)
 
 
+@plain
 def mixture(draws, weights, n, generator):
     """Draw from a mixture of laws, such as .8 N1 + .2 N2 of Mignon et al. 2023, Fig. 1.
 
@@ -160,6 +170,7 @@ def mixture(draws, weights, n, generator):
     return samples, picked.sort().values.to(samples.device)
 
 
+@plain
 def posterior(y, weights, means, covs, noise_cov):
     """Law of X given Y = X + noise, X a Gaussian mixture: again a mixture (Flam et al. 2012).
 
@@ -187,6 +198,7 @@ def posterior(y, weights, means, covs, noise_cov):
     return given, moved, covs - gain @ covs
 
 
+@plain
 def w2(mean0, cov0, mean1, cov1):
     """Squared 2-Wasserstein distance of two Gaussians, cost |x - y|^2.
 
@@ -205,6 +217,7 @@ def w2(mean0, cov0, mean1, cov1):
     return sum(part.square().sum() for part in (mean0.double() - mean1.double(), matched, unseen))
 
 
+@plain
 def transport_map(cov0, cov1):
     """Matrix of the optimal transport between centred Gaussians: eq. (2) of Adrai et al. 2023.
 
@@ -226,6 +239,7 @@ def transport_map(cov0, cov1):
     return (root1 @ turn @ _pinv(root0)).to(cov0)
 
 
+@plain
 def stochastic_map(cov0, cov1, rtol=1e-6):
     """Optimal transport from a Gaussian that may be singular: eq. (5) of Adrai et al. 2023.
 
@@ -251,7 +265,9 @@ def stochastic_map(cov0, cov1, rtol=1e-6):
 def _modulus(height, width, kernel_sd):
     """Fourier modulus (H, W) of the Gaussian blur, scaled to keep the variance of white noise."""
     _check.positive("kernel_sd", kernel_sd, zero=True)
-    fy, fx = (torch.fft.fftfreq(side, dtype=torch.float64) for side in (height, width))
+    fy, fx = (
+        torch.fft.fftfreq(side, dtype=torch.float64, device="cpu") for side in (height, width)
+    )
     modulus = torch.exp(-2 * (math.pi * kernel_sd) ** 2 * (fy[:, None].square() + fx.square()))
     return modulus / modulus.square().mean().sqrt()
 

@@ -13,11 +13,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from otlib import _check, patches, semidual
+from otlib._ambient import plain
 
 __all__ = ["NOISE_CHANNELS", "Network", "generate", "network", "noise", "train", "transport_loss"]
 
 #: Noise channels a scale, in Ulyanov et al. and in the code of Houdard et al., grey or colour.
 NOISE_CHANNELS = 3
+_PLACE = dict(dtype=torch.float32, device="cpu")  # of a new network
 
 
 class Network(nn.Module):
@@ -41,8 +43,8 @@ class Network(nn.Module):
         self.enter = nn.ModuleList(_block(NOISE_CHANNELS, width) for _ in range(scales))
         joined = [width * (scales - k) for k in range(scales)]
         self.join = nn.ModuleList(_block(n, n) for n in joined[:-1])
-        self.level = nn.ModuleList(nn.BatchNorm2d(n) for n in joined[1:])
-        self.leave = nn.Conv2d(joined[0], channels, 1, bias=False)
+        self.level = nn.ModuleList(nn.BatchNorm2d(n, **_PLACE) for n in joined[1:])
+        self.leave = nn.Conv2d(joined[0], channels, 1, bias=False, **_PLACE)
 
     def forward(self, noises):
         features = self.enter[-1](noises[-1])
@@ -57,10 +59,12 @@ def _block(inside, outside):
     layers = []
     for side, n in ((3, inside), (3, outside), (1, outside)):
         pad = dict(padding=side // 2, padding_mode="circular")
-        layers += [nn.Conv2d(n, outside, side, **pad), nn.BatchNorm2d(outside), nn.LeakyReLU()]
+        convolution = nn.Conv2d(n, outside, side, **pad, **_PLACE)
+        layers += [convolution, nn.BatchNorm2d(outside, **_PLACE), nn.LeakyReLU()]
     return nn.Sequential(*layers)
 
 
+@plain
 def network(channels=1, scales=6, width=2, *, generator):
     """A `Network` with random weights that depend on the generator only.
 
@@ -77,6 +81,7 @@ def network(channels=1, scales=6, width=2, *, generator):
     return net
 
 
+@plain
 def noise(net, height, width, *, generator):
     """Draw the network's input for an image of a given size: uniform in [0, 1].
 
@@ -90,10 +95,12 @@ def noise(net, height, width, *, generator):
     _side("width", width, net)
     like = net.leave.weight
     shapes = [(height >> k, width >> k) for k in range(net.settings["scales"])]
-    draws = [torch.rand(1, NOISE_CHANNELS, *shape, generator=generator) for shape in shapes]
+    options = dict(generator=generator, dtype=torch.float32, device="cpu")
+    draws = [torch.rand(1, NOISE_CHANNELS, *shape, **options) for shape in shapes]
     return [draw.to(like) for draw in draws]
 
 
+@plain
 @torch.no_grad()
 def generate(net, noises, *, tile=None):
     """The image that a trained network makes of a noise, in one pass or in tiles.
@@ -138,6 +145,7 @@ def _window(noise, top, left, height, width):
     return noise[:, :, rows][:, :, :, columns]
 
 
+@plain
 def transport_loss(
     exemplar,
     *,
@@ -175,6 +183,7 @@ def transport_loss(
     targets = [_some(pool, samples, generator) for pool in pools]
     potentials = [target.new_zeros(len(target)) for target in targets]
 
+    @plain
     def loss(image):
         total = 0
         for level, scale in enumerate(patches.pyramid(image, levels, periodic=True)):
@@ -197,9 +206,11 @@ def _some(cloud, most, generator):
     """At most so many of the points, without repetition; all of them in order where they fit."""
     if len(cloud) <= most:
         return cloud
-    return cloud[torch.randperm(len(cloud), generator=generator)[:most].to(cloud.device)]
+    chosen = torch.randperm(len(cloud), generator=generator, device="cpu")[:most]
+    return cloud[chosen.to(cloud.device)]
 
 
+@plain(grad=True)
 def train(net, loss, height, width, *, steps, lr=0.01, generator, callback=None):
     """Minimise the expected loss of the network's images by Adam: Algorithm 2, outer loop.
 
@@ -228,7 +239,8 @@ def train(net, loss, height, width, *, steps, lr=0.01, generator, callback=None)
         if not math.isfinite(losses[-1]):
             raise RuntimeError(f"loss is {losses[-1]} at step {step}, lr={lr} too large")
         value.backward()
-        adam.step()
+        with torch.device("cpu"):  # where Adam counts its steps
+            adam.step()
         if callback is not None:
             callback(step, losses[-1])
     _settle(net, [noise(net, height, width, generator=generator) for _ in range(32)])

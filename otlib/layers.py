@@ -1,8 +1,11 @@
 """What the named layers of a network see of an image."""
 
+from otlib._ambient import plain
+
 __all__ = ["taps"]
 
 
+@plain
 def taps(network, x, names):
     """Return the outputs of the named layers of a network, as far as it must run for them.
 

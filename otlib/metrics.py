@@ -8,6 +8,7 @@ import torch
 from skimage.metrics import structural_similarity
 
 from otlib import _check, gaussian, patches
+from otlib._ambient import plain
 
 __all__ = [
     "Moments",
@@ -35,6 +36,7 @@ class Moments(NamedTuple):
     scatter: torch.Tensor  # (n, d, d) sum of the centred outer products
 
 
+@plain
 def psnr(x, reference, border=0, peak=1.0):
     """Peak signal-to-noise ratio in dB: 10 log10(peak^2 / mean squared error), nothing clipped.
 
@@ -51,6 +53,7 @@ def psnr(x, reference, border=0, peak=1.0):
     return math.inf if error == 0 else 10 * math.log10(peak**2 / error)
 
 
+@plain
 def ssim(x, reference, border=0):
     """Structural similarity of Wang et al. 2004: 11 x 11 Gaussian window of sd 1.5, mean over all.
 
@@ -74,6 +77,7 @@ def ssim(x, reference, border=0):
     )
 
 
+@plain
 def pooled_psnr(images, references, weights=None, peak=1.0):
     """PSNR in dB of the squared error averaged over all images, not the mean of their PSNRs.
 
@@ -96,6 +100,7 @@ def pooled_psnr(images, references, weights=None, peak=1.0):
     return math.inf if error == 0 else 10 * math.log10(peak**2 / error)
 
 
+@plain
 def kid(x, y, paired=False, weights=None):
     """Kernel Inception Distance (Binkowski et al. 2018): unbiased MMD^2, kernel (x'y/d + 1)^3.
 
@@ -123,6 +128,7 @@ def kid(x, y, paired=False, weights=None):
     return within - 2 * mean(kernel[2], u, v, paired)
 
 
+@plain
 def fid(x, y, weights=None):
     """Frechet Inception Distance (Heusel et al. 2017): squared W2 of the two fitted Gaussians.
 
@@ -145,6 +151,7 @@ def fid(x, y, weights=None):
     return gaussian.w2(*laws).item()
 
 
+@plain
 def inception_score(probabilities, weights=None):
     """Inception Score (Salimans et al. 2016): exp of the mean KL(p(class | image) | p(class)).
 
@@ -162,6 +169,7 @@ def inception_score(probabilities, weights=None):
     return torch.exp(torch.special.entr(weights @ p).sum() - weights @ entropies).item()
 
 
+@plain
 def moments(images, patch=3):
     """Count, mean and scatter of all overlapping patches of each image, for `gelbrich`.
 
@@ -183,6 +191,7 @@ def moments(images, patch=3):
     return Moments(*(torch.stack(part) for part in zip(*rows, strict=True)))
 
 
+@plain
 def gelbrich(x, y, weights=None):
     """Gelbrich distance of the patches of two sets: W2 of Gaussians with their two moments.
 
@@ -209,6 +218,7 @@ def gelbrich(x, y, weights=None):
     return gaussian.w2(*laws).sqrt().item()
 
 
+@plain
 def patch_w2(x, y, patch=3, count=None, generator=None):
     """Exact 2-Wasserstein distance of the empirical patches of two sets, cost |p - q|^2.
 
@@ -228,13 +238,14 @@ def patch_w2(x, y, patch=3, count=None, generator=None):
         cloud = torch.cat([patches.extract(image, patch) for image in images]).double().cpu()
         if count is not None:
             _check.whole("count", count)
-            cloud = cloud[torch.randperm(len(cloud), generator=generator)[:count]]
+            cloud = cloud[torch.randperm(len(cloud), generator=generator, device="cpu")[:count]]
         clouds.append(cloud)
     _check.cloud("y", clouds[1], like=clouds[0])
     cost = ot.dist(*(cloud.numpy() for cloud in clouds))
     return math.sqrt(max(ot.emd2([], [], cost, numItermax=10_000_000), 0))
 
 
+@plain
 def bootstrap(statistic, count, draws=200, seed=0):
     """Values of a number on resampled sets of images (Efron 1979).
 
@@ -253,9 +264,10 @@ def bootstrap(statistic, count, draws=200, seed=0):
         weights = rng.multinomial(count, np.full(count, 1 / count))
         if weights.max() < count:
             values.append(statistic(torch.from_numpy(weights).double()))
-    return torch.tensor(values, dtype=torch.float64)
+    return torch.tensor(values, dtype=torch.float64, device="cpu")
 
 
+@plain
 def interval(values, level=0.9):
     """Percentile interval of the values of `bootstrap`.
 
@@ -274,7 +286,7 @@ def interval(values, level=0.9):
 def _weights(weights, count):
     """Weights as float64 (count,), ones by default."""
     if weights is None:
-        return torch.ones(count, dtype=torch.float64)
+        return torch.ones(count, dtype=torch.float64, device="cpu")
     _check.finite("weights", weights)
     if weights.shape != (count,) or (weights < 0).any() or (weights > 0).sum() < 1:
         raise ValueError(

@@ -8,10 +8,12 @@ import torch.nn.functional as F
 from PIL import Image
 
 from otlib import _check
+from otlib._ambient import plain
 
 __all__ = ["blur", "downscale", "gaussian_kernel", "gaussian_noise", "jpeg", "mask", "subsample"]
 
 
+@plain
 def gaussian_kernel(size, sd):
     """Square Gaussian kernel of sum 1, sampled at the pixel centres about its middle.
 
@@ -23,12 +25,13 @@ def gaussian_kernel(size, sd):
     """
     _check.whole("size", size)
     _check.positive("sd", sd)
-    offsets = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
+    offsets = torch.arange(size, dtype=torch.float64, device="cpu") - (size - 1) / 2
     # softmax: the normalised Gaussian even where every sample of exp would underflow
     line = torch.softmax(-offsets.square() / (2 * sd**2), 0)
     return torch.outer(line, line)
 
 
+@plain
 def blur(image, kernel, mode="periodic", stride=1):
     """Convolve every channel with one kernel (H of Mignon et al. 2023, sec. III; SH with a stride).
 
@@ -66,6 +69,7 @@ def blur(image, kernel, mode="periodic", stride=1):
     return F.conv2d(planes, row.flip(0).to(image)[None, None, None], stride=(1, stride))[:, 0]
 
 
+@plain
 def subsample(image, stride):
     """Keep every `stride`-th row and column, from the first (S of Mignon et al. 2023, sec. III).
 
@@ -79,6 +83,7 @@ def subsample(image, stride):
     return image[:, ::stride, ::stride]
 
 
+@plain
 def mask(image, keep):
     """Set the pixels that are not kept to 0.
 
@@ -100,6 +105,7 @@ def mask(image, keep):
     return image * keep
 
 
+@plain
 def gaussian_noise(image, sd, generator):
     """Add white Gaussian noise, unclipped (eta of Mignon et al. 2023, sec. III).
 
@@ -117,6 +123,7 @@ def gaussian_noise(image, sd, generator):
     return image + sd * noise.to(image.device)
 
 
+@plain
 def downscale(image, factor):
     """Shrink by the bicubic kernel widened by the factor: x4 of Adrai et al. 2023, sec. 5.
 
@@ -141,6 +148,7 @@ def downscale(image, factor):
     return F.interpolate(image[None], size, mode="bicubic", antialias=True)[0]
 
 
+@plain
 def jpeg(image, quality):
     """Write as JPEG and read again (quality 10 of Adrai et al. 2023, sec. 5). Not differentiable.
 

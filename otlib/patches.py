@@ -4,10 +4,12 @@ import torch
 import torch.nn.functional as F
 
 from otlib import _check, operators
+from otlib._ambient import plain
 
 __all__ = ["adjoint", "average", "extract", "pyramid"]
 
 
+@plain
 def extract(image, size, stride=1, periodic=False):
     """All size x size patches on a grid: (P_n x)_n of Mignon et al. 2023, eq. (3).
 
@@ -28,6 +30,7 @@ def extract(image, size, stride=1, periodic=False):
     return F.unfold(batch, size, stride=stride)[0].mT.contiguous()
 
 
+@plain
 def adjoint(patches, shape, size, stride=1, periodic=False):
     """Transpose of `extract`: add every patch back where it came from.
 
@@ -48,6 +51,7 @@ def adjoint(patches, shape, size, stride=1, periodic=False):
     return _unwrap(_unwrap(image, 1, wrap), 2, wrap)
 
 
+@plain
 def average(patches, shape, size, stride=1, periodic=False):
     """Image in which every pixel is the mean of the patches that cover it.
 
@@ -60,6 +64,7 @@ def average(patches, shape, size, stride=1, periodic=False):
     return total / cover.clamp(min=1)
 
 
+@plain
 def pyramid(image, levels, periodic=False):
     """Gaussian pyramid: 4 x 4 Gaussian of sd 1, then every second pixel (A of Mignon, eq. (9)).
 

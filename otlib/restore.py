@@ -3,10 +3,12 @@
 import torch
 
 from otlib import _check, patches, semidual, sinkhorn
+from otlib._ambient import plain
 
 __all__ = ["patch_ot", "patch_semidual", "restore"]
 
 
+@plain
 def patch_ot(reference, size, stride=1, *, observe=None, **solver):
     """The prior OT(alpha_u, beta): transport from an image's patches to reference patches.
 
@@ -24,6 +26,7 @@ def patch_ot(reference, size, stride=1, *, observe=None, **solver):
     _check.whole("stride", stride)
     init = None
 
+    @plain
     def prior(image):
         nonlocal init
         target = reference() if callable(reference) else reference
@@ -38,6 +41,7 @@ def patch_ot(reference, size, stride=1, *, observe=None, **solver):
     return prior
 
 
+@plain
 def patch_semidual(reference, size, stride=1, *, ascents, step=1.0):
     """The prior OT_0(alpha_u, beta) by its semi-dual: eq. (9), Mignon et al. 2023.
 
@@ -55,6 +59,7 @@ def patch_semidual(reference, size, stride=1, *, ascents, step=1.0):
     _check.whole("ascents", ascents, least=0)
     g = None
 
+    @plain
     def prior(image):
         nonlocal g
         cloud = patches.extract(image, size, stride)
@@ -65,6 +70,7 @@ def patch_semidual(reference, size, stride=1, *, ascents, step=1.0):
     return prior
 
 
+@plain(grad=True)
 def restore(observed, operator, priors, *, lam, steps, lr, start=None, callback=None):
     """Minimise lam / 2 |A u - y|^2 + sum_k R_k(u) over images u by Adam: eq. (3), Mignon et al.
 
@@ -105,7 +111,8 @@ def restore(observed, operator, priors, *, lam, steps, lr, start=None, callback=
         energy = lam / 2 * (operator(image) - observed).square().sum()
         energy = energy + sum(prior(image) for prior in priors)
         energy.backward()
-        adam.step()
+        with torch.device("cpu"):  # where Adam counts its steps
+            adam.step()
         if callback is not None:
             callback(step, image.detach())
     return image.detach()

@@ -12,6 +12,7 @@ VGG-19, the book `assets.networks.vgg16`.
 import torch
 
 from otlib import _check, gaussian, layers, patches, semidual, softmin
+from otlib._ambient import plain, sloped
 
 __all__ = ["TAPS", "gatys", "gram_distance", "gram_loss", "grams", "texto"]
 
@@ -19,6 +20,7 @@ __all__ = ["TAPS", "gatys", "gram_distance", "gram_loss", "grams", "texto"]
 TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 
 
+@plain
 def grams(image, vgg, taps=TAPS):
     """Gram matrices of the features of an image: the statistics of Gatys et al. 2015, eq. (1).
 
@@ -27,15 +29,21 @@ def grams(image, vgg, taps=TAPS):
     taps: names of its layers.
 
     Returns a list of (n, n) tensors, F F' / (h w) for n feature maps of h x w pixels, the mean over
-    pixels. Differentiable. Raises ValueError on bad pixels, 2 or more than 3 channels.
+    pixels. Differentiable in the image, once. Raises ValueError on bad pixels, 2 or more than 3
+    channels.
     """
     _check.image("image", image)
     if len(image) not in (1, 3):
         raise ValueError(f"image must have 1 or 3 channels, got {len(image)}")
-    maps = layers.taps(vgg, image.expand(3, -1, -1)[None], taps)
-    return [(flat := layer[0].flatten(1)) @ flat.mT / flat.shape[1] for layer in maps]
+
+    def products(image):
+        maps = layers.taps(vgg, image.expand(3, -1, -1)[None], taps)
+        return tuple((flat := layer[0].flatten(1)) @ flat.mT / flat.shape[1] for layer in maps)
+
+    return list(sloped(products, image))
 
 
+@plain
 def gram_loss(exemplar, vgg, taps=TAPS):
     """The loss of Gatys et al. 2015 and of Texture Networks, with the weights 1000 / n^2.
 
@@ -48,6 +56,7 @@ def gram_loss(exemplar, vgg, taps=TAPS):
     with torch.no_grad():
         wanted = grams(exemplar, vgg, taps)
 
+    @plain
     def loss(image):
         found = grams(image, vgg, taps)
         pairs = zip(found, wanted, strict=True)
@@ -56,6 +65,7 @@ def gram_loss(exemplar, vgg, taps=TAPS):
     return loss
 
 
+@plain
 @torch.no_grad()
 def gram_distance(image, exemplar, vgg, taps=TAPS):
     """How far the VGG statistics of an image are from the exemplar's: mean of |G - G*| / |G*|.
@@ -69,6 +79,7 @@ def gram_distance(image, exemplar, vgg, taps=TAPS):
     return float(torch.stack([(g - w).norm() / w.norm() for g, w in pairs]).mean())
 
 
+@plain(grad=True)
 def gatys(exemplar, vgg, start, *, taps=TAPS, steps=500, callback=None):
     """Texture synthesis of Gatys et al. 2015: minimise `gram_loss` in the pixels by L-BFGS.
 
@@ -102,6 +113,7 @@ def gatys(exemplar, vgg, start, *, taps=TAPS, steps=500, callback=None):
     return image.detach(), losses
 
 
+@plain
 def texto(exemplar, *, size=3, levels=4, targets=1000, draws=500, steps=300, generator):
     """Patch transport from coarse to fine: Texto, in its plain form with one Gaussian a scale.
 
@@ -132,7 +144,8 @@ def texto(exemplar, *, size=3, levels=4, targets=1000, draws=500, steps=300, gen
     for level in reversed(range(levels)):
         cloud = patches.extract(image, size, periodic=True)
         pool = patches.extract(pyramid[level], size)
-        chosen = torch.randperm(len(pool), generator=generator)[:targets].to(pool.device)
+        chosen = torch.randperm(len(pool), generator=generator, device="cpu")
+        chosen = chosen[:targets].to(pool.device)
         mean, cov = cloud.mean(0), cloud.mT.cov()
         g = semidual.ascend_averaged(
             lambda mean=mean, cov=cov: gaussian.sample(mean, cov, draws, generator),

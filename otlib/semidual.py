@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import ot
 import torch
 
+from otlib._ambient import plain
 from otlib._check import cloud, positive, vector, weights, whole
 from otlib.sinkhorn import ConvergenceWarning, mean_cost
 from otlib.softmin import kernel
@@ -43,6 +44,7 @@ class Solution:
     plan: torch.Tensor | None = None
 
 
+@plain
 def evaluate(x, y, g, *, a=None, b=None, backend="auto"):
     """The semi-dual F at a given g, differentiable in x (Theorem 3, eq. (8), Houdard et al. 2020).
 
@@ -56,6 +58,7 @@ def evaluate(x, y, g, *, a=None, b=None, backend="auto"):
     return ascend(x, y, a=a, b=b, init=g, max_iter=0, backend=backend)
 
 
+@plain
 def ascend(x, y, *, a=None, b=None, init=None, step=1.0, tol=0.0, max_iter=100, backend="auto"):
     """Supergradient ascent g += step (b - counts) (Theorem 2, Algorithm 1, Houdard et al. 2020).
 
@@ -100,6 +103,7 @@ def ascend(x, y, *, a=None, b=None, init=None, step=1.0, tol=0.0, max_iter=100, 
     return Solution(g, f, value.to(x.dtype), to, residual, iterations, converged)
 
 
+@plain
 def ascend_averaged(source, y, *, b=None, init=None, step=1.0, max_iter=100, backend="auto"):
     """Averaged stochastic ascent, ASGA, for a sampled source (Algorithm 2, Houdard et al. 2020).
 
@@ -130,6 +134,7 @@ def ascend_averaged(source, y, *, b=None, init=None, step=1.0, max_iter=100, bac
     return mean
 
 
+@plain
 def solve(x, y, *, a=None, b=None, init=None, tol=1e-9, max_iter=200, backend="auto"):
     """Exact transport: the maximum of the semi-dual, by cutting planes, with its certificate.
 
@@ -199,7 +204,11 @@ def solve(x, y, *, a=None, b=None, init=None, tol=1e-9, max_iter=200, backend="a
     value = flow @ (x[here].double() - targets[there]).square().sum(1)
     residual = float((b - _counts(to, a, b)).abs().sum() / b.sum())
     plan = torch.sparse_coo_tensor(
-        torch.stack([here, there]), flow.to(x.dtype), (len(x), len(y)), check_invariants=True
+        torch.stack([here, there]),
+        flow.to(x.dtype),
+        (len(x), len(y)),
+        device=x.device,
+        check_invariants=True,
     )
     g, f, value = (t.to(x.dtype) for t in (g, f, value))
     return Solution(g, f, value, to, residual, iterations, converged, gap, plan)
@@ -228,8 +237,10 @@ def _transport(p, q, a, b, pairs, unit):
     """
     here, there = pairs // len(q), pairs % len(q)
     costs = (p[here] - q[there]).square().sum(1) / unit
-    cost = torch.sparse_coo_tensor(torch.stack([here, there]), costs, (len(p), len(q))).cpu()
-    plan, log = ot.emd(a.cpu(), b.cpu(), cost.coalesce(), numItermax=10**9, log=True)
+    with torch.device("cpu"):
+        pairs = torch.stack([here, there]).cpu()
+        cost = torch.sparse_coo_tensor(pairs, costs.cpu(), (len(p), len(q)))
+        plan, log = ot.emd(a.cpu(), b.cpu(), cost.coalesce(), numItermax=10**9, log=True)
     if log["warning"]:
         raise RuntimeError(f"POT's network simplex failed: {log['warning']}")
     return plan.coalesce(), unit * log["v"].to(q)
@@ -246,7 +257,7 @@ def _counts(assignment, a, b):
 
 def _warn(name, max_iter, what):
     message = f"semidual.{name} stopped at max_iter={max_iter} above {what}"
-    warnings.warn(message, ConvergenceWarning, stacklevel=3)
+    warnings.warn(message, ConvergenceWarning, stacklevel=4)  # past `plain`
 
 
 def _check(x, y, a, b, init, *, equal=True):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
+from otlib._ambient import plain
 from otlib._check import cloud, positive, vector, weights, whole
 from otlib.softmin import Active, kernel
 
@@ -47,6 +48,7 @@ class Solution:
     converged: bool
 
 
+@plain
 def solve(
     x,
     y,
@@ -159,7 +161,7 @@ def solve(
         warnings.warn(
             f"sinkhorn.solve stopped at max_iter={max_iter} above tol={tol}: see solution.residual",
             ConvergenceWarning,
-            stacklevel=2,
+            stacklevel=3,  # past `plain`
         )
     pi_1 = a * _exp(-f / rho_1)
     # After an exact f-update the plan's mass is that of pi_1: F needs no N x M sum, eq. (6).
@@ -174,6 +176,7 @@ def solve(
     )
 
 
+@plain
 def plan(x, y, solution, *, eps, a=None, b=None):
     """The plan pi_ij = a_i b_j exp((f_i + g_j - |x_i - y_j|^2) / eps), an (N, M) tensor.
 
@@ -255,6 +258,7 @@ def _translation(f, g, log_a, log_b, rho):
     return float(log_out.logsumexp(0) - log_in.logsumexp(0)) / steepness
 
 
+@plain
 def mean_cost(x, y):
     """Mean of |x_i - y_j|^2 over all pairs: above it plans are close to the product a x b."""
     spread = x.var(0, correction=0).sum() + y.var(0, correction=0).sum()

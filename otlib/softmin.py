@@ -15,6 +15,7 @@ import shutil
 
 import torch
 
+from otlib._ambient import plain, reduced
 from otlib._check import cloud, positive
 
 __all__ = ["BACKENDS", "Active", "hardmin", "kernel", "softmin", "unavailable"]
@@ -31,6 +32,7 @@ _REACH = 80.0  # pairs this many eps above their row's least cost are listed,
 _SURE = 30.0  # and a list serves while what it leaves out is this many eps above
 
 
+@plain
 def softmin(x, y, h, eps, *, with_mean=False, backend="auto"):
     """Soft-min of h_j - |x_i - y_j|^2 over j at temperature eps (eq. (8), Mignon et al. 2023).
 
@@ -44,13 +46,14 @@ def softmin(x, y, h, eps, *, with_mean=False, backend="auto"):
 
     Returns s (N,), or (s, mean) with mean (N, d). Not differentiable: see `sinkhorn.solve`.
     Raises ValueError on mismatched shapes, dtypes or devices, NaN, eps <= 0, an unknown or
-    unavailable backend, and RuntimeError where reduced matmul precision is switched on.
+    unavailable backend.
     """
     _check(x, y, h)
     positive("eps", eps)
     return kernel(backend)(x.detach(), y.detach())(h.detach(), eps, with_mean)
 
 
+@plain
 def hardmin(x, y, h, *, backend="auto"):
     """Minimum over j of |x_i - y_j|^2 - h_j, and where it lies (eq. (9), Houdard et al. 2020).
 
@@ -62,7 +65,7 @@ def hardmin(x, y, h, *, backend="auto"):
     Returns (s, index), both (N,): s in the type of x, index int64 into y. Of points equally near up
     to rounding, any may be the one returned; s is the value there, from differences of coordinates.
     Not differentiable: see `semidual`.
-    Raises ValueError and RuntimeError as `softmin` does.
+    Raises ValueError as `softmin` does.
     """
     _check(x, y, h)
     return kernel(backend, hard=True)(x.detach(), y.detach())(h.detach())
@@ -91,16 +94,13 @@ def kernel(backend="auto", *, hard=False):
     returns, the function taking rows of s and their slice to masses: a whole Sinkhorn update in
     one pass. The torch backend shows its rows to `watch`, for `Active`.
     Raises ValueError where the backend is unknown or unavailable, RuntimeError where float32
-    products are not computed in float32: at eps = 2e-4 TF32 errs by several eps.
+    products are not computed in float32, which callers see to: at eps = 2e-4 TF32 errs by several
+    eps.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
-    if torch.get_float32_matmul_precision() != "highest":
-        raise RuntimeError(
-            "float32 matmul precision is "
-            f"{torch.get_float32_matmul_precision()!r}, soft-min needs 'highest' "
-            "(torch.set_float32_matmul_precision)"
-        )
+    if setting := reduced():
+        raise RuntimeError(f"soft-min needs float32 products in full, {setting} reduces them")
     if backend == "attention" and not hard:
         return _attention_softmin
     if backend != "keops":

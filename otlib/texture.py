@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from otlib import _check, patches, semidual, softmin
+from otlib._ambient import plain
 from otlib.restore import restore
 
 __all__ = ["copied", "distances", "inpaint", "kwatra", "loss", "shuffle", "sliced", "synthesise"]
@@ -21,6 +22,7 @@ __all__ = ["copied", "distances", "inpaint", "kwatra", "loss", "shuffle", "slice
 _ROBUST = 0.8  # exponent of the distances in the energy of Kwatra et al. 2005
 
 
+@plain
 def synthesise(
     exemplar,
     start,
@@ -70,6 +72,7 @@ def synthesise(
     )
 
 
+@plain
 def inpaint(
     image,
     hole,
@@ -124,12 +127,13 @@ def inpaint(
     targets = _targets(pools, [len(r) for r in rows], samples, batch, generator)
     options = dict(rows=rows, batch=batch, dual_steps=dual_steps, dual_lr=dual_lr)
     value = loss(targets, size, generator=generator, **options)
-    noise = torch.rand(image.shape, generator=generator, dtype=image.dtype).to(image.device)
-    start = torch.where(hole, noise, image)
+    noise = torch.rand(image.shape, generator=generator, dtype=image.dtype, device="cpu")
+    start = torch.where(hole, noise.to(image.device), image)
     # outside the hole the gradient is 0, and a step of Adam too
     return _minimise(lambda u: value(torch.where(hole, u, image)), start, steps, lr, callback)
 
 
+@plain
 def loss(
     targets,
     size,
@@ -155,13 +159,14 @@ def loss(
     """
     potentials = [torch.zeros_like(weights) for _, weights in targets]
 
+    @plain
     def value(image):
         total = 0
         for level, scale in enumerate(patches.pyramid(image, len(targets), periodic)):
             cloud = patches.extract(scale, size, periodic=periodic)
-            chosen = torch.arange(len(cloud)) if rows is None else rows[level]
+            chosen = torch.arange(len(cloud), device="cpu") if rows is None else rows[level]
             if len(chosen) > batch:
-                chosen = chosen[torch.randperm(len(chosen), generator=generator)[:batch]]
+                chosen = _draw(chosen, batch, generator)
             x = cloud if len(chosen) == len(cloud) else cloud[chosen]
             y, b = targets[level]
             solution = semidual.ascend(
@@ -174,6 +179,7 @@ def loss(
     return value
 
 
+@plain
 def kwatra(exemplar, start, *, sizes=(32, 16, 8), levels=3, rounds=10, callback=None):
     """Texture optimisation by nearest neighbours (Kwatra et al. 2005), the rival of Fig. 2.
 
@@ -232,10 +238,11 @@ def kwatra(exemplar, start, *, sizes=(32, 16, 8), levels=3, rounds=10, callback=
                 if callback is not None:
                     callback(step, image)
                 step += 1
-            energies.append(torch.tensor(energy, dtype=torch.float64))
+            energies.append(torch.tensor(energy, dtype=torch.float64, device="cpu"))
     return image, energies
 
 
+@plain
 def shuffle(exemplar, shape, block, generator):
     """An image of random square blocks of the exemplar: the first guess of Kwatra et al. 2005.
 
@@ -247,11 +254,12 @@ def shuffle(exemplar, shape, block, generator):
     _check.image("exemplar", exemplar)
     pool = patches.extract(exemplar, block)
     rows, columns = (-(-side // block) for side in shape)
-    chosen = torch.randint(len(pool), (rows * columns,), generator=generator)
+    chosen = torch.randint(len(pool), (rows * columns,), generator=generator, device="cpu")
     whole = (len(exemplar), rows * block, columns * block)
     return patches.adjoint(pool[chosen], whole, block, block)[:, : shape[0], : shape[1]]
 
 
+@plain
 def distances(image, exemplar, *, size=4, levels=4, count=1000, generator):
     """W2 between the patch distributions of two images, exact, at each scale.
 
@@ -278,6 +286,7 @@ def distances(image, exemplar, *, size=4, levels=4, count=1000, generator):
     return found
 
 
+@plain
 def sliced(image, exemplar, *, size=4, projections=64, generator):
     """Sliced W2 between all patches of two images, by POT.
 
@@ -292,11 +301,14 @@ def sliced(image, exemplar, *, size=4, projections=64, generator):
     _like("image", image, exemplar)
     _check.whole("projections", projections)
     x, y = patches.extract(image, size), patches.extract(exemplar, size)
-    directions = torch.randn(x.shape[1], projections, generator=generator, dtype=torch.float64)
+    options = dict(generator=generator, dtype=torch.float64, device="cpu")
+    directions = torch.randn(x.shape[1], projections, **options)
     directions = F.normalize(directions, dim=0).to(x)
-    return float(ot.sliced_wasserstein_distance(x, y, projections=directions))
+    with torch.device("cpu"):
+        return float(ot.sliced_wasserstein_distance(x, y, projections=directions))
 
 
+@plain
 def copied(image, exemplar, *, size=8):
     """Share of the patches that are part of a verbatim copy of the exemplar; 1 - it is innovation.
 
@@ -341,7 +353,7 @@ def _minimise(value, start, steps, lr, callback):
         return total
 
     image = restore(start, lambda u: u, [recorded], lam=0.0, steps=steps, lr=lr, callback=callback)
-    return image, torch.tensor(losses, dtype=torch.float64)
+    return image, torch.tensor(losses, dtype=torch.float64, device="cpu")
 
 
 def _targets(pools, numbers, samples, batch, generator):
@@ -357,7 +369,8 @@ def _targets(pools, numbers, samples, batch, generator):
 
 
 def _draw(pool, count, generator):
-    return pool[torch.randperm(len(pool), generator=generator)[:count].to(pool.device)]
+    chosen = torch.randperm(len(pool), generator=generator, device="cpu")[:count]
+    return pool[chosen.to(pool.device)]
 
 
 def _numbers(size, levels, samples, batch):

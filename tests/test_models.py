@@ -204,8 +204,3 @@ def test_bad_names_and_paths_are_one_line(tmp_path, monkeypatch):
         registry.find("mvtec")
     monkeypatch.setenv("OTLIB_MVTEC", str(tmp_path))
     assert registry.find("mvtec") == tmp_path
-
-
-def test_convolutions_are_computed_in_float32():
-    """TF32 is the default of torch on a GPU; `operators.blur` would keep 10 bits."""
-    assert not torch.backends.cudnn.allow_tf32

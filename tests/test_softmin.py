@@ -445,21 +445,6 @@ def test_hardmin_refuses_what_softmin_refuses(name, value):
     assert "\n" not in str(error.value) and len(str(error.value)) < 200
 
 
-@pytest.mark.parametrize("precision", ["high", "medium"])
-def test_reduced_precision_is_refused(precision):
-    before = torch.get_float32_matmul_precision()
-    try:
-        torch.set_float32_matmul_precision(precision)
-        with pytest.raises(RuntimeError, match=precision) as error:
-            softmin(**GOOD)
-        with pytest.raises(RuntimeError, match=precision):
-            hardmin(GOOD["x"], GOOD["y"], GOOD["h"])
-    finally:
-        torch.set_float32_matmul_precision(before)
-    assert "\n" not in str(error.value)
-    softmin(**GOOD)  # and accepted again
-
-
 def test_a_missing_compiler_is_reported(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert "no-such-compiler" in unavailable("keops")

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
+from otlib._ambient import defaults, plain
 from otlib.assets import photographs, registry, used
 from otlib.assets.images import read
 
@@ -32,6 +33,8 @@ class Autoencoder(NamedTuple):
     decode: Callable  # the reverse, not clamped
 
 
+@plain
+@defaults()
 def load(name, device="cpu", generator=None):
     """Load an autoencoder; its two calls stand in for E and D of Adrai et al. 2023, sec. 4.1.
 
@@ -64,10 +67,11 @@ def load(name, device="cpu", generator=None):
             warnings.warn(
                 f"{error}. In its place: pca16, linear, 16 channels a 4 x 4 block where {name} is "
                 "a network with 4 channels an 8 x 8 block; their numbers are not comparable",
-                stacklevel=2,
+                stacklevel=4,  # past `plain` and `defaults`
             )
         return _linear("pca16", torch.device(device))
     note = f"{registry.REGISTRY[name].what} ({registry.REGISTRY[name].licence})"
+    encode, decode = (plain(defaults()(function)) for function in (encode, decode))
     return Autoencoder(name, note, stride, channels, channels, encode, decode)
 
 
@@ -80,9 +84,11 @@ def _linear(name, device):
     source = f"fitted here on {', '.join(file.stem for file in files)}"
     used.note(name, source, digest, "that of the photographs")
 
+    @plain
     def encode(images):
         return F.conv2d(images, kernel.to(images), stride=_BLOCK)
 
+    @plain
     def decode(latents):
         return F.conv_transpose2d(latents, kernel.to(latents), stride=_BLOCK)
 

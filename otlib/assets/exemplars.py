@@ -8,6 +8,7 @@ import skimage.data
 import torch
 
 from otlib import patches
+from otlib._ambient import plain
 from otlib.assets.images import read
 from otlib.assets.used import note
 
@@ -22,6 +23,7 @@ CARRIED = {
 }
 
 
+@plain
 def load(name, size):
     """A square of a texture, and a second one of the same texture.
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 
 from otlib import _check
+from otlib._ambient import plain
 
 __all__ = ["SUFFIXES", "grey", "read", "resize"]
 
@@ -16,6 +17,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
+@plain
 def read(path):
     """Read an image file as (C, H, W) float32 in [0, 1]: C is 1 for grey and 3 for RGB.
 
@@ -55,6 +57,7 @@ def read(path):
     return scaled.movedim(-1, 0) if scaled.ndim == 3 else scaled[None]
 
 
+@plain
 def grey(image):
     """Luma of an image, by the weights .299, .587, .114 (ITU-R BT.601).
 
@@ -70,6 +73,7 @@ def grey(image):
     return torch.tensordot(image.new_tensor(_LUMA), image, 1)[None]
 
 
+@plain
 def resize(image, size):
     """Resize the central square of an image: bicubic with antialiasing, clamped to [0, 1].
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from otlib._ambient import defaults, plain
 from otlib.assets.registry import find
 
 __all__ = ["alexnet", "efficientnet", "lpips_heads", "vgg16"]
@@ -17,6 +18,8 @@ _VGG16 = (2, 2, 3, 3, 3)  # convolutions in each block
 _LITE = ((127 / 255,) * 3, (128 / 255,) * 3)  # of EfficientNet-lite: (byte - 127) / 128
 
 
+@plain
+@defaults()
 def vgg16(device="cpu", pooling="max"):
     """VGG-16 up to relu5_3 (Simonyan and Zisserman 2015), frozen.
 
@@ -40,6 +43,8 @@ def vgg16(device="cpu", pooling="max"):
     return _frozen(layers, device)
 
 
+@plain
+@defaults()
 def alexnet(device="cpu"):
     """AlexNet up to relu5 (Krizhevsky 2014), frozen.
 
@@ -60,6 +65,8 @@ def alexnet(device="cpu"):
     return _frozen(layers, device)
 
 
+@plain
+@defaults()
 def efficientnet(device="cpu"):
     """EfficientNet-lite0 (Tan and Le 2019, without squeeze and excitation), frozen.
 
@@ -84,6 +91,8 @@ def efficientnet(device="cpu"):
     return _frozen(layers, device)
 
 
+@plain
+@defaults()
 def lpips_heads(net, device="cpu"):
     """The 1 x 1 heads of LPIPS v0.1 (Zhang et al. 2018), one for each of the five taps.
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from otlib import _check
+from otlib._ambient import plain
 from otlib.assets import registry
 from otlib.assets.images import SUFFIXES, grey, read, resize
 from otlib.assets.used import note
@@ -40,6 +41,7 @@ class _Category(NamedTuple):
     area: Callable  # of a defective file: Pair.area
 
 
+@plain
 def draw(folder, count=18, size=256, seed=0, split="test"):
     """Draw images to restore, each with an intact and a defective reference of the same product.
 
@@ -109,7 +111,7 @@ def draw(folder, count=18, size=256, seed=0, split="test"):
     if len(found) < count:
         notes.append(f"{len(found)} of {count} pairs: {split} has no more")
     if notes:
-        warnings.warn(f"{root.name}: " + "; ".join(notes), stacklevel=2)
+        warnings.warn(f"{root.name}: " + "; ".join(notes), stacklevel=3)
     if asset is None or asset.sha256 is None:
         drawn = sorted({file for _, files in found for file in files})
         note(*_identity(asset, root, drawn), private=True)

@@ -5,6 +5,7 @@ import functools
 import torch
 
 from otlib import _check, layers
+from otlib._ambient import plain
 from otlib.assets import networks
 from otlib.assets.images import resize
 
@@ -17,6 +18,7 @@ _NETS = {
 }
 
 
+@plain
 def lpips(x, reference, net="alex", border=0):
     """Learned perceptual distance LPIPS v0.1 (Zhang et al. 2018, eq. (1)); 0 for identical images.
 
@@ -51,6 +53,7 @@ def _lpips_weights(trunk, device):
     return load(device), networks.lpips_heads(trunk, device)
 
 
+@plain
 def embeddings(images, device="cpu"):
     """Features and class probabilities of EfficientNet-lite0, what `kid`, `fid` and IS compare.
 

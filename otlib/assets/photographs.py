@@ -11,6 +11,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from otlib import _check
+from otlib._ambient import plain
 from otlib.assets import registry
 from otlib.assets.images import SUFFIXES, read
 from otlib.assets.used import note
@@ -70,6 +71,7 @@ def files(folder="embedded"):
     return found
 
 
+@plain
 def sets(folder="embedded", size=256, counts=(10, 10, 8), seed=0):
     """Draw three disjoint sets of square photographs (Adrai et al. 2023, sec. 5).
 
@@ -108,7 +110,7 @@ def sets(folder="embedded", size=256, counts=(10, 10, 8), seed=0):
         if len(found) < count:
             notes.append(f"{len(found)} of {count} {name} photographs: there are no more")
     if notes:
-        warnings.warn(f"photographs of {Path(folder).name}: {'; '.join(notes)}", stacklevel=2)
+        warnings.warn(f"photographs of {Path(folder).name}: {'; '.join(notes)}", stacklevel=3)
     _note(folder, [scene for scenes in dealt for scene in scenes])
     return Sets(*drawn)
 

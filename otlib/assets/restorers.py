@@ -11,6 +11,7 @@ from skimage.restoration import denoise_nl_means
 from torch import nn
 
 from otlib import _check, ddrm, operators
+from otlib._ambient import defaults, plain
 from otlib.assets import registry
 
 __all__ = ["RESTORERS", "TASKS", "RRDBNet", "Restorer", "degrade", "load"]
@@ -39,6 +40,7 @@ class Restorer(NamedTuple):
     load: Callable  # asset, device, seed -> function of (1, 3, h, w) to (1, 3, H, W)
 
 
+@plain
 def degrade(image, task, generator=None):
     """Measurement of an image: the tasks of Adrai et al. 2023, sec. 5, and of the slides.
 
@@ -63,6 +65,8 @@ def degrade(image, task, generator=None):
     return TASKS[task](image, generator)
 
 
+@plain
+@defaults()
 def load(name, device="cpu", seed=0):
     """Load a restorer: x* of Adrai et al. 2023, sec. 4, any method at all.
 
@@ -81,6 +85,8 @@ def load(name, device="cpu", seed=0):
     restorer = RESTORERS[name]
     run = restorer.load(restorer.asset, torch.device(device), seed)
 
+    @plain
+    @defaults()
     @torch.no_grad()
     def restore(measurement):
         _check_colour("measurement", measurement)
@@ -198,7 +204,7 @@ class RRDBNet(nn.Module):
 
 
 def _conv(channels, to):
-    return nn.Conv2d(channels, to, 3, padding=1)
+    return nn.Conv2d(channels, to, 3, padding=1, dtype=torch.float32, device="cpu")
 
 
 def _rrdb(name, device, seed):
@@ -405,8 +411,8 @@ def _ddrm(factor, sd, count=20):
 
 def _shrinking(side, factor):
     """The matrix (side / factor, side) of `operators.downscale` along one axis."""
-    impulses = torch.eye(side, dtype=torch.float64)[:, :, None].expand(-1, -1, 2 * factor)
-    return operators.downscale(impulses, factor)[:, :, 0].mT
+    impulses = torch.eye(side, dtype=torch.float64, device="cpu")[:, :, None]
+    return operators.downscale(impulses.expand(-1, -1, 2 * factor), factor)[:, :, 0].mT
 
 
 #: Every restorer by name, the paper's own last, for weights of the user's.

@@ -7,6 +7,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from otlib import dot, generator
+from otlib._ambient import plain
 
 __all__ = ["load_generator", "load_transport", "save_generator", "save_transport"]
 
@@ -27,6 +28,7 @@ def save_generator(path, net, **facts):
     save_file(tensors, path, metadata=told)
 
 
+@plain
 def load_generator(path):
     """Read a network that `save_generator` wrote.
 
@@ -62,12 +64,13 @@ def save_transport(path, fitted):
     for name in _PARTS:
         for key, value in getattr(fitted, name)._asdict().items():
             if value is not None:
-                value = torch.as_tensor(value).cpu().contiguous()
+                value = torch.as_tensor(value, device="cpu").contiguous()
                 tensors[f"{name}.{key}"] = value.clone()  # no two may share memory
     told = {"kind": _TRANSPORT, "autoencoder": fitted.autoencoder, "patch": str(fitted.patch)}
     save_file(tensors, path, metadata=told)
 
 
+@plain
 def load_transport(path, device="cpu"):
     """Read a Transport that `save_transport` wrote.
 
