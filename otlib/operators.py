@@ -55,18 +55,21 @@ def blur(image, kernel, mode="periodic", stride=1):
     (h, w), (height, width) = kernel.shape, image.shape[1:]
     if h > height or w > width:
         raise ValueError(f"image must be at least the {h} x {w} kernel, got {height} x {width}")
-    planes = image[:, None]
+    # TF32 would reach the gradient on a GPU: it is computed after this call, in the caller's state
+    planes = image[:, None].double() if image.is_cuda else image[:, None]
     if mode == "periodic":
         left, right, top, bottom = (w - 1) // 2, w // 2, (h - 1) // 2, h // 2
         planes = F.pad(planes, (left, right, top, bottom), mode="circular")
     column, weight, row = torch.linalg.svd(kernel.double())
     # conv2d correlates: flip for a convolution
     if weight[1:].sum() > 1e-12 * weight[0]:
-        return F.conv2d(planes, kernel.flip(0, 1).to(image)[None, None], stride=stride)[:, 0]
+        taps = kernel.flip(0, 1).to(planes)[None, None]
+        return F.conv2d(planes, taps, stride=stride)[:, 0].to(image.dtype)
     # of rank 1, as a Gaussian is: a column and a row, h + w products a pixel instead of h w
     column, row = column[:, 0] * weight[0], row[0]
-    planes = F.conv2d(planes, column.flip(0).to(image)[None, None, :, None], stride=(stride, 1))
-    return F.conv2d(planes, row.flip(0).to(image)[None, None, None], stride=(1, stride))[:, 0]
+    column, row = column.flip(0).to(planes)[:, None], row.flip(0).to(planes)[None]
+    planes = F.conv2d(planes, column[None, None], stride=(stride, 1))
+    return F.conv2d(planes, row[None, None], stride=(1, stride))[:, 0].to(image.dtype)
 
 
 @plain

@@ -252,7 +252,9 @@ def _dot(weights, values):
 
 def _counts(assignment, a, b):
     """The mass assigned to each point of weight b."""
-    return torch.bincount(assignment, a.double(), minlength=len(b)).to(b)
+    # bincount has no deterministic way on CUDA
+    mass = b.new_zeros(len(b), dtype=torch.float64)
+    return mass.index_add_(0, assignment, a.double()).to(b)
 
 
 def _warn(name, max_iter, what):

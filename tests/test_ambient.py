@@ -85,13 +85,13 @@ def uniform(*shape, seed=0, dtype=torch.float32):
 
 
 @torch.inference_mode(False)
-def small():
+def small(d):
     """A stand-in for VGG: one layer with its name."""
     convolution = nn.Conv2d(3, 4, 3, padding=1, device="cpu", dtype=torch.float32)
     net = nn.Sequential(OrderedDict(conv1_1=convolution, relu1_1=nn.ReLU())).requires_grad_(False)
     for weights in net.parameters():
         weights.copy_(uniform(*weights.shape, seed=weights.ndim) - 0.3)
-    return net
+    return net.to(d.colour.device)
 
 
 def data():
@@ -256,13 +256,13 @@ CALLS = {
         d.image, size=3, levels=2, samples=30, batch=40, dual_steps=2, generator=seeded()
     )(d.other),
     "generator.train": lambda d, _: trained(d),
-    "rivals.grams": lambda d, _: rivals.grams(d.colour, small(), TAPS),
-    "rivals.gram_loss": lambda d, _: rivals.gram_loss(d.colour, small(), TAPS)(d.colour / 2),
+    "rivals.grams": lambda d, _: rivals.grams(d.colour, small(d), TAPS),
+    "rivals.gram_loss": lambda d, _: rivals.gram_loss(d.colour, small(d), TAPS)(d.colour / 2),
     "rivals.gram_distance": lambda d, _: rivals.gram_distance(
-        d.colour / 2, d.colour, small(), TAPS
+        d.colour / 2, d.colour, small(d), TAPS
     ),
     "rivals.gatys": lambda d, _: rivals.gatys(
-        d.colour, small(), d.colour / 2 + 0.1, taps=TAPS, steps=3
+        d.colour, small(d), d.colour / 2 + 0.1, taps=TAPS, steps=3
     ),
     "rivals.texto": lambda d, _: rivals.texto(
         d.image, size=2, levels=2, targets=20, draws=30, steps=3, generator=seeded()
@@ -294,7 +294,7 @@ CALLS = {
         lambda w: float(w[0] / w.sum()), 4, draws=3
     ),
     "metrics.interval": lambda d, _: metrics.interval(d.counts),
-    "layers.taps": lambda d, _: layers.taps(small(), d.colour[None], TAPS),
+    "layers.taps": lambda d, _: layers.taps(small(d), d.colour[None], TAPS),
     "assets.autoencoders.load": lambda d, _: there_and_back(d.colour),
     "assets.exemplars.load": lambda d, _: exemplars.load("brick", 32),
     "assets.images.read": lambda d, _: images.read(photographs.files()[1]),
@@ -635,3 +635,22 @@ def test_a_warning_names_the_line_of_the_caller():
         with pytest.warns(UserWarning) as told:
             call()
         assert {warning.filename for warning in told} == {__file__}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("name", ["operators.blur", "rivals.grams", "sinkhorn.solve"])
+def test_tf32_reaches_neither_value_nor_gradient_on_a_gpu(name):
+    """It is what torch takes for convolutions by default, and for products on demand."""
+    (key, scalar), found = SLOPES[name], []
+    for device in ("cpu", "cuda"):
+        d = data()
+        for what, value in vars(d).items():
+            if torch.is_tensor(value):
+                setattr(d, what, value.to(device))
+        leaf = getattr(d, key).requires_grad_()
+        with SETTINGS["matmul precision high"]():
+            before = state()
+            value = scalar(CALLS[name](d, None))
+            found.append([part.cpu() for part in (value, *torch.autograd.grad(value, leaf))])
+            assert state() == before
+    torch.testing.assert_close(found[1], found[0], rtol=2e-5, atol=2e-6)
