@@ -8,7 +8,7 @@ import re
 import shutil
 
 from companion.errors import UsageError, known
-from companion.files import write_aside
+from companion.files import plain, write_aside
 from companion.notebooks import names
 from companion.results import PARTS, pictures, read
 
@@ -61,7 +61,7 @@ def archive(root, path, label):
             written.append(folder / about["file"])
         kept["figures"][title] = about
     to = folder / f"{name}.json"
-    write_aside(to, json.dumps(kept, indent=1, allow_nan=False) + "\n")
+    write_aside(to, json.dumps(plain(kept), indent=1, allow_nan=False) + "\n")
     return [to, *written]
 
 

@@ -1,13 +1,14 @@
 """Published numbers and statements beside our records: verdicts and the scoreboard."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
 import pydantic
-import yaml
 
 from companion.errors import UsageError, known
+from companion.files import read_yaml
 from companion.markdown import number, table
 from companion.notebooks import names, read_profiles
 
@@ -92,13 +93,9 @@ def load_claims(root):
     Raises UsageError for a missing file, an entry that is not a claim, an id used twice, and an
     unknown notebook or profile.
     """
-    path = root / "book" / "claims.yml"
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8")) or []
-    except FileNotFoundError as error:
-        raise UsageError("book/claims.yml is missing") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"book/claims.yml: {' '.join(str(error).split())}") from error
+    entries = read_yaml(root / "book" / "claims.yml", "book/claims.yml") or []
+    if not isinstance(entries, list):
+        raise UsageError(f"book/claims.yml must be a list of claims, got {_kind(entries)}")
     claims = []
     for entry in entries:
         title = entry.get("id", "without id") if isinstance(entry, dict) else repr(entry)
@@ -118,6 +115,10 @@ def load_claims(root):
         for profile in claim.profiles:
             known(f"profile in claim {claim.id!r}", profile, profiles)
     return claims
+
+
+def _kind(value):
+    return {dict: "a mapping", str: "a text"}.get(type(value), repr(value))
 
 
 def judge(claims, records, profile):
@@ -207,6 +208,8 @@ def _holds(claim, value):
         return False
     if claim.near is not None:
         # rounding of the published decimals must not decide at the edge
+        if math.isinf(value) or math.isinf(claim.near.value):
+            return value == claim.near.value
         return abs(value - claim.near.value) <= claim.near.tolerance * (1 + 1e-9)
     return value >= claim.at_least if claim.at_most is None else value <= claim.at_most
 

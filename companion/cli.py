@@ -1,6 +1,7 @@
 """The command `companion`: list, run, sweep, build, compare, check, archive."""
 
 import functools
+import os
 import re
 import sys
 from pathlib import Path
@@ -24,8 +25,16 @@ from companion.run import run as run_notebook
 def main(arguments=None):
     """Run the command line and exit; errors of use are one line on stderr and exit code 2.
 
-    arguments: list of str, the process's own if None.
+    arguments: list of str, the process's own if None; then Python is started anew in UTF-8 where
+        the locale has another encoding, for files and arguments in it could not be told apart.
     """
+    if arguments is None and sys.getfilesystemencoding().lower() != "utf-8":
+        os.environ.setdefault("PYTHONIOENCODING", f"{sys.stdout.encoding}:replace")
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, sys.orig_argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a mark that a log cannot show is no failure
     try:
         code = app(arguments, prog_name="companion", standalone_mode=False) or 0
     except click.exceptions.NoArgsIsHelpError as error:

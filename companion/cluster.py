@@ -7,11 +7,10 @@ import sys
 import time
 from contextlib import contextmanager
 
-import yaml
-
 from companion import keys
 from companion.errors import UsageError
 from companion.run import RunFailed, execute
+from companion.slurm import read
 
 GPU = {"GPU": 1}  # the resource that a worker offers and a point on a GPU takes
 _PATIENCE = 10  # seconds for a scheduler to answer
@@ -117,34 +116,23 @@ def slurm_cluster(path, gpu):
     """Give the SLURMCluster, no job submitted yet, and the number of jobs of a YAML file.
 
     path: Path of a file as book/slurm.yaml. gpu: whether its workers have to offer one.
-    Raises UsageError for a file that is missing, no YAML, or says what dask-jobqueue does not
-    know, and for one without a GPU where it needs one.
+    Raises UsageError as `slurm.read` does, and for a file without a GPU where it needs one.
     """
     from dask_jobqueue import SLURMCluster
 
-    where = f"--slurm {str(path)!r}"
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{where}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"{where}: {error}") from error
-    if not isinstance(settings, dict):
-        raise UsageError(f"{where}: is no list of `name: value`")
-    jobs = settings.pop("jobs", 1)
-    if type(jobs) is not int or jobs < 1:
-        raise UsageError(f"{where}: jobs: {jobs!r}, expected int >= 1")
-    if gpu and "GPU" not in " ".join(map(str, settings.get("worker_extra_args", ()))):
+    where, settings = f"--slurm {str(path)!r}", read(path)
+    if gpu and "GPU" not in " ".join(settings.worker_extra_args or ()):
         raise UsageError(
             f"{where}: a GPU is asked for, needs worker_extra_args: [--resources GPU=1]"
         )
+    asked = settings.model_dump(exclude={"jobs"}, exclude_none=True)
     _quiet()
     try:
-        cluster = SLURMCluster(silence_logs="critical", scheduler_options=_NO_PAGES, **settings)
+        cluster = SLURMCluster(silence_logs="critical", scheduler_options=_NO_PAGES, **asked)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{where}: {error}") from error
     with cluster:
-        yield cluster, jobs
+        yield cluster, settings.jobs
 
 
 def _submit(cluster, jobs):

@@ -153,20 +153,30 @@ def _difference(name, reference, other, pooled, count):
     if not (_numbers(ours) and _numbers(theirs)) or (
         len(set(ours)) == 1 and all(isinstance(value, int) for value in ours + theirs)
     ):
-        verdict = SAME if set(map(repr, theirs)) <= set(map(repr, ours)) else DIFFERS
-        return Difference(name, unit, ours, theirs, None, verdict)
+        same = set(map(repr, theirs)) <= set(map(repr, ours))
+        infinite = any(isinstance(value, float) and math.isinf(value) for value in ours + theirs)
+        other = _verdict(ours, theirs, better) if infinite else DIFFERS
+        return Difference(name, unit, ours, theirs, None, SAME if same else other)
     groups = [ours, theirs] if pooled else [ours]
     limit = _tolerance(groups, len(ours), len(theirs), count)
     least = FLOAT32 if limit else ROUNDING
     limit = max(limit, least * abs(statistics.fmean(ours)), VANISHING)
     change = statistics.fmean(theirs) - statistics.fmean(ours)
-    if abs(change) <= limit:
-        verdict = SAME
-    elif not better:
-        verdict = DIFFERS
-    else:
-        verdict = BETTER if (change > 0) == (better == "higher") else WORSE
+    verdict = SAME if abs(change) <= limit else _verdict(ours, theirs, better)
     return Difference(name, unit, ours, theirs, limit, verdict)
+
+
+def _verdict(ours, theirs, better):
+    """What a difference means; of infinite numbers too, where all point one way."""
+    if not better or not all(isinstance(value, int | float) for value in ours + theirs):
+        return DIFFERS
+    if _numbers(ours + theirs):
+        ours, theirs = [statistics.fmean(ours)], [statistics.fmean(theirs)]
+    if min(theirs) >= max(ours):
+        return BETTER if better == "higher" else WORSE
+    if max(theirs) <= min(ours):
+        return BETTER if better == "lower" else WORSE
+    return DIFFERS
 
 
 def _tolerance(groups, m, n, count):
@@ -197,7 +207,11 @@ def _names(side):
 
 
 def _numbers(found):
-    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in found)
+    """Whether all are numbers that have a mean and a spread: an infinite one has none."""
+    return all(
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        for value in found
+    )
 
 
 def _spread(found):

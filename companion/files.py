@@ -6,7 +6,11 @@ import os
 import secrets
 from pathlib import Path
 
+import yaml
+
 from companion.errors import UsageError
+
+INFINITE = {"inf": math.inf, "-inf": -math.inf}  # as `plain` writes them
 
 
 def project_root():
@@ -68,14 +72,15 @@ def named(text, root):
     return [root / name for name in sorted(glob.glob(text, root_dir=root))]
 
 
-def of_user(text, root):
+def of_user(text, root, new=False):
     """A path that a user typed, as `named` is to be asked for it.
 
-    text: as typed; what is there from the working folder is meant, with ~ for the home.
+    text: as typed; what is there from the working folder is meant, with ~ for the home. new:
+        whether it need not be there.
     """
     path = Path(os.path.expanduser(text))
     here = Path.cwd()
-    if text and here != root.resolve() and (os.path.exists(path) or glob.glob(str(path))):
+    if text and here != root.resolve() and (new or os.path.exists(path) or glob.glob(str(path))):
         return str(here / path)
     return str(path) if text.startswith("~") else text
 
@@ -96,3 +101,41 @@ def walk(folder):
         paths = (os.path.relpath(os.path.join(place, file), folder) for file in files)
         found += [path for path in paths if os.path.isfile(os.path.join(folder, path))]
     return sorted(found)
+
+
+def numbers(records):
+    """Records as `plain` left them in a file, with their infinite numbers again."""
+    return {
+        name: {**told, "value": INFINITE.get(told["value"], told["value"])}
+        for name, told in records.items()
+    }
+
+
+def read_yaml(path, where):
+    """Read a YAML file whose mappings name each key once.
+
+    path: Path. where: how a message calls the file.
+    Returns what it holds, None where it is empty. Raises UsageError where it is missing, cannot be
+    read, or is no such YAML.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Once)
+    except FileNotFoundError as error:
+        raise UsageError(f"{where} is missing: {error.strerror}") from error
+    except OSError as error:
+        raise UsageError(f"{where}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{where}: is no UTF-8 text") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{where}: {' '.join(str(error).split())}") from error
+
+
+class _Once(yaml.SafeLoader):
+    """PyYAML's safe loader, which takes the last of two equal keys, without that."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value]
+        twice = next((key for key in keys if keys.count(key) > 1 and key != "<<"), None)
+        if twice is not None:
+            raise yaml.YAMLError(f"the key {twice!r} stands twice, {node.start_mark}")
+        return super().construct_mapping(node, deep)

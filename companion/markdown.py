@@ -1,10 +1,14 @@
 """Numbers and tables as a page shows them."""
 
+import math
+
 
 def number(value):
     """Return a value as text: four significant digits, no exponent where none is needed."""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, float) and math.isinf(value):
+        return "∞" if value > 0 else "−∞"
     return f"{value:.4g}" if isinstance(value, int | float) else str(value)
 
 

@@ -9,15 +9,17 @@ import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from companion.errors import UsageError, known
-from companion.files import of_user
+from companion.files import named, of_user, read_yaml
 
 DEFAULT_PROFILE = "laptop"
 TYPES = ("int", "float", "bool", "str", "list")
-# how a parameter's comment may end: "; > 0", "; >= 1", "; 0 to 1"
-RANGE = re.compile(r"; (?:(>=?) (\S+)|(\S+) to (\S+))$")
+# how a parameter's comment may end: see `parse_parameters`
+_RANGE = re.compile(r"(?:(?P<sign>>=?) (?P<bound>\S+)|(?P<low>\S+) to (?P<high>\S+))")
+_CHOICES = re.compile(r"one of (?P<choices>.+?)(?P<path>,? or a path)?")
+_PATH, _NEW = "path", "path to write"
+# what comes after the last "; " is one of these or prose: this is neither, but a slip
+_SLIP = re.compile(r"[<>=≥≤]|[-+.]?\d|one of\b|path\b")
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,18 @@ def load(root, name):
 
 
 def parse_parameters(source, notebook):
-    """Read the lines `name: type = literal  # meaning; range` of a parameters cell.
+    """Read the lines `name: type = literal  # meaning; allowed` of a parameters cell.
 
-    source: Python text; notebook: name for messages. The range, such as `> 0` or `0 to 1`, is
-        optional; in a list it is one of each number.
+    source: Python text; notebook: name for messages. What is allowed may be left out; it is one of
+        `; > 0`, `; >= 1`, `; 0 to 1`   for numbers, and for each number in a list
+        `; one of a, b, cuda:N`         for texts, and for each text in a list; N is any number
+        `; one of a, b or a path`       the same, or a file or folder that is there
+        `; path`                        a file, a folder or a pattern such as *.png; "" for none
+        `; path to write`               a file or folder that need not be there yet; "" for none
+        A list holds what its default holds: whole numbers, numbers, texts, lists of these.
     Returns {name: Parameter} in the order written. Raises UsageError for any other statement, for
-    an unknown type and for a default that is not of its type or out of its range.
+    an unknown type, for what looks as if it told what is allowed and does not, and for a default
+    that is not of its type or not allowed.
     """
     try:
         body = ast.parse(source).body
@@ -101,8 +109,11 @@ def parse_parameters(source, notebook):
         if kind not in TYPES:
             raise UsageError(f"{where}: type {kind!r}, allowed: {', '.join(TYPES)}")
         meaning = comments.get(node.end_lineno, "")
+        if _SLIP.match(ending := _ending(meaning)) and not _told(ending):
+            raise UsageError(f"{where}: {ending!r} does not tell what is allowed, e.g. `; > 0`")
         try:
-            default = convert(Parameter(name, kind, None, meaning), _literal(node.value))
+            value = _literal(node.value)
+            default = convert(Parameter(name, kind, value, meaning), value)
         except ValueError as error:
             raise UsageError(f"{where}: the default is no literal, or {error}") from error
         found[name] = Parameter(name, kind, default, meaning)
@@ -114,25 +125,36 @@ def convert(parameter, value):
 
     parameter: Parameter; value: text (converted), or a value of the type (an int passes as float).
     Returns the value. Raises ValueError, its message says what is expected, where it is of another
-    type or out of the parameter's range, and for a NaN.
+    type or not allowed, and for a NaN.
     """
-    kind = parameter.type
-    bound = RANGE.search(parameter.meaning)
-    expected = "true or false" if kind == "bool" else kind
-    expected += bound[0].lstrip(";") if bound else ""
+    kind, told = parameter.type, _told(_ending(parameter.meaning)) or {}
+    expected = {"bool": "true or false", "list": _list_of(parameter.default)}.get(kind, kind)
+    if told:
+        expected += (
+            f"{'' if told.get('sign') or told.get('low') else ','} {_ending(parameter.meaning)}"
+        )
+    wrong = ValueError(f"expected {expected}")
     if isinstance(value, str) and kind != "str":
         try:
             value = _from_text(kind, value)
-        except (ValueError, SyntaxError) as error:
-            raise ValueError(f"expected {expected}") from error
+        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+            raise wrong from error
     if kind == "float" and type(value) is int:
-        value = float(value)
+        value = _float(value, wrong)
     if type(value).__name__ != kind or (kind == "float" and math.isnan(value)):
-        raise ValueError(f"expected {expected}")
-    numbers = value if kind == "list" else [value]
-    if bound and not all(_within(number, *bound.groups()) for number in numbers):
-        raise ValueError(f"expected {expected}")
+        raise wrong
+    if kind == "list":
+        value = [_like(item, parameter.default, wrong) for item in value]
+    if not all(_allowed(item, told) for item in _flat([value])):
+        raise wrong
     return value
+
+
+def is_path(parameter, value):
+    """Whether a text given for a parameter has to name something that is there."""
+    told = _told(_ending(parameter.meaning)) or {}
+    chosen = _chosen(value, told["choices"]) if told.get("choices") else False
+    return bool(value) and (told.get("kind") == _PATH or (bool(told.get("path")) and not chosen))
 
 
 def setting(notebook, name, value):
@@ -158,18 +180,31 @@ def resolve(root, notebook, profile=DEFAULT_PROFILE, overrides=()):
     values = {name: parameter.default for name, parameter in notebook.parameters.items()}
     profiles = read_profiles(root)
     known("profile", profile, list(profiles))
-    for name, value in (profiles[profile].get(notebook.name) or {}).items():
+    for name, value in profiles[profile].get(notebook.name, {}).items():
         values[name] = setting(notebook, name, value)
     for name, value in dict(overrides).items():
-        values[name] = _seen(setting(notebook, name, value), root)
+        values[name] = _seen(setting(notebook, name, value), notebook.parameters[name], root)
+        for text in _flat([values[name]]):
+            if is_path(notebook.parameters[name], text) and not named(text, root):
+                choices = _told(_ending(notebook.parameters[name].meaning)).get("choices")
+                other = f"one of {choices} or " if choices else ""
+                raise UsageError(
+                    f"parameter {name!r} of {notebook.name}: {text!r}, expected {other}a file or "
+                    "folder, which is neither here nor in the project"
+                )
     return values
 
 
-def _seen(value, root):
+def _seen(value, parameter, root):
     """A value that the user gave, with the paths in it as the user sees them."""
     if isinstance(value, list):
-        return [_seen(item, root) for item in value]
-    return of_user(value, root) if isinstance(value, str) else value
+        return [_seen(item, parameter, root) for item in value]
+    if not isinstance(value, str):
+        return value
+    told = _told(_ending(parameter.meaning)) or {}
+    if told.get("choices") and _chosen(value, told["choices"]):
+        return value
+    return of_user(value, root, new=told.get("kind") == _NEW)
 
 
 def read_profiles(root):
@@ -192,11 +227,23 @@ def _parsed(path):
 
 @functools.lru_cache(8)
 def _profiles(path, _time, _size):
-    try:
-        profiles = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise UsageError(f"notebooks/profiles.yml: {' '.join(str(error).split())}") from error
-    return {profile: settings or {} for profile, settings in profiles.items()}
+    where = "notebooks/profiles.yml"
+    profiles = read_yaml(path, where) or {}
+    for place, value in [(where, profiles), *_within_mappings(where, profiles)]:
+        if not isinstance(value, dict | None):
+            raise UsageError(f"{place} must be a mapping of names, got {value!r}")
+    return {
+        profile: {name: values or {} for name, values in (settings or {}).items()}
+        for profile, settings in profiles.items()
+    }
+
+
+def _within_mappings(where, profiles):
+    """(place, value) of each profile and of each notebook in it."""
+    for profile, settings in profiles.items() if isinstance(profiles, dict) else ():
+        yield f"{where}, profile {profile!r}", settings
+        for name, values in settings.items() if isinstance(settings, dict) else ():
+            yield f"{where}, profile {profile!r}, notebook {name!r}", values
 
 
 def _title(nb, name):
@@ -216,13 +263,82 @@ def _from_text(kind, text):
     return {"int": int, "float": float, "list": ast.literal_eval}[kind](text)
 
 
-def _within(value, sign, bound, low, high):
-    """Whether a number is in the range that RANGE found; what is no number has none."""
-    if isinstance(value, str | bool | list):
+def _ending(meaning):
+    """What stands behind the last semicolon of a meaning, where it may tell what is allowed."""
+    return meaning.rpartition("; ")[2].strip() if "; " in meaning else ""
+
+
+def _told(ending):
+    """What an ending allows, as a dict of the groups above; None for prose."""
+    if ending in (_PATH, _NEW):
+        return {"kind": ending}
+    found = _RANGE.fullmatch(ending) or _CHOICES.fullmatch(ending)
+    if found is None:
+        return None
+    told = found.groupdict()
+    try:
+        bounds = [float(told[key]) for key in ("bound", "low", "high") if told.get(key)]
+    except ValueError:
+        return None
+    return None if any(map(math.isnan, bounds)) else told
+
+
+def _allowed(value, told):
+    """Whether a number or text is among what was told; other kinds are not restricted by it."""
+    if isinstance(value, str) and told.get("choices"):
+        return bool(told["path"]) or _chosen(value, told["choices"])
+    if isinstance(value, str | bool):
         return True
-    if sign is None:
-        return float(low) <= value <= float(high)
-    return value > float(bound) if sign == ">" else value >= float(bound)
+    if told.get("sign"):
+        bound = float(told["bound"])
+        return value > bound if told["sign"] == ">" else value >= bound
+    return not told.get("low") or float(told["low"]) <= value <= float(told["high"])
+
+
+def _chosen(value, choices):
+    patterns = (re.escape(choice).replace("N", r"\d+") for choice in re.split(", | or ", choices))
+    return any(re.fullmatch(pattern, value) for pattern in patterns)
+
+
+def _flat(values):
+    for value in values:
+        if isinstance(value, list):
+            yield from _flat(value)
+        else:
+            yield value
+
+
+def _like(item, default, wrong):
+    """An item of a list, of the kind that the default's items have; any plain one without them."""
+    kinds = (
+        {type(other) for other in default}
+        if isinstance(default, list) and default
+        else {int, float, str, bool, list}
+    )
+    if type(item) is int and int not in kinds and float in kinds:
+        return _float(item, wrong)
+    if type(item) not in kinds or (isinstance(item, float) and math.isnan(item)):
+        raise wrong
+    if isinstance(item, list):
+        inner = [other for part in default or () if isinstance(part, list) for other in part]
+        return [_like(part, inner, wrong) for part in item]
+    return item
+
+
+def _float(value, wrong):
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise wrong from error
+
+
+def _list_of(default):
+    """What a list parameter holds, in words."""
+    names = {int: "whole numbers", float: "numbers", str: "texts", bool: "truth values"}
+    names[list] = "lists"
+    items = default if isinstance(default, list) else []
+    kinds = dict.fromkeys(names[type(item)] for item in items if type(item) in names)
+    return f"list of {' and '.join(kinds)}" if kinds else "list"
 
 
 def _literal(node):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from companion.errors import UsageError
+from companion.files import numbers
 from companion.keys import together
 
 PARTS = ("notebook", "profile", "parameters", "records", "provenance")
@@ -142,7 +143,7 @@ def _read(path):
         told = json.loads(data)["metadata"]["companion"] if whole else {}
         if any(told.get(part) != result[part] for part in PARTS):
             raise UsageError(f"{path} does not belong to {beside.name} beside it: one was changed")
-    return {**result, "path": str(path)}
+    return {**result, "records": numbers(result["records"]), "path": str(path)}
 
 
 def _image(output):

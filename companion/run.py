@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from companion import kernels, provenance
-from companion.files import notebook_text, plain, project_root, write_aside
+from companion.files import notebook_text, numbers, plain, project_root, write_aside
 from companion.keys import code, key
 from companion.notebooks import DEFAULT_PROFILE, Notebook, load, resolve
 from companion.page import facts
@@ -80,6 +80,7 @@ def finished(plan):
     told = json.loads(data)["metadata"]["companion"]
     if result.get("key") != plan.key or result != {name: told.get(name) for name in RESULT}:
         return None
+    result["records"] = numbers(result["records"])
     return {**result, "notebook_sha256": _sha256(data)}
 
 
@@ -133,11 +134,12 @@ def _execute(plan, keep, label):
     with tempfile.TemporaryDirectory(prefix=prefix, dir=plan.folder.parent) as scratch:
         started, clock = datetime.now(UTC), time.perf_counter()
         nb = _papermill(plan, Path(scratch), keep, label)
+        records = _records(nb, plan, keep)
         result = {
             "notebook": name,
             "profile": plan.profile,
             "parameters": plain(plan.parameters),
-            "records": _records(nb, plan, keep),
+            "records": records,
             "provenance": {
                 **checkout,
                 "code": code(plan.root, plan.notebook, plan.parameters),
@@ -149,13 +151,16 @@ def _execute(plan, keep, label):
             },
             "key": plan.key,
         }
-        nb["metadata"]["companion"].update(result)  # the notebook alone tells it all, too
+        told = plain(result)
+        nb["metadata"]["companion"].update(told)  # the notebook alone tells it all, too
         text = notebook_text(nb)
         result["notebook_sha256"] = _sha256(text.encode())
         whole = Path(scratch) / "whole"
         whole.mkdir()
         (whole / f"{name}.ipynb").write_text(text, encoding="utf-8")
-        (whole / f"{name}.json").write_text(_json(result), encoding="utf-8")
+        (whole / f"{name}.json").write_text(
+            _json({**told, "notebook_sha256": result["notebook_sha256"]}), encoding="utf-8"
+        )
         if plan.folder.exists():  # a damaged run
             shutil.rmtree(plan.folder)
         os.replace(whole, plan.folder)
@@ -215,8 +220,8 @@ def _papermill(plan, scratch, keep, label):
         nbformat.write(nb, source)
     try:
         papermill.execute_notebook(
-            str(source),
-            str(executed),
+            # papermill fills in what stands between braces
+            *(str(path).replace("{", "{{").replace("}", "}}") for path in (source, executed)),
             kernel_name="python3",
             language="python",
             progress_bar={"desc": label} if label else False,

@@ -6,7 +6,6 @@ import io
 import itertools
 import json
 import os
-import re
 import tempfile
 import time
 
@@ -210,8 +209,19 @@ def _tables(rows):
 
 
 def _split(text):
-    """Split at the commas that are outside of brackets."""
-    return re.split(r",(?![^\[]*\])", text)
+    """Split at the commas that are outside of brackets and quotes."""
+    parts, depth, quote = [""], 0, ""
+    for letter in text:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "'\"" and depth:
+            quote = letter
+        depth += (letter in "[(") - (letter in "])") if not quote else 0
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
 
 
 def _writable(folder):

@@ -158,8 +158,9 @@ def _rows(grid, values, label):
     rows = []
     for place in itertools.product(*(range(len(grid[key])) for key in axes)):
         found = values[place][~np.isnan(values[place])]
-        spread = number(float(found.std())) if found.size > 1 else "–"
-        mean = number(float(found.mean())) if found.size else "–"
+        finite = np.isfinite(found).all()
+        spread = number(float(found.std())) if found.size > 1 and finite else "–"
+        mean = number(float(found.mean())) if found.size and (finite or found.size == 1) else "–"
         point = [f"`{grid[key][i]}`" for key, i in zip(axes, place, strict=True)]
         rows.append((*point, mean, spread, found.size))
     head = (*(f"`{key}`" for key in axes), f"mean of {label}", "standard deviation", "seeds")

@@ -1,10 +1,13 @@
 import json
+import os
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import CODE
+from conftest import CODE, Project
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -466,3 +469,156 @@ def test_the_pages_pass_the_strict_build_once_and_a_bad_one_does_not(project, ca
         code, out, err = command(capsys, "build")
         assert (code, out) == (1, [])
         assert "nowhere" in "\n".join(err)
+
+
+# ---- what the parameters' comments allow
+
+
+def parameters(*lines):
+    return parse_parameters("\n".join(lines), "toy")
+
+
+@pytest.mark.parametrize(
+    ("line", "good", "bad"),
+    [
+        ("x: float = 1.0  # size; > 0", ["1e-9", "inf"], ["0", "-1", "nan", "x", "1e-400"]),
+        ("x: int = 1  # size; >= 1", ["1", "9" * 40], ["0", "1.5", "True"]),
+        ("x: float = 0.5  # share; 0 to 1", ["0", "1"], ["1.1", "-0.1"]),
+        ("x: list = [1.0]  # y; > 0", ["[2]", "[]", "[1, 2.5]"], ["[None]", "[{}]", "[(1, 2)]"]),
+        ("x: list = [1.0]  # y; > 0", ["[1e300]"], ["[1j]", "['x']", "[True]", "[[1.0]]", "[0]"]),
+        ("x: list = [1]  # y", ["[-2]"], ["[1.5]", "['1']", "[1, None]", "1", "(1,)"]),
+        ("x: list = [[1, 2]]  # y; >= 1", ["[[3, 4], [5]]"], ["[1]", "[[0]]", "[[1.5]]"]),
+        ("x: list = ['a']  # y; one of a, b", ["['b', 'a']"], ["['c']", "[1]"]),
+        ("x: list = []  # y", ["[1, 'a', 2.5]"], ["[None]", "[{}]"]),
+        ("x: str = 'cpu'  # y; one of cpu, cuda, cuda:N", ["cuda:3"], ["gpu", "", "cuda:x"]),
+        ("x: str = 'a'  # y; one of a or a path", ["a", "b.png"], []),
+        ("x: str = 'a'  # y; 'a': that one", ["c"], []),  # prose
+    ],
+)
+def test_what_a_comment_allows(line, good, bad):
+    (parameter,) = parameters(line).values()
+    for text in good:
+        convert(parameter, text)
+    for text in bad:
+        with pytest.raises(ValueError, match=r"^expected [^\n]+$"):
+            convert(parameter, text)
+
+
+@pytest.mark.parametrize("ending", ["< 5", ">", ">= x", "1 to", "0 to b", "one of", "path or so"])
+def test_an_ending_that_tells_nothing_is_a_mistake(ending):
+    with pytest.raises(UsageError, match="does not tell what is allowed"):
+        parameters(f"x: int = 1  # size; {ending}")
+
+
+def test_a_number_for_a_list_of_numbers_is_that_number():
+    (parameter,) = parameters("x: list = [1.0]").values()
+    assert repr(convert(parameter, "[2, 3]")) == "[2.0, 3.0]"
+
+
+@pytest.mark.parametrize(
+    ("ending", "value", "message"),
+    [
+        ("path", "none.png", "'none.png', expected a file or folder, which is neither here nor in"),
+        ("one of a, b or a path", "c", "'c', expected one of a, b or a file or folder"),
+    ],
+)
+def test_a_path_that_is_not_there_is_told_before_any_work(project, ending, value, message):
+    project.notebook("toy", parameters=f"source: str = 'a'  # y; {ending}")
+    with pytest.raises(UsageError, match=message):
+        plan("toy", {"source": value})
+    project.write(value, "x")
+    assert plan("toy", {"source": value}).parameters["source"] == value
+
+
+def test_a_folder_to_write_is_the_user_s(project, monkeypatch):
+    project.notebook("toy", parameters="save: str = ''  # y; path to write")
+    (project.root / "sub").mkdir()
+    monkeypatch.chdir(project.root / "sub")
+    assert plan("toy", {"save": "out"}).parameters["save"] == str(project.root / "sub/out")
+    assert plan("toy", {"save": ""}).parameters["save"] == ""
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("book/claims.yml", "{a: 1}", "book/claims.yml must be a list of claims, got a mapping"),
+        ("book/claims.yml", "claims", "book/claims.yml must be a list of claims, got a text"),
+        ("book/claims.yml", "3", "book/claims.yml must be a list of claims, got 3"),
+        ("book/claims.yml", "- 3", "book/claims.yml, claim '3'"),
+        ("book/claims.yml", "- {id: a, id: b}", "the key 'id' stands twice"),
+        ("notebooks/profiles.yml", "[laptop]", "profiles.yml must be a mapping of names"),
+        ("notebooks/profiles.yml", "laptop: 3", "profile 'laptop' must be a mapping of names"),
+        ("notebooks/profiles.yml", "laptop: {toy: 3}", "notebook 'toy' must be a mapping of names"),
+        ("notebooks/profiles.yml", "{laptop: {}, laptop: {}}", "the key 'laptop' stands twice"),
+        ("notebooks/profiles.yml", b"\xff", "is no UTF-8 text"),
+    ],
+)
+def test_a_file_of_another_form_is_told_in_one_line(project, capsys, file, text, message):
+    data = text if isinstance(text, bytes) else text.encode()
+    (project.root / file).write_bytes(data)
+    code, _, err = command(capsys, "check")
+    assert (code, len(err)) == (2, 1)
+    assert message in err[0]
+
+
+def test_an_infinite_record_is_a_value_all_the_way(project, capsys):
+    project.notebook(
+        "toy", "from companion.page.record import record\nrecord('eps', float('inf'), 'dB')"
+    )
+    project.claims({"at_most": None, "at_least": 3.0})
+    folder = run("toy", keep=None)
+    assert json.loads((folder / "toy.json").read_text())["records"]["eps"]["value"] == "inf"
+    assert finished(plan("toy"))["records"]["eps"]["value"] == float("inf")
+    code, out, _ = command(capsys, "check", str(folder))
+    assert code == 0 and any("∞ dB" in line and "reproduced" in line for line in out)
+    code, _, _ = command(capsys, "check", str(folder), "--reference", str(folder))
+    assert code == 0
+    command(capsys, "archive", str(folder / "toy.json"), "label")
+    (kept,) = archived("book/archive/toy-*.json").values()
+    assert kept["records"]["eps"]["value"] == float("inf")
+    project.claims({"at_most": 3.0})
+    assert command(capsys, "check", str(folder))[0] == 1
+
+
+# ---- locales and paths
+
+
+def shell(root, *arguments, **environment):
+    code = "from companion.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=root,
+        env={**os.environ, **environment},
+        capture_output=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "latin-1"}, {"LC_ALL": "C"}])
+def test_a_log_that_cannot_show_a_mark_is_no_failure(project, environment):
+    project.claims({})
+    run("toy")
+    plain = {"PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", **environment}
+    done = shell(project.root, "check", **plain)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"toy-eps" in done.stdout
+
+
+def test_a_name_beyond_ascii_in_a_c_locale(project):
+    project.write("\u00fc.png", "1")
+    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = shell(
+        project.root, "run", "toy", "-p", "label", "\u00fc.png", "--out", "o\u00fct", **plain
+    )
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
+    told = json.loads((project.root / "o\u00fct" / "toy.json").read_text())
+    assert told["parameters"]["label"] == "\u00fc.png"
+
+
+@pytest.mark.parametrize("name", ["{braces}", "100 %d", 'it\'s "x"', "\u00fc \u2713", "#a?b"])
+def test_any_folder_holds_a_project(tmp_path, monkeypatch, capsys, name):
+    made = Project(tmp_path / name)
+    monkeypatch.chdir(made.root)
+    code, out, _ = command(capsys, "run", "toy", "--out", f"{name} out")
+    assert code == 0
+    assert [Path(line).parent.name for line in out] == [f"{name} out"] * 2

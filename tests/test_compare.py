@@ -179,6 +179,13 @@ def test_seeds_alone_seldom_raise_an_alarm_and_a_shift_does(tmp_path):
         (["elpv", "mvtec"], ["mvtec"], "", "same"),
         (["elpv"], ["mvtec"], "", "differs"),
         (["elpv"], [1.0], "", "differs"),
+        ([math.inf], [math.inf], "", "same"),
+        ([math.inf, 30.0], [math.inf], "", "same"),
+        ([30.0], [math.inf], "higher", "better"),
+        ([math.inf], [30.0], "higher", "worse"),
+        ([-math.inf], [30.0], "lower", "worse"),
+        ([math.inf], [30.0], "", "differs"),
+        ([math.inf], [-math.inf], "", "differs"),
     ],
 )
 def test_each_kind_of_record(tmp_path, ours, theirs, better, verdict):

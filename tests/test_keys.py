@@ -219,10 +219,11 @@ def test_the_key_follows_files_behind_links(project, tmp_path):
 
 
 def test_what_a_list_names_counts_too(project):
+    project.notebook("toy", parameters='files: list = ["b.png"]')
     project.write("a.png", "1")
-    before = plan("toy", {"sizes": ["a.png"]}).key
+    before = plan("toy", {"files": ["a.png"]}).key
     project.write("a.png", "2")
-    assert plan("toy", {"sizes": ["a.png"]}).key != before
+    assert plan("toy", {"files": ["a.png"]}).key != before
 
 
 def test_the_key_follows_a_variable_that_the_code_names(project, tmp_path, monkeypatch):
@@ -263,6 +264,7 @@ def test_a_path_is_what_the_user_sees(project, monkeypatch):
     monkeypatch.setenv("HOME", str(sub))
     assert of_user("~/mine.bin", project.root) == str(sub / "mine.bin")
     assert plan("toy", {"label": "mine.bin"}).parameters["label"] == str(sub / "mine.bin")
-    assert plan("toy", {"sizes": ["mine.bin"]}).parameters["sizes"] == [str(sub / "mine.bin")]
+    project.notebook("toy", parameters='files: list = ["b.png"]')
+    assert plan("toy", {"files": ["mine.bin"]}).parameters["files"] == [str(sub / "mine.bin")]
     monkeypatch.chdir(project.root)
-    assert plan("toy", {"label": "mine.bin"}).parameters["label"] == "mine.bin"
+    assert plan("toy", {"files": ["mine.bin"]}).parameters["files"] == ["mine.bin"]

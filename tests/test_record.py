@@ -73,8 +73,8 @@ def test_a_name_used_twice_is_an_error(recorded):
     ("arguments", "message"),
     [
         (("not a name", 1), "'not a name' is not an identifier"),
-        (("x", float("nan")), "x: nan is not finite"),
-        (("x", torch.tensor(float("inf"))), "x: inf is not finite"),
+        (("x", float("nan")), "x: nan is no number, allowed: a number, inf or -inf"),
+        (("x", "inf"), "x: the text 'inf'"),
         (("x", np.ones(2)), r"x: \(2,\) array"),
         (("x", None), "x: NoneType"),
         (("x", 1j), "x: complex"),
@@ -88,7 +88,7 @@ def test_what_is_not_a_record_is_refused(recorded, arguments, message):
     assert collect(recorded) == {}
 
 
-@given(st.floats(allow_nan=False, allow_infinity=False))
+@given(st.floats(allow_nan=False))
 def test_a_float_survives_exactly(value):
     made = []
     with pytest.MonkeyPatch.context() as patch:

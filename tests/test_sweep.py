@@ -16,7 +16,7 @@ import pyarrow.parquet
 import pytest
 
 from companion import build as book
-from companion import cluster, kernels, keys
+from companion import cluster, kernels, keys, slurm
 from companion import sweep as sweeps
 from companion.cli import main
 from companion.errors import UsageError
@@ -396,7 +396,7 @@ def test_an_unreachable_scheduler_is_told_in_one_line(project, capsys, monkeypat
         assert err[-1].startswith(f"companion: --scheduler '{address}': no Dask scheduler answers")
 
 
-def test_a_worker_with_another_otlib_is_refused_by_name(project, client, capsys, tmp_path):
+def test_a_worker_with_other_code_is_refused_by_name(project, client, capsys, tmp_path):
     shutil.copytree(HERE / "otlib", tmp_path / "other/otlib")
     with (tmp_path / "other/otlib/softmin.py").open("a") as file:
         file.write("# changed\n")
@@ -416,7 +416,7 @@ def test_a_worker_with_another_otlib_is_refused_by_name(project, client, capsys,
         worker.kill()
         worker.wait()
     assert code == 2
-    assert err[-1].startswith("companion: another otlib than here (")
+    assert err[-1].startswith("companion: other code than here (")
     assert other in err[-1]
     assert not any(name in err[-1] for name in known)
     assert not list((project.root / ".companion/runs").iterdir())
@@ -471,9 +471,23 @@ def test_the_job_script_of_the_example_is_shown_and_nothing_submitted(project, c
         (None, "No such file or directory"),
         ("a: [", "while parsing"),
         ("cores", "is no list of `name: value`"),
-        ("{cores: 1, memory: 1GB, jobs: many}", "jobs: 'many', expected int >= 1"),
-        ("{cores: 1, memory: 1GB, ques: gpu}", "'ques'"),
-        ("{memory: 1GB}", "cores"),
+        ("{cores: 1, memory: 1GB, jobs: many}", "jobs: 'many', expected a whole number >= 1"),
+        ("{cores: 1, memory: 1GB, ques: gpu}", "unknown key 'ques': did you mean 'queue'?"),
+        ("{memory: 1GB}", "cores: nothing, expected a whole number >= 1"),
+        ("{cores: 1, memory: 32}", "memory: '32', expected a number with its unit"),
+        ("{cores: 0, memory: 1GB}", "cores: 0, expected a whole number >= 1"),
+        ("{cores: yes, memory: 1GB}", "cores: True, expected a whole number >= 1"),
+        ("{cores: 1, memory: 1GB, nanny: 3}", "nanny: 3, expected true or false"),
+        ("{cores: 1, memory: 1GB, walltime: 60}", "walltime: '60', expected HH:MM:SS or D-HH"),
+        ("{cores: 1, memory: 1GB, walltime: [1]}", "walltime: ['1'], expected HH:MM:SS"),
+        ("{cores: 1, memory: 1GB, account: {a: b}}", "account: {'a': 'b'}, expected a text"),
+        ("{cores: 1, memory: 1GB, cores: 2}", "the key 'cores' stands twice"),
+        (
+            "{cores: 1, memory: 1GB, job_extra_directives: --gres=gpu:1}",
+            "job_extra_directives: '--gres=gpu:1', expected a list of texts",
+        ),
+        ("{cores: 1, memory: 1GB, worker_extra_args: {a: b}}", "expected a list of texts"),
+        ("{cores: x, memory: 1, queu: a}", "cores: 'x', expected a whole number >= 1; memory: '1'"),
     ],
 )
 def test_a_wrong_slurm_file_is_told_in_one_line(project, capsys, text, message):
@@ -482,8 +496,21 @@ def test_a_wrong_slurm_file_is_told_in_one_line(project, capsys, text, message):
     arguments = ("--slurm", "slurm.yaml", "--dry-run")
     code, out, err = command(capsys, "sweep", "toy", "--seeds", "3", *arguments)
     assert (code, out, len(err)) == (2, [], 1)
-    assert err[0].startswith("companion: --slurm 'slurm.yaml': ")
+    assert err[0].startswith("companion: --slurm 'slurm.yaml'")
     assert message in err[0]
+
+
+def test_texts_of_a_slurm_file_are_taken_as_they_are_written(project):
+    """YAML 1.1 reads 1:00:00 as 3600, which SLURM takes for minutes; 0123 as 83; on as true."""
+    project.write(
+        "slurm.yaml",
+        "{cores: 2, memory: 1.5 GiB, walltime: 1:00:00, account: 0123, queue: on, interface: null}",
+    )
+    found = slurm.read(Path("slurm.yaml"))
+    assert (found.walltime, found.account, found.queue) == ("1:00:00", "0123", "on")
+    assert (found.memory, found.cores, found.interface) == ("1.5 GiB", 2, None)
+    with cluster.slurm_cluster(Path("slurm.yaml"), False) as (made, jobs):
+        assert "#SBATCH -t 1:00:00" in made.job_script().splitlines() and jobs == 1
 
 
 def tool(folder, name, text):

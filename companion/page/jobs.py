@@ -1,5 +1,6 @@
 """Run independent jobs of a notebook side by side."""
 
+import hashlib
 import os
 import pickle
 import re
@@ -37,15 +38,16 @@ def side_by_side(work, jobs, label, steps=None):
             def once(index):
                 nonlocal done
                 path = parts and Path(parts) / f"{re.sub('[^a-z0-9]+', '-', label.lower())}-{index}"
-                if path and path.is_file():
-                    result = pickle.loads(path.read_bytes())
+                if path and (kept := _whole(path)):
+                    result = pickle.loads(kept)
                     bar.update(steps or 1)
                 else:
                     result = work(jobs[index], *([bar.update] if steps else []))
                     if not steps:
                         bar.update()
                     if path:
-                        write_aside(path, pickle.dumps(result))
+                        kept = pickle.dumps(result)
+                        write_aside(path, hashlib.sha256(kept).digest() + kept)
                 done += 1
                 bar.set_postfix_str(f"{done}/{len(jobs)} done", refresh=False)
                 return result
@@ -53,3 +55,10 @@ def side_by_side(work, jobs, label, steps=None):
             return list(pool.map(once, range(len(jobs))))
     finally:
         torch.set_num_threads(workers)
+
+
+def _whole(path):
+    """What a part holds behind its hash; None where there is none, or it is damaged or foreign."""
+    data = path.read_bytes() if path.is_file() else b""
+    digest, kept = data[:32], data[32:]
+    return kept if kept and hashlib.sha256(kept).digest() == digest else None

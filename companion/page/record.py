@@ -2,6 +2,8 @@
 
 import math
 
+from companion.files import INFINITE, numbers, plain
+
 # The prefix keeps the output off the page while MyST's `glue` roles still find it.
 _MIME = "application/papermill.record/"
 _BETTER = ("", "higher", "lower")
@@ -15,7 +17,7 @@ def record(name, value, unit="", better=""):
     unit: text shown behind the value, "" for none.
     better: "higher", "lower", or "" where neither is better.
     Returns None: one display output, not shown on the page, holds the record.
-    Raises ValueError for a bad name, an array, a non-finite number or another `better`.
+    Raises ValueError for a bad name, an array, a NaN or another `better`.
     """
     if not (isinstance(name, str) and name.isidentifier()):
         raise ValueError(f"record name {name!r} is not an identifier, e.g. psnr_semi")
@@ -33,7 +35,7 @@ def record(name, value, unit="", better=""):
         raw=True,
         metadata={
             "scrapbook": {"name": name, "mime_prefix": _MIME},
-            "record": {"value": value, "unit": unit, "better": better},
+            "record": {"value": plain(value), "unit": unit, "better": better},
         },
     )
 
@@ -54,8 +56,8 @@ def collect(nb):
             name = metadata["scrapbook"]["name"]
             if name in found:
                 raise ValueError(f"record {name!r} is made twice; a name belongs to one number")
-            found[name] = dict(metadata["record"])
-    return dict(sorted(found.items()))
+            found[name] = metadata["record"]
+    return numbers(dict(sorted(found.items())))
 
 
 def _plain(name, value):
@@ -65,6 +67,8 @@ def _plain(name, value):
         value = value.item()
     if not isinstance(value, bool | int | float | str):
         raise ValueError(f"record {name}: {type(value).__name__}, allowed: bool, int, float or str")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"record {name}: {value} is not finite")
+    if isinstance(value, float) and math.isnan(value):
+        raise ValueError(f"record {name}: nan is no number, allowed: a number, inf or -inf")
+    if value in INFINITE:  # what a file says of infinity: a reader would take the word for it
+        raise ValueError(f"record {name}: the text {value!r}, allowed: any other text, or a float")
     return value
