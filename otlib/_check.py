@@ -3,6 +3,7 @@
 import math
 import numbers
 
+import numpy as np
 import torch
 
 
@@ -15,12 +16,23 @@ def finite(name, tensor):
         raise ValueError(f"{name} must be finite, got {bad} NaN or infinite values")
 
 
+def scalar(value):
+    """The Python number in a numpy scalar or a tensor of no dimension, anything else as it is."""
+    if torch.is_tensor(value):
+        known = value.ndim == 0 and not (value.requires_grad or value.is_meta)
+        return value.item() if known else value
+    if isinstance(value, np.generic | np.ndarray) and value.ndim == 0:
+        return value.item()
+    return value
+
+
 def positive(name, value, *, infinite=False, zero=False):
-    """Raise ValueError naming `name` where a number is not positive (and finite)."""
+    """Return a number as Python's. Raise ValueError naming `name` where it is not positive."""
     allowed = (">= 0" if zero else "> 0") + (", inf allowed" if infinite else " and finite")
-    ok = isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
-    if not ok or value < 0 or (value == 0 and not zero) or (math.isinf(value) and not infinite):
+    found = _real(value)
+    if not found >= 0 or (found == 0 and not zero) or (found == math.inf and not infinite):
         raise ValueError(f"{name} must be a number {allowed}, got {value!r}")
+    return found
 
 
 def cloud(name, points, *, like=None):
@@ -70,22 +82,67 @@ def image(name, tensor):
 
 
 def whole(name, value, least=1):
-    """Raise ValueError naming `name` where a value is not a whole number >= `least`."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+    """Return a whole number as Python's. Raise ValueError naming `name` where it is < `least`."""
+    found = scalar(value)
+    if not isinstance(found, numbers.Integral) or isinstance(found, bool) or found < least:
         raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
+    return int(found)
 
 
 def number(name, value):
-    """Raise ValueError naming `name` where a value is not a finite real number."""
-    ok = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not ok:
+    """Return a real number as Python's. Raise ValueError naming `name` where it is not finite."""
+    found = _real(value)
+    if not math.isfinite(found):
         raise ValueError(f"{name} must be a finite number, got {value!r}")
+    return found
 
 
-def pair(x, reference, border, least):
-    """Both images without their border, in float64 on the CPU. Raise ValueError on bad pixels,
+#: Share of an image's values that noise may carry out of its range, and half of it, unnoticed.
+NOISE = 0.05
 
-    different shapes, and a border that leaves less than `least` pixels a side.
+
+def levels(name, tensor, peak=1.0, *, share=0.0):
+    """Raise ValueError where an image is in another scale than [0, peak], such as [-1, 1].
+
+    A restoration overshoots its range, and a noisy image leaves it: no more than a `share` of the
+    values may lie outside [-peak / 2, 3 peak / 2].
+    """
+    outside = (tensor < -peak / 2) | (tensor > 1.5 * peak)
+    if outside.double().mean() > share:
+        most = f", but for {share:.0%} of the values" if share else ""
+        raise ValueError(
+            f"{name} must have values in [0, {peak:g}] (up to a half beyond{most}), "
+            f"got {tensor.min():g} to {tensor.max():g}"
+        )
+
+
+def shape(value):
+    """Raise ValueError where `value` is no (C, H, W) of whole numbers >= 1."""
+    if not isinstance(value, tuple | list) or len(value) != 3:
+        raise ValueError(f"shape must be (C, H, W), got {value!r}")
+    for side in value:
+        whole("shape", side)
+
+
+def generator(value, *, cpu=False):
+    """Raise ValueError where `value` is no torch.Generator, or none on the CPU where `cpu`."""
+    if not isinstance(value, torch.Generator):
+        raise ValueError(f"generator must be a torch.Generator, got {_kind(value)}")
+    if cpu and value.device.type != "cpu":
+        raise ValueError(f"generator must be on the CPU, got one on {value.device}")
+
+
+def varied(name, tensor):
+    """Raise ValueError where all values of an image are the same: it has no texture."""
+    if tensor.min() == tensor.max():
+        raise ValueError(f"{name} must have a texture, got {tensor.min():g} at every pixel")
+
+
+def pair(x, reference, border, least, peak=1.0):
+    """Both images without their border, in float64 on the CPU.
+
+    Raise ValueError on bad pixels, different shapes, a border that leaves less than `least` pixels
+    a side, and a reference in another scale than [0, peak].
     """
     image("x", x)
     image("reference", reference)
@@ -101,7 +158,20 @@ def pair(x, reference, border, least):
             f"{x.shape[1]} x {x.shape[2]} pixels, got {border}"
         )
     inside = (slice(None), slice(border, border + height), slice(border, border + width))
-    return tuple(image.detach()[inside].double().cpu() for image in (x, reference))
+    x, reference = (image.detach()[inside].double().cpu() for image in (x, reference))
+    levels("reference", reference, peak)
+    return x, reference
+
+
+def _real(value):
+    """A real number as a float, an int as it is; NaN for what is none, such as a bool."""
+    found = scalar(value)
+    if not isinstance(found, numbers.Real) or isinstance(found, bool):
+        return math.nan
+    try:
+        return found if isinstance(found, int) and math.isfinite(found) else float(found)
+    except OverflowError:  # an int beyond floats
+        return math.inf if found > 0 else -math.inf
 
 
 def _kind(value):

@@ -42,11 +42,15 @@ def sample(measurement, sd, rows, columns, predict, levels, generator, eta=0.85,
             raise ValueError(f"{name} must be at most 1, got {value}")
     for name, matrix, side in (("rows", rows, 1), ("columns", columns, 2)):
         n = measurement.shape[side]
+        _check.finite(name, matrix)
         if matrix.ndim != 2 or len(matrix) != n or matrix.shape[1] < n:
             raise ValueError(f"{name} must have shape ({n}, >= {n}), got {tuple(matrix.shape)}")
-    falling = [float(level) for level in levels]
-    if not falling or min(falling) <= 0 or falling != sorted(falling, reverse=True):
-        raise ValueError("levels must be positive and falling")
+        if not matrix.any():
+            raise ValueError(f"{name} must measure something, got zeros only")
+    falling = [_check.positive("levels", level) for level in levels]
+    if not falling or falling != sorted(falling, reverse=True):
+        raise ValueError(f"levels must be falling numbers, at least one, got {falling}")
+    _check.generator(generator)
     left, gain_rows, across = torch.linalg.svd(rows.double())
     right, gain_columns, down = torch.linalg.svd(columns.double())
     left, right, across, down = (basis.to(measurement) for basis in (left, right, across, down))

@@ -180,8 +180,12 @@ def transport(
     if space not in ("pixels", "latent"):
         raise ValueError(f"space must be 'pixels' or 'latent', got {space!r}")
     alphas = list(alpha) if isinstance(alpha, Iterable) else [alpha]
+    if not alphas:
+        raise ValueError("alpha must hold at least one number, got none")
     for value in alphas:
         _check.number("alpha", value)
+    if generator is not None:
+        _check.generator(generator)
     image = _image("image", image, autoencoder, fitted.patch)
     latent = _encode(autoencoder, _pad(image, autoencoder.stride))
     moved = transport_latent(fitted, latent, keep_mean, generator)

@@ -34,12 +34,10 @@ def texture(shape, kernel_sd, std, mean, generator):
     Returns (C, H, W) float32 on the generator's device, not clipped.
     Raises ValueError on a bad shape or number.
     """
-    if len(shape) != 3:
-        raise ValueError(f"shape must be (C, H, W), got {tuple(shape)}")
-    for side in shape:
-        _check.whole("shape", side)
+    _check.shape(shape)
     _check.positive("std", std)
     _check.number("mean", mean)
+    _check.generator(generator)
     modulus = _modulus(shape[1], shape[2], kernel_sd)
     noise = torch.randn(shape, generator=generator, dtype=torch.float32, device=generator.device)
     return mean + std * torch.fft.ifft2(torch.fft.fft2(noise) * modulus.to(noise)).real
@@ -79,6 +77,7 @@ def random_phase(exemplar, generator):
     Returns (C, H, W) with the exemplar's mean, dtype and device. Raises ValueError on bad pixels.
     """
     _check.image("exemplar", exemplar)
+    _check.generator(generator)
     sides = exemplar.shape[1:]
     noise = torch.randn(sides, generator=generator, dtype=exemplar.dtype, device=generator.device)
     # the phases of a real noise are uniform and odd, so that the result is real
@@ -102,6 +101,7 @@ def edge_patches(n, size, edge, mean, generator):
     """
     _check.whole("n", n)
     _check_edge(size, edge, mean)
+    _check.generator(generator)
     draw = {"generator": generator, "device": generator.device}
     row = torch.randint(1, size, (n, 1), **draw)
     sign = 2 * torch.randint(2, (n, 1), **draw) - 1
@@ -142,6 +142,7 @@ def sample(mean, cov, n, generator):
     """
     _check_mean("mean", mean, "cov", cov)
     _check.whole("n", n)
+    _check.generator(generator)
     root = _root("cov", cov)
     white = torch.randn(
         (n, root.shape[1]), generator=generator, dtype=torch.float64, device=generator.device
@@ -161,6 +162,7 @@ def mixture(draws, weights, n, generator):
     device. Raises ValueError on weights that are no probabilities of the draws, n < 1.
     """
     _check.whole("n", n)
+    _check.generator(generator)
     chances = torch.tensor(list(weights), dtype=torch.float64, device=generator.device)
     if len(draws) != len(chances) or not (chances >= 0).all() or not abs(chances.sum() - 1) < 1e-6:
         raise ValueError(f"weights must be {len(draws)} numbers >= 0 of sum 1, got {list(weights)}")
@@ -174,7 +176,8 @@ def mixture(draws, weights, n, generator):
 def posterior(y, weights, means, covs, noise_cov):
     """Law of X given Y = X + noise, X a Gaussian mixture: again a mixture (Flam et al. 2012).
 
-    y: (n, d) float32 or float64. weights: (k,) of sum 1. means: (k, d). covs: (k, d, d).
+    y: (n, d) float32 or float64, any device, the one of all. weights: (k,) >= 0 of sum 1.
+    means: (k, d). covs: (k, d, d), each may be singular.
     noise_cov: (d, d) covariance of the Gaussian noise, positive definite.
 
     Returns the weights (n, k), means (n, k, d) and covariances (k, d, d) of the components given
@@ -190,6 +193,15 @@ def posterior(y, weights, means, covs, noise_cov):
             f"means, covs, noise_cov must have shapes {(k, d)}, {(k, d, d)}, {(d, d)}, "
             f"got {tuple(means.shape)}, {tuple(covs.shape)}, {tuple(noise_cov.shape)}"
         )
+    devices = {tensor.device for tensor in (y, weights, means, covs, noise_cov)}
+    if len(devices) > 1:
+        raise ValueError(f"y must be on the device of all, got {sorted(map(str, devices))}")
+    if weights.ndim != 1 or (weights < 0).any() or abs(weights.sum() - 1) > 1e-4:
+        raise ValueError(f"weights must be numbers >= 0 of sum 1, got {weights.tolist()}")
+    for cov in covs:
+        _root("covs", cov)
+    if _root("noise_cov", noise_cov).shape[1] < d:
+        raise ValueError("noise_cov must be positive definite, got a singular matrix")
     y, weights, means, covs, noise = (t.double() for t in (y, weights, means, covs, noise_cov))
     seen = torch.distributions.MultivariateNormal(means, covs + noise)
     given = (weights.log() + seen.log_prob(y[:, None])).softmax(1)
@@ -253,9 +265,11 @@ def stochastic_map(cov0, cov1, rtol=1e-6):
         the smaller, the larger the gain of M and the smaller the noise.
 
     Returns M (d, d) and the covariance of W (d, d), with M cov0 M' + cov(W) = cov1, in the dtype
-    and on the device of cov0; computed in float64. Raises ValueError on bad covariances, rtol <= 0.
+    and on the device of cov0; computed in float64. Raises ValueError on bad covariances, an rtol
+    that is not between 0 and 1.
     """
-    _check.positive("rtol", rtol)
+    if _check.positive("rtol", rtol) >= 1:
+        raise ValueError(f"rtol must be a number < 1, got {rtol!r}")
     root0, root1 = _root("cov0", cov0, rtol), _root("cov1", cov1)
     turn, seen = _alignment(root0, root1)
     unseen = root1 - root1 @ seen
@@ -280,6 +294,11 @@ def _check_edge(size, edge, mean):
 
 def _check_mean(name, mean, of, cov):
     _check.finite(name, mean)
+    _check.finite(of, cov)
+    if mean.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"{name} must be float32 or float64, got {mean.dtype}")
+    if mean.device != cov.device:
+        raise ValueError(f"{name} must be on {cov.device} like {of}, got {mean.device}")
     if mean.ndim != 1 or cov.shape != (len(mean), len(mean)):
         raise ValueError(
             f"{name} must have shape (d,) for {of} (d, d), "

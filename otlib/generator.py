@@ -37,9 +37,9 @@ class Network(nn.Module):
 
     def __init__(self, channels=1, scales=6, width=2):
         super().__init__()
-        for name, value in dict(channels=channels, scales=scales, width=width).items():
-            _check.whole(name, value)
-        self.settings = {"channels": channels, "scales": scales, "width": width}
+        numbers = {"channels": channels, "scales": scales, "width": width}
+        self.settings = {name: _check.whole(name, value) for name, value in numbers.items()}
+        channels, scales, width = self.settings.values()
         self.enter = nn.ModuleList(_block(NOISE_CHANNELS, width) for _ in range(scales))
         joined = [width * (scales - k) for k in range(scales)]
         self.join = nn.ModuleList(_block(n, n) for n in joined[:-1])
@@ -71,6 +71,7 @@ def network(channels=1, scales=6, width=2, *, generator):
     channels, scales, width: see `Network`. generator: torch.Generator on the CPU.
     Returns a float32 Network on the CPU, in training mode. Raises ValueError as `Network` does.
     """
+    _check.generator(generator, cpu=True)
     net = Network(channels, scales, width)
     for layer in net.modules():  # as torch does by default, which draws from its global generator
         if isinstance(layer, nn.Conv2d):
@@ -93,6 +94,7 @@ def noise(net, height, width, *, generator):
     """
     _side("height", height, net)
     _side("width", width, net)
+    _check.generator(generator, cpu=True)
     like = net.leave.weight
     shapes = [(height >> k, width >> k) for k in range(net.settings["scales"])]
     options = dict(generator=generator, dtype=torch.float32, device="cpu")
@@ -172,13 +174,15 @@ def transport_loss(
 
     Returns a function u (C, h, w) -> scalar, differentiable (Theorem 3), that takes u as periodic
     and keeps phi_l from call to call. As in the authors' code one image serves all steps of a call,
-    here each with other patches of it. Raises ValueError on bad pixels or numbers, a scale at which
-    an image is smaller than a patch.
+    here each with other patches of it. Raises ValueError on bad pixels or numbers, an exemplar of
+    another scale, a scale at which an image is smaller than a patch.
     """
     _check.image("exemplar", exemplar)
     for name, value in dict(samples=samples, batch=batch, dual_steps=dual_steps).items():
         _check.whole(name, value)
     _check.positive("rise", rise)
+    _check.generator(generator, cpu=True)
+    _check.levels("exemplar", exemplar)
     pools = [patches.extract(scale, size) for scale in patches.pyramid(exemplar, levels)]
     targets = [_some(pool, samples, generator) for pool in pools]
     potentials = [target.new_zeros(len(target)) for target in targets]
@@ -226,6 +230,7 @@ def train(net, loss, height, width, *, steps, lr=0.01, generator, callback=None)
     """
     _check.whole("steps", steps)
     _check.positive("lr", lr)
+    _check.generator(generator, cpu=True)
     _side("height", height, net)
     _side("width", width, net)
     adam = torch.optim.Adam(net.parameters(), lr=lr)

@@ -41,14 +41,15 @@ def psnr(x, reference, border=0, peak=1.0):
     """Peak signal-to-noise ratio in dB: 10 log10(peak^2 / mean squared error), nothing clipped.
 
     x, reference: (C, H, W) float32 or float64, same shape; the mean is over pixels and channels.
+        reference has values in [0, peak]; a half more or less is let pass, as overshoot.
     border: pixels left out on each side, >= 0 (6 in Mignon et al. 2023, Table I).
     peak: value of white > 0: 1 for values in [0, 1].
 
     Returns a float, inf for identical images. Raises ValueError on bad pixels, different shapes,
-    a border that leaves nothing, peak <= 0.
+    a border that leaves nothing, peak <= 0, a reference of another scale.
     """
-    x, reference = _check.pair(x, reference, border, 1)
     _check.positive("peak", peak)
+    x, reference = _check.pair(x, reference, border, 1, peak)
     error = (x - reference).square().mean().item()
     return math.inf if error == 0 else 10 * math.log10(peak**2 / error)
 
@@ -57,13 +58,16 @@ def psnr(x, reference, border=0, peak=1.0):
 def ssim(x, reference, border=0):
     """Structural similarity of Wang et al. 2004: 11 x 11 Gaussian window of sd 1.5, mean over all.
 
-    x, reference: (C, H, W) float32 or float64 with values in [0, 1], same shape.
+    x, reference: (C, H, W) float32 or float64 with values in [0, 1], same shape. Nothing is
+        clipped: a half more or less is let pass, and in x any value at one pixel in 20, as noise
+        has them; what is beyond, such as [-1, 1] or [0, 255], is another scale.
     border: pixels left out on each side, >= 0.
 
     Returns a float, 1 for identical images. Raises ValueError on bad pixels, different shapes, a
-    border that leaves less than the window.
+    border that leaves less than the window, another scale.
     """
     x, reference = _check.pair(x, reference, border, _WINDOW)
+    _check.levels("x", x, share=_check.NOISE)
     return float(
         structural_similarity(
             x.numpy(),
@@ -93,7 +97,7 @@ def pooled_psnr(images, references, weights=None, peak=1.0):
         raise ValueError(
             f"references must be as many as images, > 0, got {len(references)} for {len(images)}"
         )
-    pairs = [_check.pair(x, y, 0, 1) for x, y in zip(images, references, strict=True)]
+    pairs = [_check.pair(x, y, 0, 1, peak) for x, y in zip(images, references, strict=True)]
     errors = torch.stack([(x - y).square().mean() for x, y in pairs])
     weights = _weights(weights, len(errors))
     error = (weights @ errors / weights.sum()).item()
@@ -111,10 +115,10 @@ def kid(x, y, paired=False, weights=None):
     weights: (n,) how often each pair counts, where paired: see `bootstrap`.
 
     Returns a float, below 0 where the sets are nearer than their own members. Raises ValueError on
-    features that do not fit, weights without pairs.
+    features that do not fit, weights without pairs or with fewer than 2 above 0.
     """
     x, y = _clouds(x, y, paired, weights)
-    u = _weights(weights, len(x))
+    u = _weights(weights, len(x), least=2)
     v = u if paired else _weights(None, len(y))
     kernel = [(a @ b.mT / x.shape[1] + 1) ** 3 for a, b in ((x, x), (y, y), (x, y))]
 
@@ -136,7 +140,7 @@ def fid(x, y, weights=None):
 
     x: (n, d) features, n >= 2; y: (m, d), m >= 2. weights: (n,) of both, n = m: see `bootstrap`.
 
-    Returns a float >= 0. Raises ValueError on features that do not fit.
+    Returns a float >= 0. Raises ValueError on features that do not fit, weights of sum 1 or less.
     """
     x, y = _clouds(x, y, weights is not None, weights)
     if len(x) + len(y) < x.shape[1]:  # the distance lies in the span of the rows
@@ -144,7 +148,9 @@ def fid(x, y, weights=None):
         x, y = x @ basis, y @ basis
     laws = []
     for cloud in (x, y):
-        w = _weights(weights, len(cloud))
+        w = _weights(weights, len(cloud), least=2)
+        if not w.sum() > 1:
+            raise ValueError(f"weights must have a sum > 1, as counts have, got {w.sum():g}")
         mean = w @ cloud / w.sum()
         centred = cloud - mean
         laws += [mean, (w[:, None] * centred).mT @ centred / (w.sum() - 1)]
@@ -238,6 +244,8 @@ def patch_w2(x, y, patch=3, count=None, generator=None):
         cloud = torch.cat([patches.extract(image, patch) for image in images]).double().cpu()
         if count is not None:
             _check.whole("count", count)
+            if generator is not None:
+                _check.generator(generator, cpu=True)
             cloud = cloud[torch.randperm(len(cloud), generator=generator, device="cpu")[:count]]
         clouds.append(cloud)
     _check.cloud("y", clouds[1], like=clouds[0])
@@ -274,23 +282,26 @@ def interval(values, level=0.9):
     values: (draws,). level: probability covered, between 0 and 1.
 
     Returns (low, high), the percentiles (1 - level) / 2 and (1 + level) / 2. Raises ValueError on
-    another level.
+    another level, and on values that are no such tensor of finite numbers.
     """
-    _check.positive("level", level)
-    if level >= 1:
+    _check.finite("values", values)
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"values must be a non-empty (draws,) tensor, got {tuple(values.shape)}")
+    if _check.positive("level", level) >= 1:
         raise ValueError(f"level must be a number < 1, got {level!r}")
     low, high = np.quantile(values.numpy(), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
-def _weights(weights, count):
-    """Weights as float64 (count,), ones by default."""
+def _weights(weights, count, least=1):
+    """Weights as float64 (count,), at least so many of them above 0; ones by default."""
     if weights is None:
         return torch.ones(count, dtype=torch.float64, device="cpu")
     _check.finite("weights", weights)
-    if weights.shape != (count,) or (weights < 0).any() or (weights > 0).sum() < 1:
+    if weights.shape != (count,) or (weights < 0).any() or (weights > 0).sum() < least:
         raise ValueError(
-            f"weights must be ({count},) numbers >= 0 and not all 0, got {weights.tolist()}"
+            f"weights must be ({count},) numbers >= 0, {least} or more of them > 0, "
+            f"got {weights.tolist()}"
         )
     return weights.double()
 

@@ -120,6 +120,7 @@ def gaussian_noise(image, sd, generator):
     """
     _check.image("image", image)
     _check.positive("sd", sd, zero=True)
+    _check.generator(generator)
     noise = torch.randn(
         image.shape, generator=generator, dtype=image.dtype, device=generator.device
     )

@@ -94,8 +94,7 @@ def _grid(shape, size, stride, periodic):
     """Numbers of patch rows and columns, after the checks that all functions share."""
     _check.whole("size", size)
     _check.whole("stride", stride)
-    if len(shape) != 3:
-        raise ValueError(f"shape must be (C, H, W), got {tuple(shape)}")
+    _check.shape(shape)
     _, height, width = shape
     if height < size or width < size:
         raise ValueError(f"size must be at most the image's {height} x {width} pixels, got {size}")

@@ -24,6 +24,8 @@ def patch_ot(reference, size, stride=1, *, observe=None, **solver):
     """
     _check.whole("size", size)
     _check.whole("stride", stride)
+    if not callable(reference):
+        _check.cloud("reference", reference)
     init = None
 
     @plain
@@ -57,6 +59,8 @@ def patch_semidual(reference, size, stride=1, *, ascents, step=1.0):
     _check.whole("size", size)
     _check.whole("stride", stride)
     _check.whole("ascents", ascents, least=0)
+    _check.positive("step", step)
+    _check.cloud("reference", reference)
     g = None
 
     @plain
@@ -90,7 +94,8 @@ def restore(observed, operator, priors, *, lam, steps, lr, start=None, callback=
             observed, lambda u: operators.mask(u, keep), [prior], lam=10.0, steps=100, lr=0.02
         )
 
-    Raises ValueError on NaN or inf, a start that A does not map to the shape of y, a bad number.
+    Raises ValueError on NaN or inf, a start that A does not map to the shape of y, a bad number, no
+    list of priors; RuntimeError where the image does not stay finite.
     """
     _check.finite("observed", observed)
     start = observed if start is None else start
@@ -98,6 +103,8 @@ def restore(observed, operator, priors, *, lam, steps, lr, start=None, callback=
     _check.positive("lam", lam, zero=True)
     _check.positive("lr", lr)
     _check.whole("steps", steps)
+    if not isinstance(priors, list | tuple) or not all(map(callable, priors)):
+        raise ValueError(f"priors must be a list of functions, got {priors!r}")
     with torch.no_grad():
         reached = tuple(operator(start).shape)
     if reached != tuple(observed.shape):
@@ -115,4 +122,6 @@ def restore(observed, operator, priors, *, lam, steps, lr, start=None, callback=
             adam.step()
         if callback is not None:
             callback(step, image.detach())
+    if not image.isfinite().all():
+        raise RuntimeError(f"the image is no longer finite, lam={lam} or lr={lr} too large")
     return image.detach()

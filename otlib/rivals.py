@@ -135,6 +135,8 @@ def texto(exemplar, *, size=3, levels=4, targets=1000, draws=500, steps=300, gen
     _check.image("exemplar", exemplar)
     _check.whole("targets", targets)
     _check.whole("draws", draws)
+    _check.whole("steps", steps)
+    _check.generator(generator, cpu=True)
     pyramid = patches.pyramid(exemplar, levels, periodic=True)
     stride = 1 << (levels - 1)
     if any(side % stride for side in exemplar.shape[1:]):

@@ -55,12 +55,15 @@ def synthesise(
     Returns (u, losses): u (C, h, w), not clipped, and (steps,) float64, the loss (10) at the image
     before each step, an estimate where `batch` leaves patches out. It is a lower bound of the
     maximum over phi, by as much as the ascent wobbles: a loss below 0 asks for a smaller dual_lr.
-    Raises ValueError on bad pixels, images that differ in channels, type or device, a scale at
-    which one is smaller than a patch, numbers out of range.
+    Raises ValueError on bad pixels, an exemplar of another scale or of one value, images that
+    differ in channels, type or device, a scale at which one is smaller than a patch, numbers out
+    of range.
     """
     _check.image("exemplar", exemplar)
+    _check.varied("exemplar", exemplar)
     _like("start", start, exemplar)
-    _numbers(size, levels, samples, batch)
+    _numbers(size, levels, samples, batch, dual_steps, dual_lr, generator)
+    _check.levels("exemplar", exemplar)
     _room("exemplar", exemplar, size, levels, periodic=False)
     _room("start", start, size, levels, periodic=True)
     pools = [patches.extract(scale, size) for scale in patches.pyramid(exemplar, levels)]
@@ -101,7 +104,8 @@ def inpaint(
     scale at which no patch is free of it.
     """
     _check.image("image", image)
-    _numbers(size, levels, samples, batch)
+    _numbers(size, levels, samples, batch, dual_steps, dual_lr, generator)
+    _check.levels("image", image)
     if not torch.is_tensor(hole) or hole.dtype != torch.bool or hole.device != image.device:
         kind = f"{hole.dtype} on {hole.device}" if torch.is_tensor(hole) else type(hole).__name__
         raise ValueError(f"hole must be a bool tensor on {image.device}, got {kind}")
@@ -197,11 +201,12 @@ def kwatra(exemplar, start, *, sizes=(32, 16, 8), levels=3, rounds=10, callback=
 
     Returns (u, energies): u (C, h, w), and one float64 tensor for each scale and size that was
     used, in order, with the mean of d^r before each round.
-    Raises ValueError on bad pixels, images that differ in channels, type or device, a scale that
-    holds no size, numbers out of range.
+    Raises ValueError on bad pixels, an exemplar of another scale, images that differ in channels,
+    type or device, a scale that holds no size, numbers out of range.
     """
     _check.image("exemplar", exemplar)
     _like("start", start, exemplar)
+    _check.levels("exemplar", exemplar)
     _check.whole("levels", levels)
     _check.whole("rounds", rounds)
     if len(sizes) == 0:
@@ -252,6 +257,13 @@ def shuffle(exemplar, shape, block, generator):
     Returns (C, h, w). Raises ValueError on bad pixels, a block larger than the exemplar.
     """
     _check.image("exemplar", exemplar)
+    _check.whole("block", block)
+    _check.generator(generator, cpu=True)
+    for side in shape:
+        _check.whole("shape", side)
+    if block > min(exemplar.shape[1:]):
+        height, width = exemplar.shape[1:]
+        raise ValueError(f"block must be at most the exemplar's {height} x {width}, got {block}")
     pool = patches.extract(exemplar, block)
     rows, columns = (-(-side // block) for side in shape)
     chosen = torch.randint(len(pool), (rows * columns,), generator=generator, device="cpu")
@@ -263,7 +275,7 @@ def shuffle(exemplar, shape, block, generator):
 def distances(image, exemplar, *, size=4, levels=4, count=1000, generator):
     """W2 between the patch distributions of two images, exact, at each scale.
 
-    image, exemplar: (C, h, w) and (C, H, W) float32 or float64 in [0, 1], same device.
+    image, exemplar: (C, h, w) and (C, H, W) float32 or float64 in one scale, same device.
     size, levels: as in `synthesise`. Patches lie inside both images: no seam is counted.
     count: patches drawn from each image and scale, at most. Two draws of one image are apart too,
         the more the fewer: compare with that floor.
@@ -276,7 +288,9 @@ def distances(image, exemplar, *, size=4, levels=4, count=1000, generator):
     _check.image("exemplar", exemplar)
     _like("image", image, exemplar)
     _check.whole("count", count)
-    _numbers(size, levels, 1, math.inf)
+    _check.whole("size", size)
+    _check.whole("levels", levels)
+    _check.generator(generator, cpu=True)
     found = []
     for name, scales in (("image", image), ("exemplar", exemplar)):
         _room(name, scales, size, levels, periodic=False)
@@ -300,6 +314,7 @@ def sliced(image, exemplar, *, size=4, projections=64, generator):
     _check.image("exemplar", exemplar)
     _like("image", image, exemplar)
     _check.whole("projections", projections)
+    _check.generator(generator, cpu=True)
     x, y = patches.extract(image, size), patches.extract(exemplar, size)
     options = dict(generator=generator, dtype=torch.float64, device="cpu")
     directions = torch.randn(x.shape[1], projections, **options)
@@ -312,7 +327,7 @@ def sliced(image, exemplar, *, size=4, projections=64, generator):
 def copied(image, exemplar, *, size=8):
     """Share of the patches that are part of a verbatim copy of the exemplar; 1 - it is innovation.
 
-    image, exemplar: (C, h, w) and (C, H, W) float32 or float64 in [0, 1], same device.
+    image, exemplar: (C, h, w) and (C, H, W) float32 or float64 in one scale, same device.
     size: side s of a patch, pixels.
 
     A patch counts where those s pixels to the right and s pixels below it have as nearest patches
@@ -373,12 +388,14 @@ def _draw(pool, count, generator):
     return pool[chosen.to(pool.device)]
 
 
-def _numbers(size, levels, samples, batch):
-    _check.whole("size", size)
-    _check.whole("levels", levels)
-    _check.whole("samples", samples)
+def _numbers(size, levels, samples, batch, dual_steps, dual_lr, generator):
+    for name, value in dict(size=size, levels=levels, samples=samples).items():
+        _check.whole(name, value)
     if batch != math.inf:
         _check.whole("batch", batch)
+    _check.whole("dual_steps", dual_steps, least=0)
+    _check.positive("dual_lr", dual_lr)
+    _check.generator(generator, cpu=True)
 
 
 def _like(name, image, exemplar):

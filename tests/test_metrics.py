@@ -473,7 +473,7 @@ def test_features_see_what_the_photograph_shows():
         ),
         (
             lambda: metrics.kid(*clouds(3, 3, 2), paired=True, weights=torch.zeros(3)),
-            "weights must be (3,) numbers >= 0 and not all 0, got [0.0, 0.0, 0.0]",
+            "weights must be (3,) numbers >= 0, 2 or more of them > 0, got [0.0, 0.0, 0.0]",
         ),
         (lambda: metrics.fid(torch.full((3, 2), math.nan), torch.ones(3, 2)), "x must be finite"),
         (lambda: metrics.inception_score(torch.ones(2, 3)), "rows of sum 1"),

@@ -274,15 +274,14 @@ def test_patch_ot_checks_its_grid_when_made(name, value):
     "reference, solver, message",
     [
         (torch.zeros(5, 8), {"eps": 0.1}, "^y must have 9 columns, got 8$"),
-        (torch.full((5, 9), math.nan), {"eps": 0.1}, "^y must be finite"),
+        (torch.full((5, 9), math.nan), {"eps": 0.1}, "^reference must be finite"),
         (torch.zeros(5, 9), {"eps": 0.0}, "^eps must be a number > 0"),
         (torch.zeros(5, 9), {"eps": 0.1, "rho": 0.1}, "^rho must be a pair"),
     ],
 )
 def test_patch_ot_passes_on_the_errors_of_the_solver(reference, solver, message):
-    prior = patch_ot(reference, 3, **solver)
     with pytest.raises(ValueError, match=message):
-        restore(**{**GOOD, "priors": [prior]})
+        restore(**{**GOOD, "priors": [patch_ot(reference, 3, **solver)]})
 
 
 # ---- exact transport and the nearest patch

@@ -358,7 +358,7 @@ HOLE = square(32, 12, 20)
         (lambda g: texture.kwatra(GREY, GREY, sizes=(), levels=1), "sizes must hold"),
         (lambda g: texture.kwatra(GREY, GREY, sizes=(16,), levels=3), "levels <= 1 works"),
         (lambda g: texture.kwatra(GREY, GREY, rounds=0), "rounds must be a whole"),
-        (lambda g: texture.shuffle(GREY, (8, 8), 40, g), "size must be at most"),
+        (lambda g: texture.shuffle(GREY, (8, 8), 40, g), "block must be at most"),
         (lambda g: texture.distances(GREY, GREY, levels=5, generator=g), "image of 32 x 32"),
         (lambda g: texture.sliced(GREY, noise(3, 32, 32), generator=g), "3 channels, got 1"),
         (lambda g: texture.copied(GREY[:, :8], GREY), "image must have at least 16 pixels"),

@@ -7,7 +7,7 @@ import numpy as np
 import skimage.data
 import torch
 
-from otlib import patches
+from otlib import _check, patches
 from otlib._ambient import plain
 from otlib.assets.images import read
 from otlib.assets.used import note
@@ -34,8 +34,9 @@ def load(name, size):
 
     Returns two (C, size, size) float32 in [0, 1], from the top left and the bottom right: they
     overlap where the picture is less than twice as large. Raises ValueError on a picture smaller
-    than `size`, and as `read` does.
+    than `size` or flat, and as `read` does.
     """
+    _check.whole("size", size)
     if name in CARRIED:
         photograph = np.asarray(getattr(skimage.data, CARRIED[name])())
         image = torch.from_numpy(np.atleast_3d(photograph).astype(np.float32) / 255).movedim(-1, 0)
@@ -50,5 +51,6 @@ def load(name, size):
         raise ValueError(
             f"exemplar {name} must have at least {size} x {size} pixels, got {height} x {width}"
         )
+    _check.varied(f"exemplar {name}", image[:, :size, :size])
     squares = image[:, :size, :size], image[:, height - size :, width - size :]
     return tuple(square.contiguous() for square in squares)

@@ -80,9 +80,10 @@ def resize(image, size):
     image: (C, H, W) float32 or float64 in [0, 1], any device.
     size: side of the result in pixels, >= 1.
 
-    Returns (C, size, size). Raises ValueError on bad pixels, size < 1.
+    Returns (C, size, size). Raises ValueError on bad pixels, another scale, size < 1.
     """
     _check.image("image", image)
+    _check.levels("image", image, share=_check.NOISE)
     _check.whole("size", size)
     side = min(image.shape[1:])
     top, left = ((length - side) // 2 for length in image.shape[1:])

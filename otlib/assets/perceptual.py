@@ -22,19 +22,21 @@ _NETS = {
 def lpips(x, reference, net="alex", border=0):
     """Learned perceptual distance LPIPS v0.1 (Zhang et al. 2018, eq. (1)); 0 for identical images.
 
-    x, reference: (C, H, W) float32 or float64 with values in [0, 1], nothing clipped, same
-        shape; C is 3 for RGB or 1, which is repeated to RGB. Computed in float32 where x is.
+    x, reference: (C, H, W) float32 or float64 with values in [0, 1], nothing clipped (other scales
+        are refused as by `metrics.ssim`), same shape; C is 3 for RGB or 1, which is repeated to
+        RGB. Computed in float32 where x is.
     net: "alex" (H and W >= 31 without the border) or "vgg" (>= 16).
     border: pixels left out on each side, >= 0 (6 in Mignon et al. 2023, Table I).
 
     Returns a float >= 0. Raises ValueError on bad pixels, different shapes, another number of
-    channels, an unknown net, an image too small for it; and as `registry.find` does where the
-    weights are missing.
+    channels, an unknown net, an image too small for it, another scale; and as `registry.find` does
+    where the weights are missing.
     """
     if net not in _NETS:
         raise ValueError(f"net must be 'alex' or 'vgg', got {net!r}")
     trunk, taps, least = _NETS[net]
     pair = _check.pair(x, reference, border, least)
+    _check.levels("x", pair[0], share=_check.NOISE)
     if x.shape[0] not in (1, 3):
         raise ValueError(f"x must have 1 or 3 channels, got {x.shape[0]}")
     network, heads = _lpips_weights(trunk, x.device)
@@ -60,16 +62,18 @@ def embeddings(images, device="cpu"):
     The papers' are Inception's: numbers of different networks never share a row.
 
     images: list of (3, H, W) float32 or float64 RGB in [0, 1], nothing clipped; the central square
-        is resized to 224 x 224. device: of torch, where the network runs.
+        is resized to 224 x 224. Other scales are refused as by `metrics.ssim`. device: of torch,
+        where the network runs.
 
     Returns features (n, 1280) and probabilities (n, 1000), float64 on the CPU. Raises ValueError on
-    bad pixels or another number of channels, an empty list, and as `registry.find` does.
+    bad pixels, another number of channels or scale, an empty list, and as `registry.find` does.
     """
     _check.whole("the number of images", len(images))
     for image in images:
         _check.image("images", image)
         if len(image) != 3:
             raise ValueError(f"images must have 3 channels, got {len(image)}")
+        _check.levels("images", image, share=_check.NOISE)
     network, found = _efficientnet(torch.device(device)), []
     with torch.no_grad():
         for image in images:

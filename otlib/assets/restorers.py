@@ -77,11 +77,13 @@ def load(name, device="cpu", seed=0):
     Returns a function of a measurement (3, h, w), float32 or float64, to the restored image
     (3, H, W) float32 in [0, 1], clipped, on the measurement's device. Raises ValueError on an
     unknown name and on weights of another hash or shape, FileNotFoundError where there are none,
-    ImportError where a package they need is missing. The function raises ValueError on bad pixels
-    and on a measurement too small for the network.
+    ImportError where a package they need is missing. The function raises ValueError on bad pixels,
+    and on a measurement too small for the network or in another scale than [0, 1], for which noise
+    is not taken.
     """
     if name not in RESTORERS:
         raise ValueError(f"name must be one of {', '.join(RESTORERS)}, got {name!r}")
+    _check.whole("seed", seed, least=0)
     restorer = RESTORERS[name]
     run = restorer.load(restorer.asset, torch.device(device), seed)
 
@@ -90,6 +92,7 @@ def load(name, device="cpu", seed=0):
     @torch.no_grad()
     def restore(measurement):
         _check_colour("measurement", measurement)
+        _check.levels("measurement", measurement, share=_check.NOISE)
         restored = run(measurement.float().to(device)[None])[0]
         return restored.clamp(0, 1).to(measurement.device)
 
