@@ -20,6 +20,7 @@ from companion.markdown import number
 from companion.notebooks import DEFAULT_PROFILE, load, names, read_profiles, resolve
 from companion.run import RunFailed, export, finished, plan
 from companion.run import run as run_notebook
+from companion.start import INTERRUPTED
 
 
 def main(arguments=None):
@@ -48,7 +49,7 @@ def main(arguments=None):
         print(f"companion: {error}", file=sys.stderr)
         code = 1
     except (KeyboardInterrupt, click.Abort):
-        print("companion: interrupted; finished notebooks are kept", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         code = 130
     sys.exit(code)
 

@@ -1,16 +1,44 @@
-"""The command's first step: say what is missing where only a part of the project was installed."""
+"""The command's first step: what can go wrong before and around it is told in one line, too."""
 
+import logging
+import signal
 import sys
+
+INTERRUPTED = "companion: interrupted; finished notebooks are kept"
 
 
 def main():
-    """Run `companion`; exit with 2 and one line where a package of an extra is not installed."""
+    """Run `companion` and exit.
+
+    With 2 and one line where a package of an extra is not installed; with 130 and one line after
+    Ctrl-C, whenever it comes: while Python still imports, or where the code of a kernel's manager
+    turns it into another error.
+    """
+    interrupted = False
+
+    def interrupt(_signal, _frame):
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored
+        signal.signal(signal.SIGINT, interrupt)
     try:
         from companion.cli import main as command
 
         command()
+    except SystemExit:
+        if interrupted:
+            logging.disable()  # of tasks that were cut off: nobody is to retrieve their errors
+        raise
     except ModuleNotFoundError as error:
         extra = "sweep" if error.name in ("dask_jobqueue", "distributed", "pyarrow") else "book"
         needed = f"pip install 'ot-imaging-companion[{extra}]'"
         print(f"companion: needs the package {error.name}: {needed}", file=sys.stderr)
         sys.exit(2)
+    except BaseException:
+        if not interrupted:
+            raise
+        logging.disable()
+        print(INTERRUPTED, file=sys.stderr)
+        sys.exit(130)

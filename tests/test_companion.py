@@ -1,8 +1,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -19,6 +21,7 @@ from companion.notebooks import Parameter, convert, load, parse_parameters, reso
 from companion.page.kept import archived
 from companion.provenance import commit
 from companion.run import RunFailed, execute, finished, plan, run
+from companion.start import INTERRUPTED
 
 # ---- parameters
 
@@ -584,7 +587,7 @@ def test_an_infinite_record_is_a_value_all_the_way(project, capsys):
 
 
 def shell(root, *arguments, **environment):
-    code = "from companion.cli import main; main()"
+    code = "from companion.start import main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=root,
@@ -622,3 +625,23 @@ def test_any_folder_holds_a_project(tmp_path, monkeypatch, capsys, name):
     code, out, _ = command(capsys, "run", "toy", "--out", f"{name} out")
     assert code == 0
     assert [Path(line).parent.name for line in out] == [f"{name} out"] * 2
+
+
+@pytest.mark.parametrize("delay", [0.02, 0.3, 0.8, 1.3, 2.0, 3.0])
+def test_ctrl_c_is_one_line_whenever_it_comes(project, delay):
+    project.notebook("toy", "import time\nfor _ in range(300): time.sleep(0.1)")
+    code = "from companion.start import main; print('up', flush=True); main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "run", "toy"],
+        cwd=project.root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.readline()
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.replace("\r", "\n").strip().splitlines()[-1].endswith(INTERRUPTED)
+    assert "Traceback" not in err
