@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from pathlib import Path
 
 from companion.errors import UsageError, known
 from companion.files import plain, write_aside
@@ -15,7 +16,7 @@ from companion.results import PARTS, pictures, read
 FIGURE_KIB = 100  # a figure kept is no larger
 
 
-def archive(root, path, label):
+def archive(root: Path, path: Path, label: str) -> list[Path]:
     """Keep a finished run's parameters, records, provenance and small figures in book/archive/.
 
     root: project folder. path: the NAME.json of the run, from any machine, its NAME.ipynb beside
@@ -74,7 +75,8 @@ def _small(mime, data):
         return None, 0
     from PIL import Image
 
-    picture, halvings = Image.open(io.BytesIO(data)), 0
+    picture: Image.Image = Image.open(io.BytesIO(data))
+    halvings = 0
     if picture.mode == "P":
         picture = picture.convert("RGB")
     while len(data) > limit:

@@ -1,28 +1,25 @@
 """Run every notebook, write the pages made from the runs, build the book."""
 
-import base64
-import glob
 import hashlib
 import json
-import math
-import shlex
 import subprocess
 import sys
 import time
+from pathlib import Path
 
-import yaml
-
-from companion.claims import SYMBOLS, counts, judge, load_claims, needed, scoreboard, summary
+from companion.claims import Claim, counts, judge, load_claims, needed, scoreboard, summary
 from companion.errors import UsageError
-from companion.files import notebook_text, project_root, write_aside
-from companion.markdown import number, table
-from companion.notebooks import DEFAULT_PROFILE, names, resolve
+from companion.files import project_root, write_aside
+from companion.markdown import duration
+from companion.notebooks import DEFAULT_PROFILE, names
 from companion.page.facts import versions
-from companion.page.kept import archived
-from companion.run import execute, finished, plan
+from companion.run import Plan, execute, finished, plan
+from companion.section import write_section
 
 
-def build(profile=DEFAULT_PROFILE, device=None, root=None):
+def build(
+    profile: str = DEFAULT_PROFILE, device: str | None = None, root: Path | None = None
+) -> Path:
     """Run what is not run yet and build the HTML book.
 
     profile: name; device: torch device for every notebook with a `device` parameter, None for
@@ -52,7 +49,7 @@ class BookFailed(Exception):
     """Sphinx refused the pages; the message holds its warnings."""
 
 
-def plans_of_book(root, profile, device=None):
+def plans_of_book(root: Path, profile: str, device: str | None = None) -> list[Plan]:
     """Return the Plan of every notebook of the book, at a profile and on a device."""
     plans = []
     for name in names(root):
@@ -63,7 +60,12 @@ def plans_of_book(root, profile, device=None):
     return plans
 
 
-def finished_runs(claims, profile=DEFAULT_PROFILE, device=None, root=None):
+def finished_runs(
+    claims: list[Claim],
+    profile: str = DEFAULT_PROFILE,
+    device: str | None = None,
+    root: Path | None = None,
+) -> list[dict]:
     """Read the finished runs of the current sources.
 
     claims: list of Claim; profile, device, root: as for `build`.
@@ -87,7 +89,7 @@ def finished_runs(claims, profile=DEFAULT_PROFILE, device=None, root=None):
     return list(found.values())
 
 
-def run_all(plans):
+def run_all(plans: list[Plan]) -> dict[str, dict]:
     """Run or reuse the plans, saying on stderr which of how many and how long it takes.
 
     Returns {notebook name: content of its NAME.json}. Raises RunFailed at the first failure.
@@ -111,166 +113,7 @@ def run_all(plans):
     return runs
 
 
-def write_section(sections, todo, result, judged):
-    """Write a page of the book from a finished run, and its two downloads beside it.
-
-    sections: folder book/sections; todo: Plan; result: content of the run's NAME.json; judged:
-        list of Judged, the page's claims.
-    The picture of a cell tagged `cover` becomes cover.png, for the title page.
-    Raises UsageError where such a cell shows no PNG picture.
-    """
-    import nbformat
-
-    name = todo.notebook.name
-    executed = (todo.folder / f"{name}.ipynb").read_text(encoding="utf-8")
-    write_aside(sections / "files" / f"{name}.ipynb", executed)
-    write_aside(sections / "files" / f"{name}.md", todo.notebook.path.read_text(encoding="utf-8"))
-    nb = nbformat.reads(executed, as_version=4)
-    tags = [set(cell.metadata.get("tags", ())) for cell in nb.cells]
-    cells = [cell for cell, own in zip(nb.cells, tags, strict=True) if "provenance" not in own]
-    after = max(i for i, own in enumerate(tags) if own & {"parameters", "injected-parameters"})
-    cells.insert(after + 1, _page_cell("companion-rerun", rerun_box(todo)))
-    if judged:
-        found = archived(f"{glob.escape(str(todo.root))}/book/archive/{name}-*.json")
-        # what has no records is of `make bench`
-        kept = {title: run for title, run in found.items() if "records" in run}
-        cells.append(_page_cell("companion-numbers", numbers(judged, result, kept)))
-    cells.append(_page_cell("companion-provenance", provenance_box(result)))
-    nb.cells = cells
-    for cell in cells:
-        if cell.cell_type == "code":
-            shown = map(_without_progress, _joined(cell.outputs))
-            cell.outputs = [output for output in shown if output is not None]
-    write_aside(sections / f"{name}.ipynb", notebook_text(nb))
-    for cell in cells:
-        if "cover" in cell.metadata.get("tags", ()):
-            write_aside(sections / "cover.png", _picture(cell, name))
-
-
-def rerun_box(todo):
-    """Return the folded box that says with which parameters a page ran and how to rerun it.
-
-    The three commands, here, on SLURM and by papermill alone, are for exactly these parameters.
-    """
-    name, values = todo.notebook.name, todo.parameters
-    at_profile = resolve(todo.root, todo.notebook, todo.profile)
-    other = {key: value for key, value in values.items() if value != at_profile[key]}
-    start = ["companion", "run", name, "--profile", todo.profile]
-    here = [*start, *(text for key in other for text in ("-p", key, str(other[key])))]
-    cluster = ["companion", "sweep", name, "--profile", todo.profile]
-    first = "seed" if "seed" in values else next(iter(values), None)
-    axes = {first: values[first], **other} if values else {}  # a sweep has an axis at least
-    cluster += [text for key in axes for text in ("--grid", f"{key}={axes[key]}")]
-    # the notebook's own defaults stand in it: only what was set has to be said again
-    changed = {k: v for k, v in values.items() if v != todo.notebook.parameters[k].default}
-    alone = ["papermill", f"{name}.ipynb", "again.ipynb", "-k", "python3"]
-    if changed:
-        told = yaml.safe_dump(changed, default_flow_style=True, width=math.inf, sort_keys=False)
-        alone += ["-y", told.strip()]
-    rows = [
-        (f"`{key}`", f"`{value!r}`", todo.notebook.parameters[key].meaning)
-        for key, value in values.items()
-    ]
-    return "\n".join(
-        [
-            "::::{admonition} Rerun this page",
-            ":class: dropdown tip",
-            "",
-            f"Profile `{todo.profile}`, with these parameters:",
-            "",
-            *table(("Parameter", "This run", "Meaning"), rows),
-            "",
-            "In a checkout of the project, on this machine:",
-            "",
-            *_shell([*here, "--out", "out"]),
-            "",
-            "On a SLURM cluster that a file describes (see the page *Rerunning*):",
-            "",
-            *_shell([*cluster, "--slurm", "book/slurm.yaml", "--out", "sweep"]),
-            "",
-            f"In a folder that holds {{download}}`the executed notebook <files/{name}.ipynb>`",
-            "alone, where the project is installed with pip:",
-            "",
-            *_shell(alone),
-            "",
-            "Give any of them another value with `-p NAME VALUE`, in the second several with",
-            "`--grid NAME=A,B`. To download, too:",
-            f"{{download}}`the notebook's source <files/{name}.md>`.",
-            "::::",
-        ]
-    )
-
-
-def numbers(judged, result, kept):
-    """Return the section that puts the published values beside kept runs and this one.
-
-    judged: list of Judged of one page; result: content of the run's NAME.json; kept: {title:
-        archived run} of the same notebook, from `archive.archived`.
-    """
-    facts = result["provenance"]
-    here = f"This run, {result['profile']}, {facts['device']}, {facts['date'][:10]}"
-    rows = []
-    for item in judged:
-        records = [run["records"].get(item.claim.record) for run in kept.values()]
-        theirs = [f"{number(r['value'])} {r['unit']}".strip() if r else "–" for r in records]
-        verdict = f"{SYMBOLS[item.verdict]} {item.verdict}"
-        where = f"{item.claim.where}: {item.claim.statement}"
-        rows.append((where, number(item.claim.published), *theirs, item.ours or "–", verdict))
-    head = ("Statement", "Published", *(f"Kept: {title}" for title in kept), here, "Verdict")
-    lines = ["## Published, kept and here", "", ":::{table}", ":class: scoreboard", ""]
-    lines += [*table(head, rows), ":::"]
-    for title, run in kept.items():
-        shown = [about for about in run.get("figures", {}).values() if "file" in about]
-        if not shown:
-            continue
-        lines += ["", f"::::{{admonition}} Figures of the run kept: {title}"]
-        lines += [":class: dropdown note", ""]
-        for about in shown:
-            smaller = f" Shown at 1/{2 ** about['halved']} of its size." if about["halved"] else ""
-            picture = f"![{about['alt']}](../archive/{about['file']})"
-            lines += [picture, "", f"{about['caption']}{smaller}", ""]
-        lines.append("::::")
-    return "\n".join(lines)
-
-
-def provenance_box(result):
-    """Return the folded box that says where the numbers of a page come from."""
-    facts = result["provenance"]
-    dirty = ", with uncommitted changes" if facts["dirty"] else ""
-    earlier = facts["resumed_jobs"]
-    resumed = f", without the {earlier} jobs done before an interruption" if earlier else ""
-    rows = [
-        ("Commit", f"`{facts['commit']}`{dirty}" if facts["commit"] else "not a checkout"),
-        ("Date", facts["date"]),
-        ("Profile", f"`{result['profile']}`"),
-        ("Seed", "none" if facts["seed"] is None else facts["seed"]),
-        ("Device", f"{facts['device']}, {facts['threads']} threads"),
-        ("Wall time", duration(facts["wall_seconds"]) + resumed),
-        ("Peak memory", f"{facts['peak_memory_mib']} MiB"),
-    ]
-    if facts["peak_cuda_mib"] is not None:
-        rows.append(("Peak GPU memory", f"{facts['peak_cuda_mib']} MiB"))
-    rows += [("Versions", ", ".join(f"{k} {v}" for k, v in facts["versions"].items() if v))]
-    opened = [
-        f"{asset['name']} from {asset['source']} "
-        f"(SHA-256 {asset['sha256'][:12]}, licence: {asset['licence']})"
-        for asset in facts["assets"]
-    ]
-    if opened:
-        rows.append(("Data and weights", "; ".join(opened)))
-    rows += [("Key of the run", f"`{result['key'][:16]}`")]
-    return "\n".join(
-        [
-            "::::{admonition} Provenance of this run",
-            ":class: dropdown note",
-            "",
-            *table(("What", "This run"), rows),
-            "::::",
-        ]
-    )
-
-
-def sphinx(root):
+def sphinx(root: Path) -> Path:
     """Build the HTML of book/, strictly, unless nothing of it changed since the last time.
 
     Returns the path of the index page. Raises BookFailed with Sphinx's warnings.
@@ -305,7 +148,7 @@ def sphinx(root):
     return html / "index.html"
 
 
-def document_titles(root):
+def document_titles(root: Path) -> dict[str, str]:
     """Return {bib key: title} of book/references.bib. Raises UsageError where it is missing."""
     from pybtex.database import parse_file
 
@@ -317,56 +160,9 @@ def document_titles(root):
     return {key: entry.fields.get("title", key).translate(plain) for key, entry in entries.items()}
 
 
-def duration(seconds):
-    """Return seconds as text: seconds up to two minutes, then minutes."""
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-
-
-def say(text):
+def say(text: str) -> None:
     """Tell the person who waits."""
     print(text, file=sys.stderr, flush=True)
-
-
-def _shell(command):
-    """Lines of a block that shows a command, quoted for a shell."""
-    return ["```bash", shlex.join(command), "```"]
-
-
-def _page_cell(identity, text):
-    """A Markdown cell of a fixed id, so that the same run gives the same file."""
-    import nbformat
-
-    return nbformat.v4.new_markdown_cell(text, id=identity)
-
-
-def _joined(outputs):
-    """Join the pieces in which what a command prints arrives: they end anywhere in a line."""
-    found, streams = [], {}
-    for output in outputs:
-        name = output.get("name") if output["output_type"] == "stream" else None
-        if name in streams:
-            streams[name]["text"] += output["text"]
-            continue
-        streams = {**streams, name: output} if name else {}
-        found.append(output)
-    return found
-
-
-def _without_progress(output):
-    """Take the lines of progress bars, which were for who waited, out of an output."""
-    if output["output_type"] == "stream":
-        lines = output["text"].split("\n")
-        output["text"] = "\n".join(line for line in lines if "\r" not in line)
-        return output if output["text"].strip() else None
-    return output
-
-
-def _picture(cell, name):
-    """Return the bytes of the PNG picture that a cell tagged `cover` shows."""
-    for output in cell.outputs:
-        if "image/png" in output.get("data", {}):
-            return base64.b64decode(output["data"]["image/png"])
-    raise UsageError(f"notebook {name!r}: the cell tagged `cover` shows no PNG picture")
 
 
 def _last_time(todo):

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import pydantic
@@ -54,7 +55,7 @@ class Claim(pydantic.BaseModel):
         return self
 
     @property
-    def tolerance(self):
+    def tolerance(self) -> str:
         """The bound in words."""
         if self.near is not None:
             return f"{number(self.near.value)} ± {number(self.near.tolerance)}"
@@ -72,12 +73,12 @@ class Judged:
     verdict: str
 
     @property
-    def broken(self):
+    def broken(self) -> bool:
         """Whether we stand by the claim and this run does not bear it out."""
         return self.claim.status == REPRODUCED and self.verdict == DIFFERS
 
     @property
-    def note(self):
+    def note(self) -> str:
         """What a reader of the verdict should know, or nothing."""
         if self.broken:
             return "marked reproduced, does not hold in this run"
@@ -86,7 +87,7 @@ class Judged:
         return ""
 
 
-def load_claims(root):
+def load_claims(root: Path) -> list[Claim]:
     """Read book/claims.yml.
 
     root: project folder. Returns a list of Claim in the order of the file.
@@ -118,10 +119,11 @@ def load_claims(root):
 
 
 def _kind(value):
-    return {dict: "a mapping", str: "a text"}.get(type(value), repr(value))
+    words: dict[type, str] = {dict: "a mapping", str: "a text"}
+    return words.get(type(value), repr(value))
 
 
-def judge(claims, records, profile):
+def judge(claims: list[Claim], records: dict[str, dict], profile: str) -> list[Judged]:
     """Compare claims with records.
 
     claims: list of Claim; records: {notebook: {record name: {"value", "unit", "better"}}};
@@ -131,18 +133,18 @@ def judge(claims, records, profile):
     return [_judge(claim, records.get(claim.notebook, {}), profile) for claim in claims]
 
 
-def needed(claims, profile):
+def needed(claims: list[Claim], profile: str) -> list[str]:
     """Return the sorted names of the notebooks that the claims need at this profile."""
     return sorted({claim.notebook for claim in claims if profile in claim.profiles})
 
 
-def counts(judged):
+def counts(judged: list[Judged]) -> dict[str, int]:
     """Return how many claims have each verdict: {verdict: number}."""
     found = Counter(item.verdict for item in judged)
     return {verdict: found[verdict] for verdict in (REPRODUCED, DIFFERS, NOT_RUN)}
 
 
-def scoreboard(judged, titles, profile):
+def scoreboard(judged: list[Judged], titles: dict[str, str], profile: str) -> str:
     """Return the scoreboard page as MyST Markdown.
 
     judged: list of Judged; titles: {bib key: title of the document}; profile: name.
@@ -170,7 +172,7 @@ def scoreboard(judged, titles, profile):
     return "\n".join(lines) + "\n"
 
 
-def summary(judged, profile, date):
+def summary(judged: list[Judged], profile: str, date: str) -> str:
     """Return the scoreboard's summary, five lines of MyST Markdown for the title page.
 
     judged: list of Judged; profile: name; date: text.

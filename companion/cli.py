@@ -5,25 +5,25 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
 from companion import archive as archives
 from companion import build as book
-from companion import cluster, report, results, sweep_page
+from companion import check as checking
+from companion import cluster, report, sweep_page
 from companion import compare as comparison
 from companion import sweep as sweeps
-from companion.claims import SYMBOLS, judge, load_claims
-from companion.errors import UsageError, known
-from companion.files import plain, project_root, write_aside
-from companion.markdown import number
-from companion.notebooks import DEFAULT_PROFILE, load, names, read_profiles, resolve
+from companion.errors import UsageError
+from companion.files import project_root, write_aside
+from companion.notebooks import DEFAULT_PROFILE, load, names, read_profiles
 from companion.run import RunFailed, export, finished, plan
 from companion.run import run as run_notebook
 from companion.start import INTERRUPTED
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit; errors of use are one line on stderr and exit code 2.
 
     arguments: list of str, the process's own if None; then Python is started anew in UTF-8 where
@@ -54,18 +54,6 @@ def main(arguments=None):
     sys.exit(code)
 
 
-def _unlike_profile(root, run):
-    """What a run was given beside its profile, in words; seed and device make no other claim."""
-    if run["profile"] not in read_profiles(root):
-        return []
-    expected = plain(resolve(root, load(root, run["notebook"]), run["profile"]))
-    return [
-        f"{key} is {run['parameters'].get(key)!r}, not {value!r}"
-        for key, value in expected.items()
-        if key not in ("seed", "device") and run["parameters"].get(key) != value
-    ]
-
-
 def _device(_context, _option, value):
     if value is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", value):
         raise UsageError(f"--device {value!r}: allowed are cpu, cuda and cuda:N")
@@ -79,12 +67,12 @@ DEVICE = click.option("--device", callback=_device, help="cpu, cuda or cuda:N, f
 
 
 @click.group()
-def app():
+def app() -> None:
     """Run the notebooks of the paper companion, build its book, check its claims."""
 
 
 @app.command("list")
-def list_():
+def list_() -> None:
     """Show the notebooks, their parameters and the profiles."""
     root = project_root()
     for name in names(root):
@@ -103,7 +91,9 @@ def list_():
     "-p", "overrides", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a parameter."
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the .ipynb and .json.")
-def run(notebook, profile, overrides, out):
+def run(
+    notebook: str, profile: str, overrides: tuple[tuple[str, str], ...], out: Path | None
+) -> None:
     """Run one notebook, or reuse its finished run, and print where the results are."""
     if out is not None and out.exists() and not out.is_dir():
         raise UsageError(f"--out {str(out)!r} is a file, needs a folder")
@@ -131,14 +121,25 @@ def run(notebook, profile, overrides, out):
 @click.option("--dry-run", is_flag=True, help="With --slurm: show the job script, run nothing.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the results.")
 @click.option("--page", is_flag=True, help="Put the plots into the book, at its next build.")
-def sweep(notebook, profile, axes, seeds, workers, scheduler, slurm, dry_run, out, page):
+def sweep(
+    notebook: str,
+    profile: str,
+    axes: tuple[str, ...],
+    seeds: int | None,
+    workers: int | None,
+    scheduler: str | None,
+    slurm: Path | None,
+    dry_run: bool,
+    out: Path | None,
+    page: bool,
+) -> None:
     """Run a notebook over a grid of parameters; exit 1 where a point failed."""
     if sum(option is not None for option in (workers, scheduler, slurm)) > 1:
         raise UsageError("--workers, --scheduler and --slurm exclude each other")
     if dry_run and slurm is None:
         raise UsageError("--dry-run shows a job script: needs --slurm")
     grid, plans = sweeps.points(notebook, axes, profile, seeds)
-    if dry_run:
+    if dry_run and slurm is not None:
         with cluster.slurm_cluster(slurm, sweeps.on_gpu(plans)) as (made, jobs):
             print(made.job_script())
             book.say(f"{len(plans)} points, {jobs} of these jobs; nothing was submitted")
@@ -164,7 +165,7 @@ def sweep(notebook, profile, axes, seeds, workers, scheduler, slurm, dry_run, ou
 @app.command()
 @PROFILE
 @DEVICE
-def build(profile, device):
+def build(profile: str, device: str | None) -> None:
     """Run what is not run yet, build the book and print the path of its index page."""
     print(book.build(profile, device))
 
@@ -176,7 +177,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @app.command()
 @click.argument("runs", nargs=-1, required=True, type=RUNS)
 @click.option("--out", type=FILE, default="comparison.html", show_default=True, help="The page.")
-def compare(runs, out):
+def compare(runs: tuple[Path, ...], out: Path) -> None:
     """Put RUNS side by side: .json files of runs, folders of runs, sweeps.
 
     The first setting of a notebook is what the others are compared with; runs that differ by their
@@ -197,62 +198,40 @@ def compare(runs, out):
 @click.option("--junit", type=FILE, help="Write the verdicts as JUnit XML.")
 @click.option("--html", type=FILE, help="Write the verdicts as one HTML page.")
 @click.pass_context
-def check(context, runs, profile, device, reference, junit, html):
+def check(
+    context: click.Context,
+    runs: tuple[Path, ...],
+    profile: str,
+    device: str | None,
+    reference: Path | None,
+    junit: Path | None,
+    html: Path | None,
+) -> None:
     """Judge the claims on RUNS; exit 1 where one we stand by does not hold.
 
     RUNS are .json files of runs and folders of them, each at its own profile; without any, the
     finished runs of the present sources. With --reference each run is also held to the runs there
     of the same parameters, record by record, within what their seeds spread.
     """
-    root = project_root()
-    claims = load_claims(root)
     if runs:
         for name in ("profile", "device"):
             if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
                 raise UsageError(f"--{name} is for the book's own runs: RUNS tell theirs")
-        checked = [run for path in runs for run in results.read(path)]
-        for run in checked:
-            known(f"notebook in {run['path']}", run["notebook"], names(root))
-    else:
-        checked = book.finished_runs(claims, profile, device, root)
-    suites, rows = [], [("claim", "published", "ours", "verdict", "")]
-    for run in checked:
-        own = [claim for claim in claims if claim.notebook == run["notebook"]]
-        judged = judge(own, {run["notebook"]: run["records"]}, run["profile"])
-        suites.append(report.of_claims(judged, run))
-        for item in judged:
-            verdict = f"{SYMBOLS[item.verdict]} {item.verdict}"
-            rows.append(
-                (item.claim.id, number(item.claim.published), item.ours, verdict, item.note)
-            )
-    tables = [report.columns(rows)]
-    if reference is not None:
-        sides = results.settings(reference)
-        held = {side.notebook for side in sides}
-        # of the whole book, those that the reference has; of RUNS, all
-        own = [run for run in checked if runs or run["notebook"] in held]
-        against = [report.of_reference(run, comparison.of_same_setting(run, sides)) for run in own]
-        rows = [("record", "reference", "this run", "verdict", "")]
-        for case in (case for suite in against for case in suite.cases):
-            verdict = f"{case.symbol} {case.verdict}"
-            rows.append((case.name, case.expected, case.found, verdict, case.remark))
-        suites += against
-        tables.append(report.columns(rows))
-    for run in checked if runs else ():
-        for told in _unlike_profile(root, run):
-            book.say(f"{run['path']}: {told}; the claims are stated for the profile")
+    found = checking.check(project_root(), runs, profile, device, reference)
+    for told in found.remarks:
+        book.say(told)
     if junit is not None:
-        write_aside(junit, report.junit(suites))
+        write_aside(junit, report.junit(found.suites))
     if html is not None:
-        write_aside(html, report.check_page(suites))
-    print("\n\n".join("\n".join(table) for table in tables))
-    raise click.exceptions.Exit(1 if any(suite.failed for suite in suites) else 0)
+        write_aside(html, report.check_page(found.suites))
+    print("\n\n".join("\n".join(report.columns(rows)) for rows in found.tables))
+    raise click.exceptions.Exit(1 if any(suite.failed for suite in found.suites) else 0)
 
 
 @app.command()
 @click.argument("result", type=click.Path(path_type=Path))
 @click.argument("label")
-def archive(result, label):
+def archive(result: Path, label: str) -> None:
     """Keep records and small figures of RESULT, the .json of a finished run, in book/archive/."""
     for path in archives.archive(project_root(), result, label):
         print(path)

@@ -5,11 +5,14 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from companion import keys
 from companion.errors import UsageError
-from companion.run import RunFailed, execute
+from companion.run import Plan, RunFailed, execute
 from companion.slurm import read
 
 GPU = {"GPU": 1}  # the resource that a worker offers and a point on a GPU takes
@@ -19,7 +22,7 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @contextmanager
-def local(workers, most, gpu):
+def local(workers: int | None, most: int, gpu: bool) -> Iterator[Any]:
     """Give a Dask client of processes on this machine.
 
     workers: their number, None for as many as there are cores, or GPUs if the sweep is for those,
@@ -36,7 +39,11 @@ def local(workers, most, gpu):
     threads |= {name: os.environ[name] for name in _THREADS if name in os.environ}
     specification = {}
     for index in range(workers):
-        options = {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
+        options: dict[str, Any] = {
+            "nthreads": 1,
+            "memory_limit": 0,
+            "silence_logs": logging.CRITICAL,
+        }
         # Dask's profiler keeps the stack of each second: 0.6 MiB a point, for nobody
         options |= {"config": {"distributed.worker.profile.enabled": False}, "env": threads}
         if gpus:
@@ -53,7 +60,7 @@ def local(workers, most, gpu):
 
 
 @contextmanager
-def remote(address, gpu):
+def remote(address: str, gpu: bool) -> Iterator[Any]:
     """Give a client of a running Dask cluster, whose workers see this project's folder.
 
     address: of its scheduler, such as tcp://HOST:8786. gpu: whether workers have to offer one.
@@ -79,7 +86,7 @@ def remote(address, gpu):
         yield client
 
 
-def same_code(client):
+def same_code(client: Any) -> None:
     """Raise UsageError, naming them, where workers have other code than this process."""
     try:
         found = client.run(keys.whole)
@@ -92,7 +99,7 @@ def same_code(client):
 
 
 @contextmanager
-def slurm(path, gpu):
+def slurm(path: Path, gpu: bool) -> Iterator[Any]:
     """Give a client of workers that SLURM starts, as a YAML file says; see book/slurm.yaml.
 
     path: Path. gpu: whether the workers have to offer one.
@@ -112,7 +119,7 @@ def slurm(path, gpu):
 
 
 @contextmanager
-def slurm_cluster(path, gpu):
+def slurm_cluster(path: Path, gpu: bool) -> Iterator[tuple[Any, int]]:
     """Give the SLURMCluster, no job submitted yet, and the number of jobs of a YAML file.
 
     path: Path of a file as book/slurm.yaml. gpu: whether its workers have to offer one.
@@ -149,7 +156,7 @@ def _submit(cluster, jobs):
         cluster.sync(job.start)
 
 
-def perform(todo, keep, code):
+def perform(todo: Plan, keep: Path, code: str) -> None:
     """Run one point, on a worker.
 
     todo: Plan; keep: folder for the notebook if it fails; code: the driver's, by `keys.whole`.

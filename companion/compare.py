@@ -2,11 +2,13 @@
 
 import math
 import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from companion.errors import UsageError
 from companion.markdown import number
-from companion.results import settings
+from companion.results import Setting, settings
 
 SAME, BETTER, WORSE, DIFFERS, MISSING = "same", "better", "worse", "differs", "missing"
 ALARM = 0.01  # chance that a notebook whose runs differ by the seed alone shows any difference
@@ -27,26 +29,26 @@ class Difference:
     verdict: str
 
     @property
-    def change(self):
+    def change(self) -> float | None:
         """Mean of the values less that of the reference, None where there is none."""
         if self.verdict == MISSING or not (_numbers(self.reference) and _numbers(self.values)):
             return None
         return statistics.fmean(self.values) - statistics.fmean(self.reference)
 
     @property
-    def spread(self):
+    def spread(self) -> float | None:
         """Standard deviation over the seeds of the reference, None for one run."""
         return _spread(self.reference)
 
 
-def compare(paths):
+def compare(paths: Iterable[Path]) -> dict[str, list[Setting]]:
     """Group the runs under paths into settings to be shown side by side.
 
     paths: files or folders, see `results.read`; the first setting of a notebook is its reference.
     Returns {notebook: list of Setting}. Raises UsageError as `settings` does, and where no notebook
     is there in two settings.
     """
-    found = {}
+    found: dict[str, list[Setting]] = {}
     for path in paths:
         for setting in settings(path):
             found.setdefault(setting.notebook, []).append(setting)
@@ -58,7 +60,7 @@ def compare(paths):
     return found
 
 
-def differences(reference, other, pooled=True):
+def differences(reference: Setting, other: Setting, pooled: bool = True) -> list[Difference]:
     """Compare each record of two settings.
 
     reference, other: Setting. pooled: whether the spread over seeds is that of both; else of the
@@ -74,7 +76,7 @@ def differences(reference, other, pooled=True):
     return [_difference(name, reference, other, pooled, len(names)) for name in names]
 
 
-def of_same_setting(run, references):
+def of_same_setting(run: dict, references: list[Setting]) -> Setting:
     """Find the Setting among references that a run repeats.
 
     run: result of `read`. All but seed, device and code must be the same.
@@ -97,7 +99,7 @@ def of_same_setting(run, references):
     return found[0]
 
 
-def titles(sides):
+def titles(sides: list[Setting]) -> list[str]:
     """Name settings of one notebook by a letter and the parameters that differ among them."""
     varying = [
         key
@@ -114,12 +116,12 @@ def titles(sides):
     return names
 
 
-def values(side, name):
+def values(side: Setting, name: str) -> list:
     """The values of a record in the runs of a Setting, in the order of the seeds."""
     return [run["records"][name]["value"] for run in side.runs if name in run["records"]]
 
 
-def text(found, unit=""):
+def text(found: list, unit: str = "") -> str:
     """Values of a record as text: mean ± standard deviation, or all that occur."""
     if not found:
         return "–"
@@ -132,7 +134,7 @@ def text(found, unit=""):
     return f"{shown} {unit}".strip()
 
 
-def rule():
+def rule() -> str:
     """The rule of `differences`, in words for a reader of its result."""
     return (
         f"A difference counts where it exceeds t s √(1/m + 1/n): m and n are the numbers of seeds, "

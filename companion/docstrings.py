@@ -9,12 +9,15 @@ import importlib
 import inspect
 import pkgutil
 import re
+from collections.abc import Callable
 from functools import cache
+from types import ModuleType
+from typing import Any
 
 import otlib
 
 
-def setup(app):
+def setup(app: Any) -> dict[str, bool]:
     """Connect to Sphinx."""
     app.connect("autodoc-process-docstring", _process)
     app.connect("autodoc-skip-member", _skip)
@@ -22,7 +25,7 @@ def setup(app):
 
 
 @cache
-def modules():
+def modules() -> dict[str, ModuleType]:
     """The public modules of otlib, by name: {dotted name: module}."""
     found = {}
     for entry in pkgutil.walk_packages(otlib.__path__, "otlib."):
@@ -31,7 +34,7 @@ def modules():
     return found
 
 
-def restructured(text, names, link):
+def restructured(text: str, names: set[str], link: Callable[[str], str | None]) -> str:
     """A docstring as reStructuredText.
 
     text: the docstring, its indentation removed. names: of the arguments or fields it may explain.

@@ -1,13 +1,14 @@
 """What is told to the user in one line."""
 
 import difflib
+from collections.abc import Collection
 
 
 class UsageError(Exception):
     """What was asked for cannot be done as asked; the message is one line for the user."""
 
 
-def known(kind, name, allowed):
+def known(kind: str, name: str, allowed: Collection[str]) -> str:
     """Return name if it is among the allowed ones; else raise UsageError with the nearest."""
     if name in allowed:
         return name

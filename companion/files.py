@@ -5,6 +5,7 @@ import math
 import os
 import secrets
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -13,7 +14,7 @@ from companion.errors import UsageError
 INFINITE = {"inf": math.inf, "-inf": -math.inf}  # as `plain` writes them
 
 
-def project_root():
+def project_root() -> Path:
     """Return the project folder: the nearest one above the working folder, else this package's.
 
     Raises UsageError where neither holds notebooks/profiles.yml.
@@ -25,7 +26,7 @@ def project_root():
     raise UsageError(f"no notebooks/profiles.yml in {here} or above: run inside a checkout")
 
 
-def write_aside(path, content):
+def write_aside(path: Path, content: str | bytes) -> None:
     """Write a file under another name and rename it; leave a file of the same content alone.
 
     path: Path, its folders are made; content: str or bytes.
@@ -42,7 +43,7 @@ def write_aside(path, content):
         aside.unlink(missing_ok=True)
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """Return the value as strict JSON can hold it: an infinite float becomes "inf" or "-inf"."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
@@ -51,14 +52,14 @@ def plain(value):
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def notebook_text(nb):
+def notebook_text(nb: Any) -> str:
     """Return the text of an .ipynb file of the notebook."""
     import nbformat
 
     return nbformat.writes(nb) + "\n"
 
 
-def named(text, root):
+def named(text: str, root: Path) -> list[Path]:
     """What a path among parameters means: the file or folder of that name, else a pattern's files.
 
     text: absolute, or from the project's folder `root`; "" names nothing.
@@ -72,7 +73,7 @@ def named(text, root):
     return [root / name for name in sorted(glob.glob(text, root_dir=root))]
 
 
-def of_user(text, root, new=False):
+def of_user(text: str, root: Path, new: bool = False) -> str:
     """A path that a user typed, as `named` is to be asked for it.
 
     text: as typed; what is there from the working folder is meant, with ~ for the home. new:
@@ -85,7 +86,7 @@ def of_user(text, root, new=False):
     return str(path) if text.startswith("~") else text
 
 
-def walk(folder):
+def walk(folder: Path) -> list[str]:
     """The files below a folder, at any depth and behind links, each folder once.
 
     Returns their paths from the folder as sorted texts.
@@ -103,7 +104,7 @@ def walk(folder):
     return sorted(found)
 
 
-def numbers(records):
+def numbers(records: dict[str, dict]) -> dict[str, dict]:
     """Records as `plain` left them in a file, with their infinite numbers again."""
     return {
         name: {**told, "value": INFINITE.get(told["value"], told["value"])}
@@ -111,7 +112,7 @@ def numbers(records):
     }
 
 
-def read_yaml(path, where):
+def read_yaml(path: Path, where: str) -> Any:
     """Read a YAML file whose mappings name each key once.
 
     path: Path. where: how a message calls the file.

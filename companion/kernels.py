@@ -13,12 +13,15 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 # A kernel finds them imported. Not otlib or companion: a kernel has to see them as they are now.
 HEAVY = ("torch", "matplotlib.pyplot", "scipy.special")
 
 
-def manager(folder, preload, variables):
+def manager(folder: Path, preload: Iterable[str], variables: dict[str, str]) -> type:
     """Return the class of jupyter_client's kernel manager that starts kernels warm.
 
     folder: the kernel's working folder; preload: names of modules that the kernel is to find
@@ -30,10 +33,11 @@ def manager(folder, preload, variables):
     class Manager(AsyncKernelManager):
         async def _async_pre_start_kernel(self, **options):
             if self.provisioner is None and sys.platform == "linux":
-                self.provisioner = _provisioner()(
+                warm = _provisioner()(
                     kernel_id=self.kernel_id or "", kernel_spec=self.kernel_spec, parent=self
                 )
-                self.provisioner.preload = preload
+                warm.preload = preload
+                self.provisioner = warm
             options |= {"cwd": str(folder), "env": {**os.environ, **variables}}
             return await super()._async_pre_start_kernel(**options)
 
@@ -54,15 +58,18 @@ def _provisioner():
             return None if self.is_running() and self.status() != psutil.STATUS_ZOMBIE else 0
 
     class Provisioner(LocalProvisioner):
+        preload: Iterable[str] = ()
+        process: Any  # a Kernel, where jupyter_client has a Popen
+
         async def launch_kernel(self, cmd, **options):
             request = {
                 "arguments": cmd[cmd.index("-f") :],
                 "folder": options["cwd"],
                 "environment": options["env"],
-                "preload": self.preload,
+                "preload": list(self.preload),
             }
-            self.process = Kernel(_fork(request))
-            self.pid = self.pgid = self.process.pid
+            kernel = Kernel(_fork(request))
+            self.process, self.pid, self.pgid = kernel, kernel.pid, kernel.pid
             self.cwd = options["cwd"]
             return self.connection_info
 

@@ -11,16 +11,17 @@ import platform
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from companion.files import named, plain, walk
-from companion.notebooks import load
+from companion.notebooks import Notebook, load
 
 PROJECT = ("otlib", "companion")  # followed into; all else is told by its version
 _REQUIREMENT = re.compile(r"[A-Za-z][\w.-]*==[\w.]+")  # of a package whose files are read
 _VARIABLE = re.compile(r"OTLIB_[A-Z0-9_]+")  # with the path of an asset of the user's
 
 
-def key(root, notebook, profile, parameters):
+def key(root: Path, notebook: Notebook, profile: str, parameters: dict[str, Any]) -> str:
     """Hash all that the records of a run may depend on and that can be known before it.
 
     root: project folder; notebook: Notebook; profile: name; parameters: {name: value}, settled.
@@ -42,7 +43,7 @@ def key(root, notebook, profile, parameters):
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def code(root, notebook, parameters):
+def code(root: Path, notebook: Notebook, parameters: dict[str, Any]) -> dict[str, str]:
     """The code that a page reaches: {file, from the project's folder: digest}, itself among them.
 
     root, notebook, parameters: as for `key`. It follows the imports of the code cells, wherever in
@@ -52,7 +53,7 @@ def code(root, notebook, parameters):
     return _reach(root, notebook, parameters).code
 
 
-def changed(told, root):
+def changed(told: dict[str, str], root: Path | None) -> list[str]:
     """The files of a run's `code` that are no longer what they were, sorted.
 
     told: {file: digest}; root: project folder, or None where the project is only installed.
@@ -60,35 +61,35 @@ def changed(told, root):
     return sorted(file for file, was in told.items() if _now(root, file) != was)
 
 
-def whole():
+def whole() -> str:
     """SHA-256 of all code of the project that this process would import, as text."""
     found = {}
     for package in PROJECT:
-        folder = Path(importlib.util.find_spec(package).origin).parent
+        folder = _package(None, package)
         for path in sorted(folder.rglob("*.py")):
             found[f"{package}/{path.relative_to(folder).as_posix()}"] = digest(path)
     return together(found)
 
 
-def together(told):
+def together(told: dict[str, str]) -> str:
     """One SHA-256, as text, of a {file: digest}."""
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def imported(*modules):
+def imported(*modules: str) -> dict[str, str]:
     """The code of the project that modules reach, as `code` tells it: {file: digest}."""
     found = _Reach()
     _follow(None, [(f"import {', '.join(modules)}", "")], found)
     return found.code
 
 
-def digest(path):
+def digest(path: Path) -> str:
     """Hash a file: Python by its syntax tree without docstrings, anything else by its bytes."""
     facts = path.stat()
     return _digest(path, facts.st_mtime_ns, facts.st_size)
 
 
-def state(path):
+def state(path: Path) -> str | None:
     """Hash a file by its content; a folder by its files' names, sizes and times, behind links too.
 
     A folder is a dataset of gigabytes, and each plan of a book asks. None where nothing is there.
@@ -106,10 +107,10 @@ class _Reach:
     """What following imports finds."""
 
     def __init__(self):
-        self.code = {}  # file: digest
-        self.packages = set()  # first names of what others wrote
-        self.requirements = set()  # packages whose files are read
-        self.variables = set()  # environment variables with the user's paths
+        self.code: dict[str, str] = {}  # file: digest
+        self.packages: set[str] = set()  # first names of what others wrote
+        self.requirements: set[str] = set()  # packages whose files are read
+        self.variables: set[str] = set()  # environment variables with the user's paths
 
 
 def _reach(root, notebook, parameters):
@@ -176,25 +177,31 @@ def _read(text, package):
             base = ".".join([*(above if node.level else ()), *filter(None, [node.module])])
             names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
-            names |= {arg.value for arg in node.args if _is_text(arg)}
-        elif _is_text(node) and len(node.value) < 100:
-            texts.add(node.value)
+            names |= {text for arg in node.args if (text := _text(arg)) is not None}
+        elif (words := _text(node)) is not None:
+            texts.add(words)
     return names, texts
 
 
-def _is_text(node):
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+def _text(node: ast.AST) -> str | None:
+    """The text that a node is, None for any other."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    return None
 
 
 def _is_shell(text):
     return text.lstrip().startswith(("%%bash", "%%sh", "%%script"))
 
 
-def _package(root, name):
+def _package(root: Path | None, name: str) -> Path:
     """The folder of a package: the project's own, where a kernel finds it, or the installed."""
     if root is not None and (root / name).is_dir():
         return root / name
-    return Path(importlib.util.find_spec(name).origin).parent
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    return Path(spec.origin).parent
 
 
 def _now(root, file):
@@ -241,7 +248,7 @@ def _texts(values):
 
 def _versions(reached):
     """{package: version} of what the code of others reached comes from."""
-    found = {"python": platform.python_version()}
+    found: dict[str, str | None] = {"python": platform.python_version()}
     standard, carried = sys.stdlib_module_names, _distributions()
     for name in sorted(reached.packages - standard):
         for package in carried.get(name, ()):

@@ -1,9 +1,10 @@
 """Numbers and tables as a page shows them."""
 
 import math
+from collections.abc import Iterable, Sequence
 
 
-def number(value):
+def number(value: object) -> str:
     """Return a value as text: four significant digits, no exponent where none is needed."""
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -12,7 +13,7 @@ def number(value):
     return f"{value:.4g}" if isinstance(value, int | float) else str(value)
 
 
-def table(head, rows):
+def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> list[str]:
     """Return the lines of a Markdown table; head and each row are sequences of cells."""
 
     def line(cells):
@@ -21,3 +22,8 @@ def table(head, rows):
         return "| " + " | ".join(cells) + " |"
 
     return [line(head), line(["---"] * len(head)), *map(line, rows)]
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as text: seconds up to two minutes, then minutes."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

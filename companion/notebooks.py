@@ -6,14 +6,17 @@ import io
 import math
 import re
 import tokenize
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from companion.errors import UsageError, known
 from companion.files import named, of_user, read_yaml
 
 DEFAULT_PROFILE = "laptop"
 TYPES = ("int", "float", "bool", "str", "list")
+Overrides = Mapping[str, Any] | Iterable[tuple[str, Any]]
 # how a parameter's comment may end: see `parse_parameters`
 _RANGE = re.compile(r"(?:(?P<sign>>=?) (?P<bound>\S+)|(?P<low>\S+) to (?P<high>\S+))")
 _CHOICES = re.compile(r"one of (?P<choices>.+?)(?P<path>,? or a path)?")
@@ -41,16 +44,16 @@ class Notebook:
     title: str
     document: str
     section: str
-    parameters: dict  # name -> Parameter
-    code: tuple = ()  # sources of its code cells
+    parameters: dict[str, Parameter]  # name -> Parameter
+    code: tuple[str, ...] = ()  # sources of its code cells
 
 
-def names(root):
+def names(root: Path) -> list[str]:
     """Return the sorted names of the notebooks under root/notebooks."""
     return sorted(path.stem for path in (root / "notebooks").glob("*.md"))
 
 
-def load(root, name):
+def load(root: Path, name: str) -> Notebook:
     """Read one notebook source.
 
     root: project folder; name: file name without .md.
@@ -77,7 +80,7 @@ def load(root, name):
     )
 
 
-def parse_parameters(source, notebook):
+def parse_parameters(source: str, notebook: str) -> dict[str, Parameter]:
     """Read the lines `name: type = literal  # meaning; allowed` of a parameters cell.
 
     source: Python text; notebook: name for messages. What is allowed may be left out; it is one of
@@ -108,7 +111,7 @@ def parse_parameters(source, notebook):
         name, kind = node.target.id, ast.unparse(node.annotation).partition("[")[0]
         if kind not in TYPES:
             raise UsageError(f"{where}: type {kind!r}, allowed: {', '.join(TYPES)}")
-        meaning = comments.get(node.end_lineno, "")
+        meaning = comments.get(node.end_lineno or 0, "")
         if _SLIP.match(ending := _ending(meaning)) and not _told(ending):
             raise UsageError(f"{where}: {ending!r} does not tell what is allowed, e.g. `; > 0`")
         try:
@@ -120,7 +123,7 @@ def parse_parameters(source, notebook):
     return found
 
 
-def convert(parameter, value):
+def convert(parameter: Parameter, value: Any) -> Any:
     """Turn a value from the command line or from YAML into the parameter's type.
 
     parameter: Parameter; value: text (converted), or a value of the type (an int passes as float).
@@ -150,14 +153,14 @@ def convert(parameter, value):
     return value
 
 
-def is_path(parameter, value):
+def is_path(parameter: Parameter, value: object) -> bool:
     """Whether a text given for a parameter has to name something that is there."""
     told = _told(_ending(parameter.meaning)) or {}
     chosen = _chosen(value, told["choices"]) if told.get("choices") else False
     return bool(value) and (told.get("kind") == _PATH or (bool(told.get("path")) and not chosen))
 
 
-def setting(notebook, name, value):
+def setting(notebook: Notebook, name: str, value: Any) -> Any:
     """Return a parameter's value as `convert` does.
 
     Raises UsageError for an unknown parameter and for a value of the wrong type or out of range.
@@ -169,7 +172,9 @@ def setting(notebook, name, value):
         raise UsageError(f"parameter {name!r} of {notebook.name}: {value!r}, {error}") from error
 
 
-def resolve(root, notebook, profile=DEFAULT_PROFILE, overrides=()):
+def resolve(
+    root: Path, notebook: Notebook, profile: str = DEFAULT_PROFILE, overrides: Overrides = ()
+) -> dict[str, Any]:
     """Settle the parameters of a run: defaults, then the profile's values, then the overrides.
 
     notebook: Notebook; profile: name in notebooks/profiles.yml; overrides: mapping or
@@ -207,7 +212,7 @@ def _seen(value, parameter, root):
     return of_user(value, root, new=told.get("kind") == _NEW)
 
 
-def read_profiles(root):
+def read_profiles(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
     """Return {profile: {notebook: {parameter: value}}}.
 
     Raises UsageError where notebooks/profiles.yml is not YAML or names an unknown notebook.
@@ -260,7 +265,8 @@ def _from_text(kind, text):
         if text.lower() not in ("true", "false"):
             raise ValueError("not a bool")
         return text.lower() == "true"
-    return {"int": int, "float": float, "list": ast.literal_eval}[kind](text)
+    convert_text: dict[str, Callable[[str], Any]] = {"int": int, "float": float}
+    return convert_text.get(kind, ast.literal_eval)(text)
 
 
 def _ending(meaning):

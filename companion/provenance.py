@@ -2,13 +2,15 @@
 
 import os
 import subprocess
+from pathlib import Path
+from typing import Any
 
 # The last cell of every run. nbval must not compare it: memory differs from run to run.
 CELL = "from companion.page.facts import report\n\nreport()"
 TAGS = ["provenance", "remove-cell", "nbval-skip"]
 
 
-def commit(root):
+def commit(root: Path) -> dict[str, Any]:
     """Return {"commit", "dirty"} of the checkout at root; both None where root is not one."""
     try:
         top = _git(root, "rev-parse", "--show-toplevel")

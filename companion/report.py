@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from xml.etree import ElementTree
 
 from companion import compare
-from companion.claims import DIFFERS, NOT_RUN
+from companion.claims import DIFFERS, NOT_RUN, Judged
 from companion.keys import together
 from companion.markdown import number
 from companion.results import Setting, pictures
@@ -25,7 +25,7 @@ class Case:
     remark: str = ""
 
     @property
-    def symbol(self):
+    def symbol(self) -> str:
         """The verdict at a glance."""
         return {PASSED: "✔", FAILED: "✘", SKIPPED: "–"}[self.outcome]
 
@@ -36,21 +36,21 @@ class Suite:
 
     what: str  # "claim" or "record"
     run: dict  # content of NAME.json
-    cases: list = field(default_factory=list)
+    cases: list[Case] = field(default_factory=list)
 
     @property
-    def title(self):
+    def title(self) -> str:
         """What was checked, of which run."""
         kind = "Claims on" if self.what == "claim" else "Against the reference:"
         return f"{kind} {self.run['notebook']}, {self.run.get('path', 'the present run')}"
 
     @property
-    def failed(self):
+    def failed(self) -> int:
         """How many cases failed."""
         return sum(case.outcome == FAILED for case in self.cases)
 
 
-def of_claims(judged, run):
+def of_claims(judged: list[Judged], run: dict) -> Suite:
     """Return the Suite of the claims on a run; judged: list of Judged, all of that notebook.
 
     A claim that the book says differs, and that does, is SKIPPED: there is nothing to hold it to.
@@ -72,7 +72,7 @@ def of_claims(judged, run):
     return Suite("claim", run, cases)
 
 
-def of_reference(run, reference):
+def of_reference(run: dict, reference: Setting) -> Suite:
     """Return the Suite of a run's records against a Setting: what is better does not fail."""
 
     # a run on trial is a setting of one seed
@@ -84,7 +84,7 @@ def of_reference(run, reference):
             expected += f", within {item.tolerance:.2g}"
         good = item.verdict in (compare.SAME, compare.BETTER)
         remark = "" if item.change is None else f"change {item.change:+.3g}"
-        if item.spread:
+        if item.spread and item.change is not None:
             remark += f", {abs(item.change) / item.spread:.1f} spreads"
         cases.append(
             Case(
@@ -99,7 +99,7 @@ def of_reference(run, reference):
     return Suite("record", run, cases)
 
 
-def summary(suites):
+def summary(suites: list[Suite]) -> str:
     """Say in a line what was checked and what failed."""
     cases = [case for suite in suites for case in suite.cases]
     count = {outcome: 0 for outcome in (PASSED, FAILED, SKIPPED)}
@@ -108,7 +108,7 @@ def summary(suites):
     return f"{len(cases)} checked: " + ", ".join(f"{n} {name}" for name, n in count.items())
 
 
-def junit(suites):
+def junit(suites: list[Suite]) -> str:
     """Return the JUnit XML of suites as text: a test suite a run, a test case a claim or record."""
     root = ElementTree.Element("testsuites", name="companion check")
     for suite in suites:
@@ -141,12 +141,12 @@ def junit(suites):
                 tag = {FAILED: "failure", SKIPPED: "skipped"}[case.outcome]
                 ElementTree.SubElement(element, tag, message=line).text = case.remark
     for key in ("tests", "failures", "errors", "skipped"):
-        root.set(key, str(sum(int(suite.get(key)) for suite in root)))
+        root.set(key, str(sum(int(suite.get(key, 0)) for suite in root)))
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def check_page(suites):
+def check_page(suites: list[Suite]) -> str:
     """Return the HTML page of suites, as text."""
     shown = [
         {
@@ -170,7 +170,7 @@ def check_page(suites):
     )
 
 
-def comparison_page(found):
+def comparison_page(found: dict[str, list[Setting]]) -> str:
     """Return the HTML page of a comparison, as text.
 
     found: {notebook: list of Setting}, the first of each the reference: see `compare.compare`.
@@ -198,7 +198,7 @@ def comparison_page(found):
     return _render("comparison.html", title="Runs compared", rule=compare.rule(), notebooks=shown)
 
 
-def lines(found):
+def lines(found: dict[str, list[Setting]]) -> list[str]:
     """Return a comparison as lines of text for a terminal: what differs, and how many do not."""
     told = []
     for name, sides in found.items():
@@ -229,7 +229,7 @@ def lines(found):
     return told
 
 
-def columns(rows):
+def columns(rows: list[tuple]) -> list[str]:
     """Return rows of texts, all of one length, as lines with their cells below each other."""
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     return [

@@ -25,12 +25,12 @@ class Setting:
     runs: tuple  # results, by seed
 
     @property
-    def seeds(self):
+    def seeds(self) -> list:
         """The seeds of the runs, in order; None for a notebook without one."""
         return [run["parameters"].get("seed") for run in self.runs]
 
 
-def read(path):
+def read(path: Path | str) -> list[dict]:
     """Read the NAME.json of a finished run, or all those under a folder.
 
     path: a file, or the folder of a run, of a sweep or of many.
@@ -57,13 +57,13 @@ def read(path):
     return [result]
 
 
-def settings(path):
+def settings(path: Path | str) -> list[Setting]:
     """Group the runs under a path by all that is not their seed.
 
     path: as for `read`. Returns a list of Setting, in the order of the files.
     Raises UsageError as `read` does, and where two runs are of one setting and seed.
     """
-    groups = {}
+    groups: dict[tuple, tuple[dict, dict]] = {}
     for run in read(path):
         parameters = {k: v for k, v in run["parameters"].items() if k != "seed"}
         code = together(run["provenance"]["code"])
@@ -89,7 +89,7 @@ def settings(path):
     ]
 
 
-def pictures(run):
+def pictures(run: dict) -> dict[str, dict]:
     """Return the figures of a run's notebook, NAME.ipynb beside its NAME.json.
 
     run: result from `read`. Returns {name: {"mime", "data", "caption", "alt"}} in the order of the

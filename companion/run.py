@@ -16,7 +16,7 @@ from pathlib import Path
 from companion import kernels, provenance
 from companion.files import notebook_text, numbers, plain, project_root, write_aside
 from companion.keys import code, key
-from companion.notebooks import DEFAULT_PROFILE, Notebook, load, resolve
+from companion.notebooks import DEFAULT_PROFILE, Notebook, Overrides, load, resolve
 from companion.page import facts
 from companion.page.record import collect
 
@@ -39,17 +39,22 @@ class Plan:
     key: str
 
     @property
-    def folder(self):
+    def folder(self) -> Path:
         """Where the finished run is kept."""
         return self.root / ".companion" / "runs" / f"{self.notebook.name}-{self.key[:16]}"
 
     @property
-    def parts(self):
+    def parts(self) -> Path:
         """Where the jobs that are done wait for the rest of the run: see `page.jobs`."""
         return self.root / ".companion" / "parts" / self.folder.name
 
 
-def plan(name, overrides=(), profile=DEFAULT_PROFILE, root=None):
+def plan(
+    name: str,
+    overrides: Overrides = (),
+    profile: str = DEFAULT_PROFILE,
+    root: Path | None = None,
+) -> Plan:
     """Settle a run without starting it.
 
     name: notebook; overrides: mapping or pairs (parameter, value); profile: name; root: project
@@ -60,13 +65,13 @@ def plan(name, overrides=(), profile=DEFAULT_PROFILE, root=None):
     return settle(root, load(root, name), profile, overrides)
 
 
-def settle(root, notebook, profile, overrides):
+def settle(root: Path, notebook: Notebook, profile: str, overrides: Overrides) -> Plan:
     """As `plan`, with the notebook already read."""
     parameters = resolve(root, notebook, profile, overrides)
     return Plan(root, notebook, profile, parameters, key(root, notebook, profile, parameters))
 
 
-def finished(plan):
+def finished(plan: Plan) -> dict | None:
     """Return the parsed NAME.json of a finished, undamaged run of this plan, else None."""
     name = plan.notebook.name
     try:
@@ -84,7 +89,15 @@ def finished(plan):
     return {**result, "notebook_sha256": _sha256(data)}
 
 
-def run(name, overrides=(), profile=DEFAULT_PROFILE, *, root=None, keep=None, label=None):
+def run(
+    name: str,
+    overrides: Overrides = (),
+    profile: str = DEFAULT_PROFILE,
+    *,
+    root: Path | None = None,
+    keep: Path | None = None,
+    label: str | None = None,
+) -> Path:
     """Run a notebook, or find the finished run of the same plan.
 
     name, overrides, profile, root: as for `plan`; keep: folder for the notebook of a failed run
@@ -98,7 +111,7 @@ def run(name, overrides=(), profile=DEFAULT_PROFILE, *, root=None, keep=None, la
     return todo.folder
 
 
-def execute(plan, keep, label):
+def execute(plan: Plan, keep: Path, label: str | None) -> dict:
     """Run a plan and put the result into its folder, whole or not at all.
 
     keep: folder for the notebook with its traceback if a cell fails; label: before the progress
@@ -117,7 +130,7 @@ def execute(plan, keep, label):
         return finished(plan) or _execute(plan, Path(keep), label)
 
 
-def export(folder, name, out):
+def export(folder: Path, name: str, out: Path) -> list[Path]:
     """Copy NAME.ipynb and NAME.json of a finished run into the folder `out`; return their paths."""
     out.mkdir(parents=True, exist_ok=True)
     paths = [out / f"{name}.ipynb", out / f"{name}.json"]
@@ -231,9 +244,11 @@ def _papermill(plan, scratch, keep, label):
             # progress bars inside a long cell are for a person who watches
             stderr_file=sys.stderr if label and sys.stderr.isatty() else None,
         )
-    except (papermill.PapermillExecutionError, DeadKernelError) as error:
-        why = f"{error.ename}: {error.evalue}" if hasattr(error, "ename") else "the kernel died"
+    except papermill.PapermillExecutionError as error:
+        why = f"{error.ename}: {error.evalue}"
         raise _failure(_cleaned(executed, plan), plan, keep, why) from error
+    except DeadKernelError as error:
+        raise _failure(_cleaned(executed, plan), plan, keep, "the kernel died") from error
     return _cleaned(executed, plan)
 
 

@@ -3,11 +3,12 @@
 import logging
 import signal
 import sys
+from typing import NoReturn
 
 INTERRUPTED = "companion: interrupted; finished notebooks are kept"
 
 
-def main():
+def main() -> NoReturn:
     """Run `companion` and exit.
 
     With 2 and one line where a package of an extra is not installed; with 130 and one line after

@@ -5,9 +5,11 @@ import hashlib
 import io
 import itertools
 import json
-import os
 import tempfile
 import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -16,13 +18,19 @@ from companion.cluster import GPU, perform
 from companion.errors import UsageError
 from companion.files import plain, project_root, write_aside
 from companion.notebooks import DEFAULT_PROFILE, load, setting
-from companion.run import RunFailed, export, finished, settle
+from companion.run import Plan, RunFailed, export, finished, settle
 
 _OFTEN = 1  # seconds between two writes of sweep.json
 _NFS = 60  # seconds after which a shared filesystem shows what a worker wrote
 
 
-def points(name, axes, profile=DEFAULT_PROFILE, seeds=None, root=None):
+def points(
+    name: str,
+    axes: Iterable[str],
+    profile: str = DEFAULT_PROFILE,
+    seeds: int | None = None,
+    root: Path | None = None,
+) -> tuple[dict[str, list], list[Plan]]:
     """Settle the points of a sweep without starting it.
 
     name: notebook; axes: texts `parameter=value,value,...`, the grid is their product; a list is
@@ -33,7 +41,8 @@ def points(name, axes, profile=DEFAULT_PROFILE, seeds=None, root=None):
     """
     root = root or project_root()
     notebook = load(root, name)
-    grid, mistakes = {}, []
+    grid: dict[str, list] = {}
+    mistakes = []
     if seeds:
         axes = [*axes, "seed=" + ",".join(map(str, range(seeds)))]
     if not axes:
@@ -64,7 +73,12 @@ def points(name, axes, profile=DEFAULT_PROFILE, seeds=None, root=None):
     return grid, plans
 
 
-def sweep(grid, plans, connect, out=None):
+def sweep(
+    grid: dict[str, list],
+    plans: list[Plan],
+    connect: Callable[[bool], AbstractContextManager],
+    out: Path | None = None,
+) -> tuple[Path, list[dict]]:
     """Run the points that are not run yet and gather the results of all.
 
     grid, plans: from `points`. connect: function of whether a GPU is needed, gives a context
@@ -98,16 +112,11 @@ def sweep(grid, plans, connect, out=None):
     for todo in plans:
         result = finished(todo)
         keep(todo, result) if result is not None else waiting.append(todo)
-    progress = {
-        "total": len(plans),
-        "initial": len(settled),
-        "desc": f"{first.notebook.name}, {len(settled)} of {len(plans)} reused",
-        "unit": "point",
-    }
+    label = f"{first.notebook.name}, {len(settled)} of {len(plans)} reused"
     try:
         with (
             connect(on_gpu(waiting)) if waiting else contextlib.nullcontext() as client,
-            tqdm(**progress) as bar,
+            tqdm(total=len(plans), initial=len(settled), desc=label, unit="point") as bar,
         ):
             written = time.monotonic()
             for todo, error in _performed(client, waiting, out) if waiting else ():
@@ -126,7 +135,7 @@ def sweep(grid, plans, connect, out=None):
     return out, [settled[todo.key][0] for todo in plans]
 
 
-def on_gpu(plans):
+def on_gpu(plans: Iterable[Plan]) -> bool:
     """Whether one of the plans asks for a GPU."""
     return any(str(todo.parameters.get("device")).startswith("cuda") for todo in plans)
 
@@ -230,6 +239,4 @@ def _writable(folder):
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UsageError(
-            f"cannot write into {str(folder)!r}: {os.strerror(error.errno)}"
-        ) from error
+        raise UsageError(f"cannot write into {str(folder)!r}: {error.strerror}") from error

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import shlex
+from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from companion.notebooks import load
 SEED = "seed"  # its values are drawn together, as mean and spread
 
 
-def write(root, out):
+def write(root: Path, out: Path) -> Path:
     """Write book/sections/sweeps/NAME-HASH.md, its plots beside it, from the results of a sweep.
 
     root: project folder. out: folder of the results, see `sweep.sweep`.

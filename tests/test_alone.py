@@ -4,7 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
-from companion import build as book
+from companion import section
 from companion.page.record import collect
 from companion.run import plan, run
 
@@ -31,19 +31,19 @@ def test_the_command_gives_exactly_the_page_s_parameters(project, installed, run
         'record("where", companion.__file__)\nrecord("kept", len(files("book/archive/*.json")))',
     )
     changes = {"seed": -3, "eps": 1e-5, "rho": float("-inf"), "fast": True}
-    changes |= {"label": "it's 1e3", "sizes": [1.5, "a"]}
+    changes |= {"label": "it's 1e3", "sizes": [-3, 40]}
     todo = plan("toy", changes)
     folder = run("toy", changes)
     empty = tmp_path / "empty"
     empty.mkdir()
-    again = run_alone(book.rerun_box(todo), folder / "toy.ipynb", empty)
+    again = run_alone(section.rerun_box(todo), folder / "toy.ipynb", empty)
     records = {name: entry["value"] for name, entry in collect(again).items()}
-    assert records["told"] == repr((-3, 1e-5, float("-inf"), True, "it's 1e3", [1.5, "a"]))
+    assert records["told"] == repr((-3, 1e-5, float("-inf"), True, "it's 1e3", [-3, 40]))
     assert records["where"] == str(installed / "companion/__init__.py")
     assert records["kept"] == len(list((ROOT / "book/archive").glob("*.json")))
 
     # the local command and the sweep's are for the same parameters
-    box = book.rerun_box(todo)
+    box = section.rerun_box(todo)
     (here,) = re.findall(r"^companion run .*$", box, re.MULTILINE)
     words = shlex.split(here)
     told = [(words[i + 1], words[i + 2]) for i, word in enumerate(words) if word == "-p"]

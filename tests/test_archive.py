@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from companion import archive as archives
-from companion import build as book
+from companion import section as sections
 from companion.claims import judge, load_claims
 from companion.page.kept import archived, files
 from companion.run import run
@@ -66,7 +66,7 @@ def test_a_page_shows_published_kept_and_present_numbers(kept):
     result = json.loads((run("toy", profile="smoke") / "toy.json").read_text())
     judged = judge(load_claims(kept.root), {"toy": result["records"]}, "laptop")
     found = archived("book/archive/toy-*.json")
-    section = book.numbers(judged, result, found)
+    section = sections.numbers(judged, result, found)
     (head,) = [line for line in section.splitlines() if line.startswith("| Statement")]
     facts = result["provenance"]
     device, date = facts["device"], facts["date"][:10]
@@ -82,13 +82,13 @@ def test_a_page_shows_published_kept_and_present_numbers(kept):
 
     path = kept.root / "book/archive/toy-full-size.json"
     path.write_text(path.read_text().replace(facts["code"]["notebooks/toy.md"], "0" * 64))
-    section = book.numbers(judged, result, archived("book/archive/toy-*.json"))
+    section = sections.numbers(judged, result, archived("book/archive/toy-*.json"))
     assert section.count(f"{date}, changed since: notebooks/toy.md") == 2  # the column, the figures
     (path,) = files("book/archive/*.json")
     other = json.loads(path.read_text())
     del other["records"]["eps"]  # kept before the page recorded it
     path.write_text(json.dumps(other))
-    section = book.numbers(judged, result, archived("book/archive/toy-*.json"))
+    section = sections.numbers(judged, result, archived("book/archive/toy-*.json"))
     assert "| 2e-4 | – | 0.001 |" in section
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from companion import archive as archives
 from companion import build as book
+from companion import section
 from companion.cli import main
 from companion.errors import UsageError
 from companion.notebooks import Parameter, convert, load, parse_parameters, resolve
@@ -187,7 +188,7 @@ def test_run_writes_notebook_and_json_and_is_reproducible(project, capsys):
 
 def test_the_box_shows_the_data_and_weights_that_a_run_opened(project):
     def box():
-        return book.provenance_box(json.loads((run("toy") / "toy.json").read_text()))
+        return section.provenance_box(json.loads((run("toy") / "toy.json").read_text()))
 
     assert "Data and weights" not in box()
     asset = {"name": "cells", "source": "folder mine", "sha256": "ab" * 32, "licence": "BSD"}
@@ -403,13 +404,13 @@ def test_the_device_goes_to_notebooks_that_have_one(project):
     project.notebook("with_device", "x = 1", parameters='device: str = "cpu"')
     plans = book.plans_of_book(project.root, "laptop", "cuda")
     assert [todo.parameters.get("device") for todo in plans] == [None, "cuda"]
-    assert "-p device cuda --out out" in book.rerun_box(plans[1])
+    assert "-p device cuda --out out" in section.rerun_box(plans[1])
 
 
 def test_progress_bars_stay_off_the_page():
     bar = {"output_type": "stream", "name": "stderr", "text": "\r 0%\r100%\nA warning\n"}
-    assert book._without_progress(bar)["text"] == "A warning\n"
-    assert book._without_progress({**bar, "text": "\r 0%\r100%\n"}) is None
+    assert section._without_progress(bar)["text"] == "A warning\n"
+    assert section._without_progress({**bar, "text": "\r 0%\r100%\n"}) is None
 
 
 def test_what_a_command_prints_is_one_text():
@@ -418,7 +419,7 @@ def test_what_a_command_prints_is_one_text():
 
     picture = {"output_type": "display_data", "data": {}}
     pieces = [piece("stdout", "a b"), piece("stderr", "\r10%"), piece("stdout", " c\n")]
-    found = book._joined([*pieces, picture, piece("stdout", "d\n")])
+    found = section._joined([*pieces, picture, piece("stdout", "d\n")])
     assert [output.get("text") for output in found] == ["a b c\n", "\r10%", None, "d\n"]
 
 

@@ -4,14 +4,16 @@ import importlib.metadata
 import os
 import platform
 import sys
+from collections.abc import Iterable
+from typing import Any
 
 MIME = "application/vnd.companion.provenance+json"
 PACKAGES = ("torch", "numpy", "scikit-image", "matplotlib", "POT", "pykeops")
 
 
-def versions(packages=PACKAGES):
+def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str | None]:
     """Return {name: version} of python and of the packages; None for one that is not installed."""
-    found = {"python": platform.python_version()}
+    found: dict[str, str | None] = {"python": platform.python_version()}
     for name in packages:
         try:
             found[name] = importlib.metadata.version(name)
@@ -20,14 +22,14 @@ def versions(packages=PACKAGES):
     return found
 
 
-def report():
+def report() -> None:
     """Display, from inside a kernel, what the kernel used: device, threads, memory, versions."""
     from IPython.display import display
 
     display({MIME: kernel_facts()}, raw=True)
 
 
-def kernel_facts():
+def kernel_facts() -> dict[str, Any]:
     """Return what this process used so far.
 
     device: name of the GPU if CUDA was used, else of the CPU; threads: of torch if imported;
@@ -39,18 +41,18 @@ def kernel_facts():
         from otlib.assets.used import used
 
         opened = used()
-    cuda = torch is not None and torch.cuda.is_initialized()
+    cuda = torch.cuda if torch and torch.cuda.is_initialized() else None
     return {
-        "device": torch.cuda.get_device_name() if cuda else cpu_model(),
+        "device": cuda.get_device_name() if cuda else cpu_model(),
         "threads": torch.get_num_threads() if torch else os.cpu_count(),
         "peak_memory_mib": round(_peak_memory() / 2**20),
-        "peak_cuda_mib": round(torch.cuda.max_memory_allocated() / 2**20) if cuda else None,
+        "peak_cuda_mib": round(cuda.max_memory_allocated() / 2**20) if cuda else None,
         "versions": versions(),
         "assets": opened,
     }
 
 
-def cpu_model():
+def cpu_model() -> str:
     """Return the processor's name as the system gives it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
