@@ -9,7 +9,7 @@ import torch
 
 from otlib import _check, patches
 from otlib._ambient import plain
-from otlib.assets.images import read
+from otlib.assets.images import named, read
 from otlib.assets.used import note
 
 __all__ = ["CARRIED", "load"]
@@ -27,7 +27,7 @@ CARRIED = {
 def load(name, size):
     """A square of a texture, and a second one of the same texture.
 
-    name: of CARRIED, or the path of an image file: see `images.read`.
+    name: of CARRIED, or the path of an image file: see `images.read`; "./brick" is a file so named.
     size: side of the squares, pixels. A carried photograph is halved, by blur and subsampling, as
         long as it stays at least twice as large: the squares show a quarter of it at each size. A
         file is taken as it is.
@@ -37,7 +37,7 @@ def load(name, size):
     than `size` or flat, and as `read` does.
     """
     _check.whole("size", size)
-    if name in CARRIED:
+    if named("exemplar", name, CARRIED):
         photograph = np.asarray(getattr(skimage.data, CARRIED[name])())
         image = torch.from_numpy(np.atleast_3d(photograph).astype(np.float32) / 255).movedim(-1, 0)
         while min(image.shape[1:]) >= 4 * size:

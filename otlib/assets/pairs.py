@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import torch
 from otlib import _check
 from otlib._ambient import plain
 from otlib.assets import registry
-from otlib.assets.images import SUFFIXES, grey, read, resize
+from otlib.assets.images import below, grey, mask, named, read, resize
 from otlib.assets.used import note
 
 __all__ = ["Pair", "draw"]
@@ -47,9 +48,11 @@ def draw(folder, count=18, size=256, seed=0, split="test"):
 
     The data of Mignon et al. 2023, sec. III and Table I: MVTec AD, or the solar cells of elpv.
 
-    folder: "elpv" or "mvtec" for the entry of the registry; or a path: a folder of MVTec AD's
-        layout (CATEGORY/train/good, CATEGORY/test/DEFECT, CATEGORY/ground_truth), one category of
-        it, or a folder with elpv's labels.csv.
+    folder: "elpv" or "mvtec" for the entry of the registry, "./mvtec" for a folder of that name; or
+        a path: a folder of MVTec AD's layout (CATEGORY/train/good, CATEGORY/test/DEFECT,
+        CATEGORY/ground_truth), one category of it, or a folder with elpv's labels.csv. A mask of
+        ground_truth has the name of its image, with _mask or without, or is all that lies in a
+        folder of that name, as in MVTec LOCO.
     count: pairs, >= 1; size: side of the images in pixels; seed: of the draws.
     split: "test", or "tuning" for choosing settings. They share no file: tuning has every third
         file of the sorted defect-free and of the sorted defective files of a category.
@@ -65,17 +68,18 @@ def draw(folder, count=18, size=256, seed=0, split="test"):
     resized to `size`. A smaller count gives the first of the same pairs.
 
     Returns a list of Pair, as many as there are targets where that is fewer, with a warning that
-    says so. Files that cannot be read are passed over and categories without the images left out,
-    both named in a warning. Raises FileNotFoundError on a folder of neither layout, ValueError
-    where no pair can be made, on count or size < 1, on an unknown split.
+    says so. Files that cannot be read are passed over, categories without the images left out, and
+    a defect whose mask cannot be read has no area: all are named in a warning. Raises
+    FileNotFoundError on a folder of neither layout, ValueError where no pair can be made, on count
+    or size < 1, on an unknown split.
     """
     _check.whole("count", count)
     _check.whole("size", size)
     _check.whole("seed", seed, least=0)
     if split not in ("test", "tuning"):
         raise ValueError(f"split must be 'test' or 'tuning', got {split!r}")
-    asset = registry.REGISTRY.get(str(folder))
-    root = registry.find(str(folder)) if asset else Path(folder)
+    asset = registry.REGISTRY[folder] if named("folder", folder, ("elpv", "mvtec")) else None
+    root = registry.find(folder) if asset else Path(folder)
     root = root.parent if root.is_file() else root
     notes, images = [], {}
 
@@ -89,7 +93,7 @@ def draw(folder, count=18, size=256, seed=0, split="test"):
         return images[path]
 
     turns, found = deque(), []
-    categories = [_part(category, split) for category in _categories(root)]
+    categories = [_part(category, split) for category in _categories(root, notes)]
     rngs = np.random.default_rng(seed).spawn(len(categories))
     for category, rng in zip(categories, rngs, strict=True):
         if len(category.good) >= 2 and category.defective:
@@ -110,8 +114,16 @@ def draw(folder, count=18, size=256, seed=0, split="test"):
         raise ValueError("; ".join([f"folder {root.name} gives no pair", *notes]))
     if len(found) < count:
         notes.append(f"{len(found)} of {count} pairs: {split} has no more")
+
+    def area(category, file):
+        try:
+            return category.area(file)
+        except (ValueError, FileNotFoundError) as error:
+            notes.append(f"no area: {error}".replace(f"{root}/", ""))
+
+    areas = [area(category, files[2]) for category, files in found]
     if notes:
-        warnings.warn(f"{root.name}: " + "; ".join(notes), stacklevel=3)
+        warnings.warn(f"{root.name}: " + "; ".join(dict.fromkeys(notes)), stacklevel=3)
     if asset is None or asset.sha256 is None:
         drawn = sorted({file for _, files in found for file in files})
         note(*_identity(asset, root, drawn), private=True)
@@ -120,9 +132,9 @@ def draw(folder, count=18, size=256, seed=0, split="test"):
             category.name,
             *(images[file] for file in files),
             tuple(file.relative_to(root).as_posix() for file in files),
-            category.area(files[2]),
+            area,
         )
-        for category, files in found
+        for (category, files), area in zip(found, areas, strict=True)
     ]
 
 
@@ -160,11 +172,16 @@ def _part(category, split):
     return category._replace(good=good, defective=defective)
 
 
-def _categories(root):
+def _categories(root, notes):
     if (root / "labels.csv").is_file():
         return _elpv(root)
-    folders = sorted(root.iterdir()) if root.is_dir() else []
-    within = [folder for folder in (root, *folders) if (folder / "train" / "good").is_dir()]
+    within, seen = [], set()
+    for folder in (root, *(sorted(root.iterdir()) if root.is_dir() else ())):
+        if os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK):
+            notes.append(f"passed over: {folder.name} cannot be listed")
+        elif os.path.isdir(folder / "train" / "good") and os.path.realpath(folder) not in seen:
+            seen.add(os.path.realpath(folder))  # a link to another category is none
+            within.append(folder)
     if not within:
         raise FileNotFoundError(
             f"folder has neither a category with train/good (looked for {root}/*/train/good and "
@@ -174,16 +191,27 @@ def _categories(root):
 
 
 def _mvtec(folder):
-    files = sorted(
+    masks = below(folder / "ground_truth") if (folder / "ground_truth").is_dir() else []
+    files = [
         file
-        for part in ("train", "test")
-        for file in folder.glob(f"{part}/*/*")
-        if file.suffix.lower() in SUFFIXES
-    )
+        for part in ("test", "train")
+        for kind in sorted((folder / part).glob("*/"))
+        for file in below(kind)
+        if file.parent == kind
+    ]
 
     def area(file):
-        mask = folder / "ground_truth" / file.parent.name / f"{file.stem}_mask.png"
-        return (grey(read(mask)) > 0.5).float().mean().item() if mask.is_file() else None
+        inner = file.relative_to(folder / "test").with_suffix("")
+        names = [place.as_posix().lower() for place in (inner.parent / f"{inner.name}_mask", inner)]
+
+        def marks(path):
+            place = path.relative_to(folder / "ground_truth").with_suffix("")
+            return place.as_posix().lower() in names or place.parent.as_posix().lower() == names[1]
+
+        found = [mask(path) for path in masks if marks(path)]
+        if len({tuple(part.shape) for part in found}) > 1:
+            raise ValueError(f"the masks of {file} must have one size")
+        return torch.stack(found).any(0).float().mean().item() if found else None
 
     good = [file for file in files if file.parent.name == "good"]
     defective = [file for file in files if file not in good and file.parts[-3] == "test"]

@@ -8,12 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 
 from otlib import _check
 from otlib._ambient import plain
-from otlib.assets import registry
-from otlib.assets.images import SUFFIXES, read
+from otlib.assets import images, registry
 from otlib.assets.used import note
 
 __all__ = ["Photograph", "Sets", "files", "sets"]
@@ -51,21 +49,21 @@ class _Scene(NamedTuple):
 
 
 def files(folder="embedded"):
-    """Return the paths of all image files of a folder, at any depth, sorted.
+    """Return the paths of all image files of a folder, at any depth and behind links, sorted.
 
     folder: a path, or "embedded" for seven photographs that scikit-image, matplotlib and scico
-        carry, 300 x 451 to 512 x 768 pixels.
+        carry, 300 x 451 to 512 x 768 pixels; "./embedded" is a folder of that name.
 
     Raises FileNotFoundError where there is no folder or no image in it, and as
     `registry.find` does.
     """
-    if folder == "embedded":
+    if images.named("folder", folder, ("embedded",)):
         carried = [
             Path(importlib.metadata.distribution(package).locate_file(file))
             for package, file in _EMBEDDED
         ]
         return [*carried, registry.find("kodim23")]
-    found = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES)
+    found = images.below(folder) if Path(folder).is_dir() else []
     if not found:
         raise FileNotFoundError(f"folder must hold image files, found none in {folder}")
     return found
@@ -125,10 +123,9 @@ def _deal(paths, folder, size, counts, rng, notes, seen):
         path = paths[index]
         name = path.name if folder == "embedded" else path.relative_to(folder).as_posix()
         try:
-            with Image.open(path) as image:
-                width, height = image.size
-        except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
-            notes.append(f"passed over: {name} cannot be read as an image")
+            height, width = images.size(path)
+        except (ValueError, FileNotFoundError) as error:
+            notes.append(f"passed over: {error}".replace(str(path), name))
             continue
         rows, columns = height // size, width // size
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -151,23 +148,23 @@ def _deal(paths, folder, size, counts, rng, notes, seen):
 
 def _crops(scenes, size, count, notes, seen):
     """The first `count` crops of the scenes, which take turns."""
-    found, images = [], {}
+    found, read = [], {}
     turns = max((len(scene.corners) for scene in scenes), default=0)
     places = [(scene, turn) for turn in range(turns) for scene in scenes]
     for scene, turn in places:
         if len(found) == count or turn >= len(scene.corners):
             continue
-        if scene.path not in images:
+        if scene.path not in read:
             try:
-                images[scene.path] = read(scene.path).expand(3, -1, -1)
+                read[scene.path] = images.read(scene.path).expand(3, -1, -1)
             except ValueError as error:
                 notes.append(f"passed over: {error}".replace(str(scene.path), scene.name))
-                images[scene.path] = None
-        if images[scene.path] is None:
+                read[scene.path] = None
+        if read[scene.path] is None:
             continue
         top, left = scene.corners[turn]
         name = f"{scene.name}@{top},{left}"
-        image = images[scene.path][:, top : top + size, left : left + size].contiguous()
+        image = read[scene.path][:, top : top + size, left : left + size].contiguous()
         digest = hashlib.sha256(image.numpy().tobytes()).hexdigest()
         if seen.setdefault(digest, name) == name:
             found.append(Photograph(name, image))

@@ -5,8 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from otlib.assets import images, pairs, registry, used
@@ -25,109 +23,6 @@ def save(path, values, **how):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(values, **how).save(path)
     return path
-
-
-def ramp(*shape, dtype=np.uint8):
-    top = np.iinfo(dtype).max
-    return np.linspace(0, top, int(np.prod(shape))).round().astype(dtype).reshape(shape)
-
-
-# reading
-
-
-@pytest.mark.parametrize("suffix", ["png", "tif", "bmp"])
-def test_eight_bits_are_read_exactly(tmp_path, suffix):
-    grey, colour = ramp(5, 7), ramp(5, 7, 3)
-    one = images.read(save(tmp_path / f"grey.{suffix}", grey))
-    three = images.read(save(tmp_path / f"colour.{suffix}", colour))
-    assert one.dtype == three.dtype == torch.float32
-    torch.testing.assert_close(one, torch.from_numpy(grey.astype(np.float32) / 255)[None])
-    torch.testing.assert_close(three.movedim(0, 2), torch.from_numpy(colour / np.float32(255)))
-    assert one.min() == 0 and one.max() == 1
-
-
-@pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_sixteen_bits_keep_their_levels(tmp_path, suffix):
-    values = ramp(40, 50, dtype=np.uint16)
-    read = images.read(save(tmp_path / f"deep.{suffix}", values))
-    assert read.unique().numel() == values.size
-    assert read.max() == 1
-    torch.testing.assert_close(read[0], torch.from_numpy(values.astype(np.float32) / 65535))
-
-
-def test_palette_and_bilevel_and_opaque_alpha_are_read_as_what_they_show(tmp_path):
-    colour = np.zeros((4, 4, 3), np.uint8)
-    colour[:2, :, 0], colour[2:, :, 1] = 255, 128
-    plain = images.read(save(tmp_path / "plain.png", colour))
-    Image.fromarray(colour).quantize(4).save(tmp_path / "palette.png")
-    torch.testing.assert_close(images.read(tmp_path / "palette.png"), plain)
-    opaque = np.dstack([colour, np.full((4, 4), 255, np.uint8)])
-    torch.testing.assert_close(images.read(save(tmp_path / "alpha.png", opaque)), plain)
-    Image.fromarray(ramp(4, 4)).convert("1", dither=0).save(tmp_path / "bits.png")
-    assert set(images.read(tmp_path / "bits.png").unique().tolist()) == {0.0, 1.0}
-
-
-def test_what_cannot_be_read_is_one_line(tmp_path):
-    clear = np.dstack([ramp(4, 4, 3), np.full((4, 4), 254, np.uint8)])
-    save(tmp_path / "clear.png", clear)
-    Image.fromarray(ramp(4, 4, 3)).convert("CMYK").save(tmp_path / "cmyk.tif")
-    Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "float.tif")
-    (tmp_path / "text.png").write_text("no image")
-    whole = save(tmp_path / "whole.png", ramp(64, 64)).read_bytes()
-    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "empty.png").write_bytes(b"")
-    expected = {
-        "clear.png": "must have no transparent pixels",
-        "cmyk.tif": "must be grey or RGB of 8 or 16 bits, got mode CMYK",
-        "float.tif": "must be grey or RGB of 8 or 16 bits, got mode F",
-        "text.png": "cannot be read as an image",
-        "cut.png": "cannot be read as an image",
-        "empty.png": "cannot be read as an image",
-    }
-    for name, message in expected.items():
-        with pytest.raises(ValueError, match=rf"{name} {message}") as caught:
-            images.read(tmp_path / name)
-        assert "\n" not in str(caught.value)
-    with pytest.raises(FileNotFoundError, match=r"gone.png is no file$"):
-        images.read(str(tmp_path / "gone.png"))
-
-
-# grey and size
-
-
-def test_grey_weighs_the_channels_and_keeps_grey():
-    image = torch.rand(3, 4, 5, dtype=torch.float64)
-    weights = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
-    torch.testing.assert_close(images.grey(image), (weights[:, None, None] * image).sum(0)[None])
-    same = image[:1].expand(3, -1, -1)
-    torch.testing.assert_close(images.grey(same), image[:1])
-    assert torch.equal(images.grey(image[:1]), image[:1])
-    with pytest.raises(ValueError, match=r"^image must have 1 or 3 channels, got 4$"):
-        images.grey(torch.zeros(4, 3, 3))
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3]))
-def test_resize_keeps_constants_and_the_range(height, width, size, channels):
-    image = torch.rand(channels, height, width)
-    small = images.resize(image, size)
-    assert small.shape == (channels, size, size)
-    assert small.min() >= 0 and small.max() <= 1
-    flat = images.resize(torch.full((channels, height, width), 0.3), size)
-    torch.testing.assert_close(flat, torch.full_like(flat, 0.3))
-
-
-def test_resize_takes_the_central_square_and_does_not_alias():
-    wide = torch.zeros(1, 8, 20)
-    wide[:, :, 6:14] = torch.rand(1, 8, 8)
-    torch.testing.assert_close(images.resize(wide, 8), wide[:, :, 6:14])
-    torch.testing.assert_close(images.resize(wide, 4), images.resize(wide[:, :, 6:14], 4))
-    fine = (torch.arange(64) % 2).float().expand(1, 64, 64)  # above the new Nyquist frequency
-    inner = images.resize(fine, 16)[:, :, 2:-2]
-    torch.testing.assert_close(inner, torch.full_like(inner, 0.5), atol=0.02, rtol=0)
-
-
-# pairs
 
 
 def mvtec(root, category, good=9, kinds=("cut", "hole"), each=3, masks=True):
@@ -217,6 +112,92 @@ def test_one_category_may_be_given_and_masks_may_be_missing(tmp_path):
     found = quiet(tmp_path / "bolt", count=3, size=8)
     assert [pair.category for pair in found] == ["bolt"] * 3
     assert [pair.area for pair in found] == [None] * 3
+
+
+def only(root, **how):
+    """The area of the one pair of a category whose one defect is file 000 of `cut`."""
+    (pair,) = pairs.draw(root, count=1, size=8, **how)
+    assert pair.names[2].endswith("test/cut/000.png")
+    return pair.area
+
+
+EIGHTH = np.zeros((64, 64), np.uint8)
+EIGHTH[:32, :16] = 1
+
+
+@pytest.mark.parametrize("level", [1, 120, 255])
+@pytest.mark.parametrize(
+    "name",
+    ["000_mask.png", "000_mask.PNG", "000_MASK.tif", "000_mask.jpg", "000.bmp", "000/000.png"],
+)
+def test_any_level_of_a_mask_is_the_defect_whatever_its_file(tmp_path, level, name):
+    """In `000/` lie the masks of MVTec LOCO; the mask's size is not the image's."""
+    mvtec(tmp_path, "bolt", kinds=("cut",), each=1, masks=False)
+    if name.endswith("jpg") and level == 1:
+        level = 30  # JPEG keeps no 1
+    save(tmp_path / "bolt/ground_truth/cut" / name, EIGHTH * np.uint8(level))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert only(tmp_path) == 0.125
+
+
+def test_several_masks_of_one_image_are_one_defect(tmp_path):
+    mvtec(tmp_path, "bolt", kinds=("cut",), each=1, masks=False)
+    for index, part in enumerate((EIGHTH, EIGHTH.T * np.uint8(9))):
+        save(tmp_path / f"bolt/ground_truth/cut/000/{index:03}.png", part)
+    assert only(tmp_path) == 0.125 + 0.125 - 1 / 16
+    save(tmp_path / "bolt/ground_truth/cut/000/002.png", EIGHTH[:8])
+    with pytest.warns(UserWarning, match=r"no area: the masks of bolt/test/cut/000.png must have"):
+        assert only(tmp_path) is None
+
+
+def test_a_mask_that_cannot_be_read_is_named_and_stops_nothing(tmp_path):
+    mvtec(tmp_path, "bolt")
+    mvtec(tmp_path, "nut")
+    mask = tmp_path / "bolt/ground_truth/cut/000_mask.png"
+    mask.write_bytes(b"no mask")
+    (tmp_path / "nut/ground_truth/cut/000_mask.png").unlink()
+    (tmp_path / "nut/ground_truth/cut/000_mask.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.warns(UserWarning) as caught:
+        found = pairs.draw(tmp_path, count=12, size=8)
+    (warning,) = caught
+    told = str(warning.message)
+    assert told.count("no area: bolt/ground_truth/cut/000_mask.png cannot be read as an image") == 1
+    assert told.count("no area: nut/ground_truth/cut/000_mask.png is no file") == 1
+    areas = {pair.names[2]: pair.area for pair in found}
+    for name, area in areas.items():
+        assert area is None if name.endswith("cut/000.png") else area == pytest.approx(0.25)
+    assert len(found) == 12 and None in areas.values()
+
+
+def test_what_lies_behind_links_is_drawn_from_once(tmp_path):
+    real = mvtec(tmp_path / "real", "bolt")
+    linked = tmp_path / "linked"
+    (linked / "bolt/train").mkdir(parents=True)
+    (linked / "bolt/train/good").symlink_to(real / "bolt/train/good")
+    (linked / "bolt/test").symlink_to(real / "bolt/test")
+    (linked / "bolt/ground_truth").symlink_to(real / "bolt/ground_truth")
+    (linked / "again").symlink_to(linked / "bolt")  # no second category
+    expected = quiet(real, count=6, size=8)
+    (real / "bolt/test/cut/circle").symlink_to(real / "bolt")
+    for root, name in ((real, "bolt/"), (linked, "again/")):
+        found = [(pair.names, pair.area) for pair in quiet(root, count=6, size=8)]
+        assert found == [
+            (tuple(text.replace("bolt/", name) for text in pair.names), pair.area)
+            for pair in expected
+        ]
+
+
+def test_a_folder_of_a_name_of_the_registry_is_given_as_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    mvtec(tmp_path / "mvtec", "bolt")
+    mvtec(tmp_path / "taesd", "nut")
+    assert {pair.category for pair in quiet("./mvtec", count=2, size=8)} == {"bolt"}
+    assert {pair.category for pair in quiet(Path("mvtec"), count=2, size=8)} == {"bolt"}
+    assert {pair.category for pair in quiet("taesd", count=2, size=8)} == {"nut"}  # no pictures
+    monkeypatch.setenv("OTLIB_MVTEC", str(tmp_path / "taesd"))
+    with pytest.warns(UserWarning, match=r"^folder 'mvtec' is a name; for the path give './mvtec'"):
+        assert {pair.category for pair in pairs.draw("mvtec", count=2, size=8)} == {"nut"}
 
 
 def test_too_few_images_give_fewer_pairs_and_say_so(tmp_path):
