@@ -24,7 +24,7 @@ __all__ = [
 
 @plain
 def texture(shape, kernel_sd, std, mean, generator):
-    """Isotropic periodic Gaussian texture: white noise blurred by a Gaussian (Mignon, Fig. 1).
+    """Isotropic periodic Gaussian texture: blurred white noise (Mignon et al. 2023, Fig. 1).
 
     shape: (C, H, W); the channels are independent.
     kernel_sd: standard deviation of the blur in pixels, >= 0.
@@ -45,7 +45,7 @@ def texture(shape, kernel_sd, std, mean, generator):
 
 @plain
 def texture_patch_law(size, kernel_sd, std, mean, image_size):
-    """Gaussian law of the patches of a one-channel square `texture`: N1 of Mignon, Fig. 1.
+    """Gaussian law of the patches of a one-channel square `texture`: N1 of Mignon et al., Fig. 1.
 
     size: side of the patches in pixels. kernel_sd, std, mean: as in `texture`.
     image_size: side of the texture in pixels, >= size; its period.
@@ -234,7 +234,8 @@ def transport_map(cov0, cov1):
     """Matrix of the optimal transport between centred Gaussians: eq. (2) of Adrai et al. 2023.
 
     T = cov0^-1/2 (cov0^1/2 cov1 cov0^1/2)^1/2 cov0^-1/2, evaluated with one inverse root instead
-    of two, so that T cov0 T' = cov1 holds for ill-conditioned covariances too.
+    of two, so that T cov0 T' = cov1 holds for ill-conditioned covariances too. `dot.fit` calls
+    `stochastic_map`, which gives the same matrix at full rank and goes on where this raises.
 
     cov0: (d, d) float32 or float64, positive definite. cov1: (d, d), may be singular.
 

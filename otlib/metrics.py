@@ -228,6 +228,8 @@ def gelbrich(x, y, weights=None):
 def patch_w2(x, y, patch=3, count=None, generator=None):
     """Exact 2-Wasserstein distance of the empirical patches of two sets, cost |p - q|^2.
 
+    That is eq. (1) of Adrai et al. 2023, for patches in the place of images.
+
     x, y: lists of (C, H, W) float32 or float64, pixels or latents, H and W >= patch.
     patch: side of the patches >= 1. count: patches drawn from each set without repetition, which
         takes of the order of count^2 memory; all by default. generator: torch.Generator of the

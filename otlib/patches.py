@@ -66,7 +66,7 @@ def average(patches, shape, size, stride=1, periodic=False):
 
 @plain
 def pyramid(image, levels, periodic=False):
-    """Gaussian pyramid: 4 x 4 Gaussian of sd 1, then every second pixel (A of Mignon, eq. (9)).
+    """Gaussian pyramid: 4 x 4 Gaussian of sd 1, then every second pixel (Mignon et al., eq. (9)).
 
     image: (C, H, W) float32 or float64, any device and value range.
     levels: number of images, >= 1; L + 1 in the paper's notation.

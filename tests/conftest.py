@@ -62,6 +62,7 @@ class Project:
     def __init__(self, root):
         self.root = root
         self.write("notebooks/profiles.yml", "{smoke: {toy: {eps: 1e-3}}, laptop: {}}")
+        self.write("book/equations.yml", "{}")
         self.write("book/references.bib", "@misc{one2020, title={A {Toy} Paper}}")
         self.write("otlib/__init__.py", "")  # its own, so that no key depends on the real one
         self.notebook("toy", CODE)
