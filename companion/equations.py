@@ -1,9 +1,9 @@
 """The page of equations: what the documents number, and where the book has it."""
 
 import pydantic
-import yaml
 
 from companion.errors import UsageError, known
+from companion.files import read_yaml
 from companion.markdown import table
 from companion.notebooks import names
 
@@ -40,14 +40,9 @@ def load_equations(root):
     root: project folder. Returns {document: Document} in the order of the file.
     Raises UsageError for a missing file and an entry that is none, and for an unknown page.
     """
-    path = root / "book" / "equations.yml"
+    entries = read_yaml(root / "book" / "equations.yml", "book/equations.yml") or {}
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        found = {name: Document.model_validate(entry) for name, entry in entries.items()}
-    except FileNotFoundError as error:
-        raise UsageError("book/equations.yml is missing") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"book/equations.yml: {' '.join(str(error).split())}") from error
+        found = pydantic.TypeAdapter(dict[str, Document]).validate_python(entries)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])

@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-import yaml
-
 from companion.errors import UsageError, known
-from companion.files import project_root
+from companion.files import project_root, read_yaml
 from companion.markdown import number
 
 
@@ -25,11 +23,7 @@ def published(document, root=None):
             root = Path(__file__).parents[1]  # which has book/published/ inside, see pyproject.toml
     folder = root / "book" / "published"
     known("document in book/published", document, sorted(p.stem for p in folder.glob("*.yml")))
-    try:
-        return yaml.safe_load((folder / f"{document}.yml").read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        where = f"book/published/{document}.yml"
-        raise UsageError(f"{where}: {' '.join(str(error).split())}") from error
+    return read_yaml(folder / f"{document}.yml", f"book/published/{document}.yml")
 
 
 def cell(numbers, path):
