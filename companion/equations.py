@@ -75,7 +75,7 @@ def equations_page(equations, claims, titles):
     for document, told in equations.items():
         known("document in book/equations.yml", document, list(titles))
         rows = [_row(formula, ids) for formula in told.formulas]
-        head = ("Item", "Formula", "Function", "Page", "Claim")
+        head = ("Item and formula", "Function, pages, claims")
         lines += ["", f"## {titles[document]}", "", f"{{cite:t}}`{document}`", ""]
         lines += [":::{table}", ":class: scoreboard", "", *table(head, rows), ":::"]
     return "\n".join(lines) + "\n"
@@ -91,10 +91,7 @@ def _row(formula, ids):
     functions = [f"{{py:obj}}`{name} <otlib.{name}>`" for name in formula.functions]
     pages = [f"{{doc}}`{page} </sections/{page}>`" for page in formula.pages]
     claims = [f"`{name}`" for name in formula.claims]
-    return (
-        ", ".join(items),
-        f"${formula.formula}$",
-        ", ".join(functions) or formula.why,
-        ", ".join(pages) or "–",
-        ", ".join(claims) or "–",
-    )
+    # side by side in five columns they would not fit the page
+    where = [", ".join(functions) or formula.why, ", ".join(pages) or "no page"]
+    where.append(", ".join(claims) or "no claim")
+    return f"**{', '.join(items)}**<br>${formula.formula}$", "<br>".join(where)
