@@ -47,6 +47,10 @@ def psnr(x, reference, border=0, peak=1.0):
 
     Returns a float, inf for identical images. Raises ValueError on bad pixels, different shapes,
     a border that leaves nothing, peak <= 0, a reference of another scale.
+
+    >>> reference = torch.full((1, 2, 2), 0.5)
+    >>> round(psnr(reference + 0.1, reference), 3)  # an error of a tenth
+    20.0
     """
     _check.positive("peak", peak)
     x, reference = _check.pair(x, reference, border, 1, peak)
@@ -237,6 +241,10 @@ def patch_w2(x, y, patch=3, count=None, generator=None):
 
     Returns a float >= 0, in the units of the images; not squared. Raises ValueError on bad pixels,
     sets of different channels, an empty set, count < 1.
+
+    >>> x, y = [torch.zeros(1, 3, 3)], [torch.full((1, 3, 3), 0.5)]
+    >>> patch_w2(x, y)  # 9 pixels, each moved by a half
+    1.5
     """
     import ot  # late: seconds, and no other measure needs it
 

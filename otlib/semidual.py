@@ -54,6 +54,10 @@ def evaluate(x, y, g, *, a=None, b=None, backend="auto"):
     Returns a Solution with `value` F(g), computed on the assigned points: eq. (7) of Houdard et al.
     Its gradient in x_i is 2 a_i (x_i - y_j), j the assigned point, where that is unique: their
     Theorem 3, eq. (6), which is eq. (8) for patches. Raises ValueError on bad input.
+
+    >>> x, y = torch.tensor([[0.0], [3.0]]), torch.tensor([[4.0], [2.0]])
+    >>> evaluate(x, y, torch.zeros(2)).value  # at 0 each x takes its nearest y: (4 + 1) / 2
+    tensor(2.5000)
     """
     _check(x, y, a, b, None)
     vector("g", g, y)
@@ -161,6 +165,10 @@ def solve(x, y, *, a=None, b=None, init=None, tol=1e-9, max_iter=200, backend="a
     (f, g) and the plan; at an optimal g the arg min has ties, `assignment` is the one that carries
     most mass. Raises ValueError on bad input, RuntimeError where POT's solver fails; warns
     (ConvergenceWarning) where the gap stays above tol.
+
+    >>> x, y = torch.tensor([[0.0], [3.0]]), torch.tensor([[4.0], [1.0]])
+    >>> solve(x, y).value  # on a line sorted points are matched: (|0 - 1|^2 + |3 - 4|^2) / 2
+    tensor(1.)
     """
     a, b = _check(x, y, a, b, init)
     positive("tol", tol, zero=True)

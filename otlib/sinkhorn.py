@@ -88,6 +88,10 @@ def solve(
     Returns a Solution, its value by eq. (6) of Mignon et al. 2023. `solution.value.backward()`
     gives the gradient in x, their eq. (7), right to the accuracy of the solve. Raises ValueError on
     bad input; warns (ConvergenceWarning) where `residual` is above tol after max_iter.
+
+    >>> x, y = torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]])
+    >>> solve(x, y, eps=0.1).value  # between Diracs the only plan costs |x - y|^2
+    tensor(25.)
     """
     a, b = _check(x, y, eps, rho, a, b, init, start, tol, max_iter, scaling, active)
     prepare = kernel(backend)

@@ -3,12 +3,14 @@
 import inspect
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 import otlib
-from companion.docstrings import modules, restructured
+from companion.docstrings import modules, restructured, setup
+from otlib import dot, semidual
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "book" / "reference"
@@ -58,6 +60,20 @@ def test_all_is_what_a_module_defines_and_each_has_a_docstring(name):
             lacking = [p for p in inspect.signature(value).parameters if p not in told]
             elsewhere = re.search("(as in|[Ss]ee) `", told)  # explained with another function
             assert elsewhere or not lacking, f"{name}.{key} says nothing of {lacking}"
+
+
+def test_of_a_class_only_what_it_does_is_shown():
+    """A frozen dataclass has methods that nobody wrote, such as `__delattr__`."""
+    hooks = {}
+    setup(SimpleNamespace(connect=hooks.__setitem__))
+
+    def shown(what):
+        members = vars(what).items()
+        skips = hooks["autodoc-skip-member"]
+        return [name for name, of in members if not skips(None, "class", name, of, False, None)]
+
+    assert shown(semidual.Solution) == []
+    assert shown(dot.Moments) == ["covariance"]
 
 
 def test_the_version_is_the_installed_one():
