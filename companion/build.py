@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from companion.claims import Claim, counts, judge, load_claims, needed, scoreboard, summary
+from companion.equations import equations_page, load_equations
 from companion.errors import UsageError
 from companion.files import project_root, write_aside
 from companion.markdown import duration
@@ -30,6 +31,7 @@ def build(
     """
     root = root or project_root()
     claims, titles = load_claims(root), document_titles(root)
+    equations = equations_page(load_equations(root), claims, titles)
     plans = plans_of_book(root, profile, device)
     runs = run_all(plans)
     judged = judge(claims, {name: run["records"] for name, run in runs.items()}, profile)
@@ -40,6 +42,7 @@ def build(
         write_section(sections, todo, runs[todo.notebook.name], own)
     date = max((run["provenance"]["date"][:10] for run in runs.values()), default="")
     write_aside(sections / "scoreboard.md", board)
+    write_aside(sections / "equations.md", equations)
     write_aside(sections / "summary.md", summary(judged, profile, date))
     say("claims: " + ", ".join(f"{n} {verdict}" for verdict, n in counts(judged).items()))
     return sphinx(root)

@@ -12,17 +12,27 @@ from companion.errors import UsageError, known
 from companion.files import read_yaml
 from companion.markdown import number, table
 from companion.notebooks import names, read_profiles
+from companion.page.published import published, shown
 
 REPRODUCED, DIFFERS, NOT_RUN = "reproduced", "differs", "not run at this profile"
 SYMBOLS = {REPRODUCED: "✔", DIFFERS: "✘", NOT_RUN: "–"}
 
 
 class Near(pydantic.BaseModel):
-    """A value and how far ours may lie from it."""
+    """A value and how far ours may lie from it; the value is left out where a cell holds it."""
 
     model_config = pydantic.ConfigDict(extra="forbid")
-    value: float
+    value: float | None = None
     tolerance: float = pydantic.Field(ge=0)
+
+
+class Cell(pydantic.BaseModel):
+    """A number of book/published/DOCUMENT.yml, by the keys that lead there, or two compared."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+    cell: list[str | float] = pydantic.Field(min_length=1)
+    less: list[str | float] | None = None  # the number to subtract from it
+    over: list[str | float] | None = None  # the number to divide it by
 
 
 class Claim(pydantic.BaseModel):
@@ -33,7 +43,7 @@ class Claim(pydantic.BaseModel):
     document: str
     where: str
     statement: str
-    published: str | float
+    published: str | float | Cell
     notebook: str
     record: str
     at_least: float | None = None
@@ -52,6 +62,8 @@ class Claim(pydantic.BaseModel):
             raise ValueError("needs exactly one of at_least, at_most, near, is")
         if self.status == DIFFERS and not self.explanation.strip():
             raise ValueError("needs an explanation, because its status is differs")
+        if self.near is not None and (self.near.value is None) != isinstance(self.published, Cell):
+            raise ValueError("near.value belongs there where published is no cell, and only there")
         return self
 
     @property
@@ -90,9 +102,10 @@ class Judged:
 def load_claims(root: Path) -> list[Claim]:
     """Read book/claims.yml.
 
-    root: project folder. Returns a list of Claim in the order of the file.
+    root: project folder. Returns a list of Claim in the order of the file, the cells that they
+    name filled in.
     Raises UsageError for a missing file, an entry that is not a claim, an id used twice, and an
-    unknown notebook or profile.
+    unknown notebook, profile or published number.
     """
     entries = read_yaml(root / "book" / "claims.yml", "book/claims.yml") or []
     if not isinstance(entries, list):
@@ -115,7 +128,9 @@ def load_claims(root: Path) -> list[Claim]:
         known(f"notebook in claim {claim.id!r}", claim.notebook, notebooks)
         for profile in claim.profiles:
             known(f"profile in claim {claim.id!r}", profile, profiles)
-    return claims
+    documents = {claim.document for claim in claims if isinstance(claim.published, Cell)}
+    numbers = {document: published(document, root) for document in documents}
+    return [_filled(claim, numbers.get(claim.document)) for claim in claims]
 
 
 def _kind(value):
@@ -190,6 +205,19 @@ def summary(judged: list[Judged], profile: str, date: str) -> str:
             "",
         ]
     )
+
+
+def _filled(claim, numbers):
+    """The claim with the published number in the place of the cell that it names."""
+    if not isinstance(claim.published, Cell):
+        return claim
+    named = claim.published
+    try:
+        value, text = shown(numbers, named.cell, named.less, named.over)
+    except UsageError as error:
+        raise UsageError(f"book/claims.yml, claim {claim.id!r}: {error}") from error
+    near = claim.near and claim.near.model_copy(update={"value": value})
+    return claim.model_copy(update={"published": text, "near": near})
 
 
 def _judge(claim, records, profile):

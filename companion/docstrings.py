@@ -113,8 +113,9 @@ def _full(words, where):
     return next((full for full in dotted if full in modules()), None)
 
 
-def _skip(_app, what, _name, member, skip, _options):
+def _skip(_app, what, name, member, skip, _options):
     """Sphinx's hook: of a class show what it does, not its fields, which its docstring explains."""
     if what == "class":
-        return not (inspect.isfunction(member) or isinstance(member, property))
+        shown = inspect.isfunction(member) or isinstance(member, property)
+        return name.rpartition(".")[2].startswith("_") or not shown
     return skip

@@ -18,6 +18,7 @@ from companion.notebooks import Notebook, load
 
 PROJECT = ("otlib", "companion")  # followed into; all else is told by its version
 _REQUIREMENT = re.compile(r"[A-Za-z][\w.-]*==[\w.]+")  # of a package whose files are read
+_PUBLISHED = "companion/page/published.py"  # which reads book/published/
 _VARIABLE = re.compile(r"OTLIB_[A-Z0-9_]+")  # with the path of an asset of the user's
 
 
@@ -48,7 +49,7 @@ def code(root: Path, notebook: Notebook, parameters: dict[str, Any]) -> dict[str
 
     root, notebook, parameters: as for `key`. It follows the imports of the code cells, wherever in
     a file they stand; where a cell calls `companion`, the program, its templates and the notebooks
-    that the cell or a parameter names count too.
+    that the cell or a parameter names count too. Where it reads published numbers, so do these.
     """
     return _reach(root, notebook, parameters).code
 
@@ -130,6 +131,9 @@ def _reach(root, notebook, parameters):
                 found.code[page.relative_to(root).as_posix()] = _sha("\n\n".join(cells))
                 sources += [(cell, "") for cell in cells]
     _follow(root, sources, found)
+    if _PUBLISHED in found.code:
+        numbers = sorted((root / "book" / "published").glob("*.yml"))
+        found.code |= {path.relative_to(root).as_posix(): digest(path) for path in numbers}
     return found
 
 

@@ -105,7 +105,11 @@ def merge(a, b):
 
 @plain
 def fit(natural, restored, autoencoder, patch=3):
-    """Learn the transport from restored to natural images: Adrai et al. 2023, sec. 4.1, eq. (2).
+    """Learn the transport from restored to natural images: Adrai et al. 2023, sec. 4.1.
+
+    It stands for the optimal coupling of eq. (3) of Adrai et al. 2023: the closed form between the
+    Gaussians of latent patches, their eq. (2), computed by `gaussian.stochastic_map`, which at full
+    rank is `gaussian.transport_map`.
 
     natural, restored: iterables of (3, H, W) float32 or float64 images in [0, 1], each of any size
         with sides >= stride * patch, on the autoencoder's device; their numbers may differ, ten of
@@ -114,7 +118,7 @@ def fit(natural, restored, autoencoder, patch=3):
     patch: side p of the patches in latent pixels, odd (3 or 5 in the paper's code).
 
     Where the covariance of the restored patches is singular, to 1e-6 of its largest eigenvalue, the
-    map is the stochastic one of eq. (5), with the clamped pseudo-inverse.
+    map is the stochastic one of eq. (5) of Adrai et al., with the clamped pseudo-inverse.
 
     Returns a Transport: its `full` map is the paper's. Its `kept` map is ours, for unpaired sets
     whose means differ by their subjects: it leaves a patch's mean colour as it is (the means over
@@ -157,17 +161,20 @@ def fit(natural, restored, autoencoder, patch=3):
 def transport(
     fitted, image, autoencoder, alpha=0.0, space="pixels", keep_mean=False, generator=None
 ):
-    """Transport a restored image: encode, map each patch, average, decode, mix (sec. 4.1, eq. (4)).
+    """Transport a restored image: encode, map each patch, average, decode, mix.
+
+    Adrai et al. 2023, sec. 4.1 and, for the mixture, eq. (4).
 
     fitted: of `fit`, with the same autoencoder. image: (3, H, W) restored image in [0, 1] on the
         autoencoder's device, of any sides >= stride * patch; padded by its border and cut again.
     alpha: 1 is the restored image, 0 the transported one, any number between and beyond; or a
         sequence of numbers, which costs one transport, and in "pixels" one decoding.
-    space: where the two are mixed: "pixels" (eq. (4); alpha = 1 gives the very image) or "latent"
-        (the slides; alpha = 1 gives the autoencoder's round trip).
+    space: where the two are mixed: "pixels" (the paper's; alpha = 1 gives the very image) or
+        "latent" (the slides; alpha = 1 gives the autoencoder's round trip).
     keep_mean: take the map that leaves the mean colour of a patch (ours, see `fit`).
     generator: torch.Generator of the noise of a stochastic map, one draw a patch; without it the
-        noise is left out, which gives the mean of eq. (5) and the same image each time.
+        noise is left out, which gives the mean of eq. (5) of Adrai et al. and the same image each
+        time.
 
     Returns (3, H, W), or (A, 3, H, W) for A alphas, in the dtype and on the device of the image,
     not clamped. Raises ValueError on a bad image, another autoencoder, an unknown space.
@@ -205,7 +212,7 @@ def transport(
 
 @plain
 def transport_latent(fitted, latent, keep_mean=False, generator=None):
-    """The transport of `transport` between encoder and decoder: unfold, eq. (2) or (5), fold.
+    """The transport of `transport` between encoder and decoder: unfold, map, fold.
 
     fitted: of `fit`. latent: (C, h, w), any h and w >= 1. keep_mean, generator: as there.
 
@@ -231,7 +238,7 @@ def transport_latent(fitted, latent, keep_mean=False, generator=None):
 
 
 def _map(cov0, cov1, null=0):
-    """Matrix and noise: eq. (2) where cov0 has full rank, less a known null space; else eq. (5)."""
+    """Matrix and noise, None where cov0 has full rank, less a known null space."""
     matrix, noise = gaussian.stochastic_map(cov0, cov1, _RTOL)
     values = torch.linalg.eigvalsh(cov0)
     full = (values[null:] > _RTOL * values[-1]).all()

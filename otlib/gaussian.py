@@ -24,7 +24,7 @@ __all__ = [
 
 @plain
 def texture(shape, kernel_sd, std, mean, generator):
-    """Isotropic periodic Gaussian texture: white noise blurred by a Gaussian (Mignon, Fig. 1).
+    """Isotropic periodic Gaussian texture: blurred white noise (Mignon et al. 2023, Fig. 1).
 
     shape: (C, H, W); the channels are independent.
     kernel_sd: standard deviation of the blur in pixels, >= 0.
@@ -45,7 +45,7 @@ def texture(shape, kernel_sd, std, mean, generator):
 
 @plain
 def texture_patch_law(size, kernel_sd, std, mean, image_size):
-    """Gaussian law of the patches of a one-channel square `texture`: N1 of Mignon, Fig. 1.
+    """Gaussian law of the patches of a one-channel square `texture`: N1 of Mignon et al., Fig. 1.
 
     size: side of the patches in pixels. kernel_sd, std, mean: as in `texture`.
     image_size: side of the texture in pixels, >= size; its period.
@@ -218,6 +218,10 @@ def w2(mean0, cov0, mean1, cov1):
 
     Returns a float64 scalar >= 0, without the cancellation of the textbook's difference of traces.
     Raises ValueError on means or covariances of bad shape or values.
+
+    >>> mean0, mean1 = torch.tensor([0.0]), torch.tensor([3.0])
+    >>> w2(mean0, torch.tensor([[1.0]]), mean1, torch.tensor([[4.0]]))  # 3^2 + (1 - 2)^2
+    tensor(10., dtype=torch.float64)
     """
     _check_mean("mean0", mean0, "cov0", cov0)
     _check_mean("mean1", mean1, "cov1", cov1)
@@ -234,13 +238,18 @@ def transport_map(cov0, cov1):
     """Matrix of the optimal transport between centred Gaussians: eq. (2) of Adrai et al. 2023.
 
     T = cov0^-1/2 (cov0^1/2 cov1 cov0^1/2)^1/2 cov0^-1/2, evaluated with one inverse root instead
-    of two, so that T cov0 T' = cov1 holds for ill-conditioned covariances too.
+    of two, so that T cov0 T' = cov1 holds for ill-conditioned covariances too. `dot.fit` calls
+    `stochastic_map`, which gives the same matrix at full rank and goes on where this raises.
 
     cov0: (d, d) float32 or float64, positive definite. cov1: (d, d), may be singular.
 
     Returns T (d, d) in the dtype and on the device of cov0; computed in float64.
     Raises ValueError on bad covariances, and where cov0 is singular to its dtype's precision:
     `stochastic_map` is for those.
+
+    >>> transport_map(torch.diag(torch.tensor([1.0, 4.0])), torch.diag(torch.tensor([9.0, 4.0])))
+    tensor([[3., 0.],
+            [0., 1.]])
     """
     root0, root1 = _root("cov0", cov0), _root("cov1", cov1)
     if root0.shape[1] < len(cov0):
@@ -267,6 +276,9 @@ def stochastic_map(cov0, cov1, rtol=1e-6):
     Returns M (d, d) and the covariance of W (d, d), with M cov0 M' + cov(W) = cov1, in the dtype
     and on the device of cov0; computed in float64. Raises ValueError on bad covariances, an rtol
     that is not between 0 and 1.
+
+    >>> stochastic_map(torch.zeros(1, 1), torch.tensor([[4.0]]))  # from a point all is noise
+    (tensor([[0.]]), tensor([[4.]]))
     """
     if _check.positive("rtol", rtol) >= 1:
         raise ValueError(f"rtol must be a number < 1, got {rtol!r}")

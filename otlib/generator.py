@@ -1,7 +1,7 @@
 """A feed-forward texture network and its training, Algorithm 2 of Houdard et al. 2020.
 
-The network is the one of Ulyanov et al. 2016 (Texture Networks, Fig. 2): noise at several scales,
-each through a block of convolutions, joined from coarse to fine. It is trained once for one
+The network is that of Ulyanov et al. 2016 (Texture Networks, their Fig. 2): noise at several
+scales, each through a block of convolutions, joined from coarse to fine. It is trained once for one
 exemplar and then draws images of any size. The potentials are those of `semidual`, |x - y|^2 being
 the cost there; losses are halved, for the 1/2 |x - y|^2 of Houdard et al.
 """
@@ -159,7 +159,7 @@ def transport_loss(
     rise=5e-4,
     generator,
 ):
-    """The loss (13): 1/2 W_2^2 between patches, exemplar against image, summed over a pyramid.
+    """The loss of eq. (13), Houdard et al. 2020: 1/2 W_2^2 between patches, summed over a pyramid.
 
     exemplar: v (C, H, W) float32 or float64 in [0, 1], any device.
     size: side of a patch, pixels. levels: L, images of the pyramid.
@@ -172,7 +172,7 @@ def transport_loss(
         number of patches, so that scales of few patches take steps of the same size.
     generator: torch.Generator on the CPU.
 
-    Returns a function u (C, h, w) -> scalar, differentiable (Theorem 3), that takes u as periodic
+    Returns a function u (C, h, w) -> scalar, differentiable, that takes u as periodic
     and keeps phi_l from call to call. As in the authors' code one image serves all steps of a call,
     here each with other patches of it. Raises ValueError on bad pixels or numbers, an exemplar of
     another scale, a scale at which an image is smaller than a patch.
@@ -216,7 +216,7 @@ def _some(cloud, most, generator):
 
 @plain(grad=True)
 def train(net, loss, height, width, *, steps, lr=0.01, generator, callback=None):
-    """Minimise the expected loss of the network's images by Adam: Algorithm 2, outer loop.
+    """Minimise the expected loss of a network's images by Adam: Algorithm 2, Houdard et al. 2020.
 
     net: Network, changed in place; left in `eval()`, its statistics those of 32 more images.
     loss: function image (C, height, width) -> scalar: `transport_loss`, or a rival's.

@@ -47,6 +47,10 @@ def psnr(x, reference, border=0, peak=1.0):
 
     Returns a float, inf for identical images. Raises ValueError on bad pixels, different shapes,
     a border that leaves nothing, peak <= 0, a reference of another scale.
+
+    >>> reference = torch.full((1, 2, 2), 0.5)
+    >>> round(psnr(reference + 0.1, reference), 3)  # an error of a tenth
+    20.0
     """
     _check.positive("peak", peak)
     x, reference = _check.pair(x, reference, border, 1, peak)
@@ -228,6 +232,8 @@ def gelbrich(x, y, weights=None):
 def patch_w2(x, y, patch=3, count=None, generator=None):
     """Exact 2-Wasserstein distance of the empirical patches of two sets, cost |p - q|^2.
 
+    That is eq. (1) of Adrai et al. 2023, for patches in the place of images.
+
     x, y: lists of (C, H, W) float32 or float64, pixels or latents, H and W >= patch.
     patch: side of the patches >= 1. count: patches drawn from each set without repetition, which
         takes of the order of count^2 memory; all by default. generator: torch.Generator of the
@@ -235,6 +241,10 @@ def patch_w2(x, y, patch=3, count=None, generator=None):
 
     Returns a float >= 0, in the units of the images; not squared. Raises ValueError on bad pixels,
     sets of different channels, an empty set, count < 1.
+
+    >>> x, y = [torch.zeros(1, 3, 3)], [torch.full((1, 3, 3), 0.5)]
+    >>> patch_w2(x, y)  # 9 pixels, each moved by a half
+    1.5
     """
     import ot  # late: seconds, and no other measure needs it
 

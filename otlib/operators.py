@@ -80,6 +80,9 @@ def subsample(image, stride):
     stride: pixels, >= 1.
 
     Returns (C, ceil(H / stride), ceil(W / stride)). Raises ValueError on bad pixels, stride < 1.
+
+    >>> subsample(torch.arange(9.0).view(1, 3, 3), 2).tolist()
+    [[[0.0, 2.0], [6.0, 8.0]]]
     """
     _check.image("image", image)
     _check.whole("stride", stride)
@@ -95,6 +98,9 @@ def mask(image, keep):
 
     Returns (C, H, W). Raises ValueError on bad pixels, a mask of another type, shape or device,
     and one that keeps nothing.
+
+    >>> mask(torch.ones(1, 1, 3), torch.tensor([[True, False, True]])).tolist()
+    [[[1.0, 0.0, 1.0]]]
     """
     _check.image("image", image)
     if not torch.is_tensor(keep) or keep.dtype != torch.bool or keep.device != image.device:

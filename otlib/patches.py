@@ -21,6 +21,10 @@ def extract(image, size, stride=1, periodic=False):
     N = ceil(H / stride) ceil(W / stride) where periodic, else
     ((H - size) // stride + 1) ((W - size) // stride + 1). Differentiable.
     Raises ValueError on bad pixels, an image smaller than a patch, size or stride < 1.
+
+    >>> image = torch.arange(9.0).view(1, 3, 3)
+    >>> extract(image, size=2, stride=2).tolist()
+    [[0.0, 1.0, 3.0, 4.0]]
     """
     _check.image("image", image)
     _grid(image.shape, size, stride, periodic)
@@ -39,6 +43,11 @@ def adjoint(patches, shape, size, stride=1, periodic=False):
 
     Returns (C, H, W), 0 where no patch lies. Differentiable. Raises ValueError on NaN or inf,
     patches that do not fit the shape, an image smaller than a patch, size or stride < 1.
+
+    >>> image = torch.arange(9.0).view(1, 3, 3)
+    >>> q = torch.tensor([[1.0, -2.0, 0.0, 3.0]]).expand(4, 4)
+    >>> (extract(image, 2) * q).sum(), (image * adjoint(q, (1, 3, 3), 2)).sum()  # <Pu, q>, <u, P'q>
+    (tensor(56.), tensor(56.))
     """
     _check.cloud("patches", patches)
     rows, columns = _grid(shape, size, stride, periodic)
@@ -66,7 +75,7 @@ def average(patches, shape, size, stride=1, periodic=False):
 
 @plain
 def pyramid(image, levels, periodic=False):
-    """Gaussian pyramid: 4 x 4 Gaussian of sd 1, then every second pixel (A of Mignon, eq. (9)).
+    """Gaussian pyramid: 4 x 4 Gaussian of sd 1, then every second pixel (Mignon et al., eq. (9)).
 
     image: (C, H, W) float32 or float64, any device and value range.
     levels: number of images, >= 1; L + 1 in the paper's notation.

@@ -1,4 +1,4 @@
-"""Variational restoration: a data term plus patch-transport priors, eqs. (3) and (9)."""
+"""Variational restoration with patch-transport priors: eqs. (3) and (9) of Mignon et al. 2023."""
 
 import torch
 
@@ -18,9 +18,10 @@ def patch_ot(reference, size, stride=1, *, observe=None, **solver):
     observe: function (solution, reference) called after each solve, to record what it did.
     solver: arguments of `sinkhorn.solve`: eps, rho, tol, ...
 
-    Returns a function image (C, H, W) -> scalar with the gradient (7), the cost summed over a
-    patch's pixels and averaged over patches. For a fixed cloud each solve starts at the potentials
-    of the one before: a step of Adam moves them little. Errors are those of `extract` and `solve`.
+    Returns a function image (C, H, W) -> scalar with the gradient of eq. (7) of Mignon et al., the
+    cost summed over a patch's pixels and averaged over patches. For a fixed cloud each solve starts
+    at the potentials of the one before: a step of Adam moves them little. Errors are those of
+    `extract` and `solve`.
     """
     _check.whole("size", size)
     _check.whole("stride", stride)

@@ -27,7 +27,8 @@ class Solution:
 
     g, f: potential (M,) and its c-transform (N,), units of the cost. value: scalar, differentiable
     in x. assignment: (N,) int64, the j at which f_i is reached. residual: |counts - b|_1, counts_j
-    the mass assigned to j; the supergradient (5) is b - counts. iterations: steps or rounds done.
+    the mass assigned to j; b - counts is the supergradient, eq. (5) of Houdard et al. 2020.
+    iterations: steps or rounds done.
     gap: units of the cost times mass, the distance of value from the transport cost is at most
     this; None where unknown.
     plan: sparse (N, M), the transport that costs `value`; None where unknown.
@@ -46,12 +47,17 @@ class Solution:
 
 @plain
 def evaluate(x, y, g, *, a=None, b=None, backend="auto"):
-    """The semi-dual F at a given g, differentiable in x (Theorem 3, eq. (8), Houdard et al. 2020).
+    """The semi-dual F at a given g, differentiable in x (eq. (3), Houdard et al. 2020).
 
     x, y, a, b, backend: see `ascend`. g: (M,) potential, in the type of x.
 
-    Returns a Solution with `value` F(g); its gradient in x_i is 2 a_i (x_i - y_j), j the assigned
-    point, where that is unique. Raises ValueError on bad input.
+    Returns a Solution with `value` F(g), computed on the assigned points: eq. (7) of Houdard et al.
+    Its gradient in x_i is 2 a_i (x_i - y_j), j the assigned point, where that is unique: their
+    Theorem 3, eq. (6), which is eq. (8) for patches. Raises ValueError on bad input.
+
+    >>> x, y = torch.tensor([[0.0], [3.0]]), torch.tensor([[4.0], [2.0]])
+    >>> evaluate(x, y, torch.zeros(2)).value  # at 0 each x takes its nearest y: (4 + 1) / 2
+    tensor(2.5000)
     """
     _check(x, y, a, b, None)
     vector("g", g, y)
@@ -60,7 +66,7 @@ def evaluate(x, y, g, *, a=None, b=None, backend="auto"):
 
 @plain
 def ascend(x, y, *, a=None, b=None, init=None, step=1.0, tol=0.0, max_iter=100, backend="auto"):
-    """Supergradient ascent g += step (b - counts) (Theorem 2, Algorithm 1, Houdard et al. 2020).
+    """Supergradient ascent g += step (b - counts) (Theorem 2, eq. (5), Houdard et al. 2020).
 
     x: (N, d) float32 or float64, any device; may require a gradient.
     y: (M, d) same dtype and device.
@@ -69,7 +75,7 @@ def ascend(x, y, *, a=None, b=None, init=None, step=1.0, tol=0.0, max_iter=100, 
     step: > 0, cost per unit of mass: a point that no x chooses rises by step b_j. The authors' code
         takes 1, for patches of images in [0, 1] and M = 2000.
     tol: residual, a fraction of the mass, at which to stop; 0 takes all the steps, as Algorithm 1
-        does, and promises nothing.
+        of Houdard et al. does, and promises nothing.
     max_iter: steps, at most.
     backend: see `softmin`.
 
@@ -105,7 +111,9 @@ def ascend(x, y, *, a=None, b=None, init=None, step=1.0, tol=0.0, max_iter=100, 
 
 @plain
 def ascend_averaged(source, y, *, b=None, init=None, step=1.0, max_iter=100, backend="auto"):
-    """Averaged stochastic ascent, ASGA, for a sampled source (Algorithm 2, Houdard et al. 2020).
+    """Averaged stochastic ascent, ASGA, for a sampled source: Houdard et al. 2020, Algorithm 2.
+
+    It climbs the expected semi-dual, eq. (12) of Houdard et al.
 
     source: function () -> (n, d) fresh points, equally weighted, in the type and device of y.
     y: (M, d) float32 or float64, any device. b: (M,) weights >= 0, uniform by default.
@@ -138,6 +146,10 @@ def ascend_averaged(source, y, *, b=None, init=None, step=1.0, max_iter=100, bac
 def solve(x, y, *, a=None, b=None, init=None, tol=1e-9, max_iter=200, backend="auto"):
     """Exact transport: the maximum of the semi-dual, by cutting planes, with its certificate.
 
+    That is the transport cost of Definition 1, eq. (1), of Mignon et al. 2023 and of Houdard et al.
+    2020, by the latter's Theorem 1, eq. (2); where the plan is a map, its gradient is that of
+    Theorem 4 there.
+
     x, y, a, b, init, backend: see `ascend`.
     tol: gap at which to stop, a fraction of the value (of a thousandth of the mean cost, where the
         value is below that: clouds that coincide). max_iter: rounds, at most.
@@ -153,6 +165,10 @@ def solve(x, y, *, a=None, b=None, init=None, tol=1e-9, max_iter=200, backend="a
     (f, g) and the plan; at an optimal g the arg min has ties, `assignment` is the one that carries
     most mass. Raises ValueError on bad input, RuntimeError where POT's solver fails; warns
     (ConvergenceWarning) where the gap stays above tol.
+
+    >>> x, y = torch.tensor([[0.0], [3.0]]), torch.tensor([[4.0], [1.0]])
+    >>> solve(x, y).value  # on a line sorted points are matched: (|0 - 1|^2 + |3 - 4|^2) / 2
+    tensor(1.)
     """
     a, b = _check(x, y, a, b, init)
     positive("tol", tol, zero=True)

@@ -2,8 +2,9 @@
 
     min_pi <C, pi> + eps KL(pi | a x b) + rho_1 KL(pi_1 | a) + rho_2 KL(pi_2 | b),   C = |x - y|^2
 
-rho = (inf, inf) is balanced transport (Definition 2 of Mignon et al. 2023), (inf, r) the
-semi-unbalanced form (Definition 3), (r, r) the unbalanced one. KL(p|q) = sum p log(p/q) - p + q.
+rho = (inf, inf) is balanced transport (Definition 2, eq. (2), of Mignon et al. 2023), (inf, r) the
+semi-unbalanced form (Definition 3, eq. (4)), (r, r) the unbalanced one. KL(p|q) is
+sum p log(p/q) - p + q.
 """
 
 import math
@@ -33,10 +34,10 @@ class ConvergenceWarning(UserWarning):
 class Solution:
     """What `solve` reached.
 
-    f, g: potentials (N,), (M,), units of the cost. value: scalar, the dual (5) at (f, g).
-    marginals: the plan's own (pi_1, pi_2). residual: |pi_2 - b exp(-g / rho_2)|_1 / |pi_2|_1, the
-    optimality condition in g; the one in f holds exactly. iterations: (f, g) updates done,
-    annealing included.
+    f, g: potentials (N,), (M,), units of the cost. value: scalar, the dual at (f, g), Proposition 1
+    and eq. (5) of Mignon et al. 2023. marginals: the plan's own (pi_1, pi_2). residual:
+    |pi_2 - b exp(-g / rho_2)|_1 / |pi_2|_1, the optimality condition in g; the one in f holds
+    exactly. iterations: (f, g) updates done, annealing included.
     """
 
     f: torch.Tensor
@@ -84,9 +85,13 @@ def solve(
         torch backend on a CPU). What is returned is from a sum over all pairs, in any case.
     backend: see `softmin`.
 
-    Returns a Solution. `solution.value.backward()` gives the gradient (7) in x, by the envelope
-    theorem: it is right to the accuracy of the solve. Raises ValueError on bad input; warns
-    (ConvergenceWarning) where `residual` is above tol after max_iter.
+    Returns a Solution, its value by eq. (6) of Mignon et al. 2023. `solution.value.backward()`
+    gives the gradient in x, their eq. (7), right to the accuracy of the solve. Raises ValueError on
+    bad input; warns (ConvergenceWarning) where `residual` is above tol after max_iter.
+
+    >>> x, y = torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]])
+    >>> solve(x, y, eps=0.1).value  # between Diracs the only plan costs |x - y|^2
+    tensor(25.)
     """
     a, b = _check(x, y, eps, rho, a, b, init, start, tol, max_iter, scaling, active)
     prepare = kernel(backend)
@@ -222,7 +227,7 @@ class _Anderson:
 
 
 class _Envelope(torch.autograd.Function):
-    """The value, with its gradient in x given: eq. (7)."""
+    """The value, with its gradient in x given: eq. (7) of Mignon et al. 2023."""
 
     @staticmethod
     def forward(ctx, x, value, gradient):

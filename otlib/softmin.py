@@ -47,6 +47,10 @@ def softmin(x, y, h, eps, *, with_mean=False, backend="auto"):
     Returns s (N,), or (s, mean) with mean (N, d). Not differentiable: see `sinkhorn.solve`.
     Raises ValueError on mismatched shapes, dtypes or devices, NaN, eps <= 0, an unknown or
     unavailable backend.
+
+    >>> x, y = torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]])
+    >>> softmin(x, y, torch.tensor([1.0]), eps=0.5)  # one point: |x - y|^2 - h
+    tensor([24.])
     """
     _check(x, y, h)
     positive("eps", eps)
@@ -66,6 +70,10 @@ def hardmin(x, y, h, *, backend="auto"):
     to rounding, any may be the one returned; s is the value there, from differences of coordinates.
     Not differentiable: see `semidual`.
     Raises ValueError as `softmin` does.
+
+    >>> x, y = torch.tensor([[0.0], [3.0]]), torch.tensor([[1.0], [5.0]])
+    >>> hardmin(x, y, torch.zeros(2))
+    (tensor([1., 4.]), tensor([0, 0]))
     """
     _check(x, y, h)
     return kernel(backend, hard=True)(x.detach(), y.detach())(h.detach())

@@ -1,10 +1,11 @@
 """Textures by transport between patches: Houdard et al. 2020, sec. 3, and how to measure one.
 
-    L(u) = sum_l max_phi f(phi, u_l),   f the semi-dual between the patches of u_l and v_l   (10)
+    L(u) = sum_l max_phi f(phi, u_l),   f the semi-dual between the patches of u_l and v_l
 
-u_l and v_l are the scales of a Gaussian pyramid. The cost is the paper's 1/2 |x - y|^2: a loss here
-is half the `semidual` value, 1/2 sum_l W2^2 at its maximum. Synthesised images are periodic. Of the
-exemplar only the patches inside are targets, so that its seam is not learnt.
+is eq. (10) of Houdard et al.; u_l and v_l are the scales of a Gaussian pyramid. The cost is the
+paper's 1/2 |x - y|^2: a loss here is half the `semidual` value, 1/2 sum_l W2^2 at its maximum.
+Synthesised images are periodic. Of the exemplar only the patches inside are targets, so that its
+seam is not learnt.
 """
 
 import math
@@ -40,20 +41,23 @@ def synthesise(
 ):
     """Texture of the exemplar's patch distributions: Algorithm 1 of Houdard et al. 2020.
 
+    With one scale it solves the saddle-point problem of eq. (4) of Houdard et al.
+
     exemplar: v (C, H, W) float32 or float64 in [0, 1], any device.
     start: u_0 (C, h, w) of any size, periodic; same dtype and device. The paper's is white noise.
     size: side s of a patch, pixels. levels: L >= 1 scales; 1 is the single-scale method.
     steps, lr: N_u steps of Adam and their size in grey levels (paper: 150 suffice, 0.01).
-    samples: target patches a scale, drawn once, at most. Theorem 4 asks that their number M divide
-        the number N of patches of u_l: the target is resampled to N draws, so that each of its
-        patches has the weight floor(N / M) / N or ceil(N / M) / N; where M > N, N of them are kept.
+    samples: target patches a scale, drawn once, at most. Theorem 4 of Houdard et al. asks that
+        their number M divide the number N of patches of u_l: the target is resampled to N draws, so
+        that each of its patches has the weight floor(N / M) / N or ceil(N / M) / N; where M > N, N
+        of them are kept.
     batch: patches of u_l drawn afresh at each step, at most; inf takes all, as the paper does.
     dual_steps, dual_lr: N_phi supergradient steps on a scale's phi for each step on u, from the phi
         of the step before, and their size: see `semidual.ascend` (the authors' code: 10, 1).
     generator: torch.Generator on the CPU. callback: called with (step, u) after each step.
 
-    Returns (u, losses): u (C, h, w), not clipped, and (steps,) float64, the loss (10) at the image
-    before each step, an estimate where `batch` leaves patches out. It is a lower bound of the
+    Returns (u, losses): u (C, h, w), not clipped, and (steps,) float64, the loss at the
+    image before each step, an estimate where `batch` leaves patches out. It is a lower bound of the
     maximum over phi, by as much as the ascent wobbles: a loss below 0 asks for a smaller dual_lr.
     Raises ValueError on bad pixels, an exemplar of another scale or of one value, images that
     differ in channels, type or device, a scale at which one is smaller than a patch, numbers out
@@ -149,7 +153,7 @@ def loss(
     dual_lr=1.0,
     generator=None,
 ):
-    """The loss (10) of Houdard et al. 2020, as a function of an image that remembers its phi_l.
+    """The loss of eq. (10), Houdard et al. 2020: a function of an image that remembers its phi_l.
 
     targets: one pair a scale, finest first: (M, C * size^2) patches and their weights (M,), sum 1.
     size: side of a patch, pixels.
@@ -158,8 +162,8 @@ def loss(
     batch: patches a scale and call, drawn by `generator` where there are more.
     dual_steps, dual_lr: see `synthesise`; 0 steps leave phi = 0, the energy of nearest neighbours.
 
-    Returns a function image (C, H, W) -> scalar with the gradient (11). Errors are those of
-    `extract`, `pyramid` and `semidual.ascend`.
+    Returns a function image (C, H, W) -> scalar with the gradient of eq. (11) of Houdard et al.
+    Errors are those of `extract`, `pyramid` and `semidual.ascend`.
     """
     potentials = [torch.zeros_like(weights) for _, weights in targets]
 
@@ -185,7 +189,7 @@ def loss(
 
 @plain
 def kwatra(exemplar, start, *, sizes=(32, 16, 8), levels=3, rounds=10, callback=None):
-    """Texture optimisation by nearest neighbours (Kwatra et al. 2005), the rival of Fig. 2.
+    """Texture optimisation by nearest neighbours (Kwatra et al. 2005), a rival of Houdard et al.
 
     exemplar: v (C, H, W) float32 or float64 in [0, 1], any device.
     start: u_0 (C, h, w) of any size, periodic; same dtype and device; see `shuffle`.
@@ -274,6 +278,8 @@ def shuffle(exemplar, shape, block, generator):
 @plain
 def distances(image, exemplar, *, size=4, levels=4, count=1000, generator):
     """W2 between the patch distributions of two images, exact, at each scale.
+
+    The distance of Definition 1, eq. (1), of Houdard et al. 2020 at p = 2.
 
     image, exemplar: (C, h, w) and (C, H, W) float32 or float64 in one scale, same device.
     size, levels: as in `synthesise`. Patches lie inside both images: no seam is counted.

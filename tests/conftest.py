@@ -62,6 +62,7 @@ class Project:
     def __init__(self, root):
         self.root = root
         self.write("notebooks/profiles.yml", "{smoke: {toy: {eps: 1e-3}}, laptop: {}}")
+        self.write("book/equations.yml", "{}")
         self.write("book/references.bib", "@misc{one2020, title={A {Toy} Paper}}")
         self.write("otlib/__init__.py", "")  # its own, so that no key depends on the real one
         self.notebook("toy", CODE)
@@ -99,7 +100,7 @@ def installed(tmp_path_factory):
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("installed")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    for name in ("otlib", "companion", "book/archive"):
+    for name in ("otlib", "companion", "book/archive", "book/published"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*pip, "--target", target, source], check=True, capture_output=True)

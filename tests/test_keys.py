@@ -22,7 +22,7 @@ def copy(tmp_path_factory):
     to = tmp_path_factory.mktemp("copy")
     for name in ("otlib", "companion", "notebooks"):
         shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (to / "book").mkdir()
+    shutil.copytree(ROOT / "book/published", to / "book/published")
     return to
 
 
@@ -127,6 +127,11 @@ def test_planning_follows_what_a_page_reaches(copy):
     assert edited(copy, "companion/page/record.py", plus("x = 1")) == every
     assert edited(copy, "companion/page/record.py", plus("# a comment")) == set()
     assert edited(copy, "otlib/nobody.py", plus("x = 1")) == set()
+    reads = "from companion.page.published import"
+    readers = {page for page in every if reads in (copy / f"notebooks/{page}.md").read_text()}
+    readers |= {"rerunning"}  # judges claims
+    assert edited(copy, "book/published/slides2025.yml", plus("more: 1")) == readers < every
+    assert edited(copy, "book/published/another2027.yml", plus("columns: {}")) == readers
 
 
 def test_weights_that_were_swapped_change_every_page_that_can_open_them(

@@ -1,0 +1,97 @@
+"""The page of equations: what the documents number, and where the book has it."""
+
+import pydantic
+
+from companion.errors import UsageError, known
+from companion.files import read_yaml
+from companion.markdown import table
+from companion.notebooks import names
+
+
+class Formula(pydantic.BaseModel):
+    """One entry of book/equations.yml; `why` tells why there is no function."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+    items: list[str] = pydantic.Field(min_length=1)  # "definition 1", "equation 2", or a title
+    formula: str
+    functions: list[str]  # of otlib, such as "sinkhorn.solve"
+    pages: list[str]
+    claims: list[str]
+    why: str = ""
+
+    @pydantic.model_validator(mode="after")
+    def _complete(self):
+        if bool(self.functions) == bool(self.why):
+            raise ValueError("needs functions, or why there are none")
+        return self
+
+
+class Document(pydantic.BaseModel):
+    """The formulas of a document, and how many of each kind it numbers."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+    numbered: dict[str, int]
+    formulas: list[Formula]
+
+
+def load_equations(root):
+    """Read book/equations.yml.
+
+    root: project folder. Returns {document: Document} in the order of the file.
+    Raises UsageError for a missing file and an entry that is none, and for an unknown page.
+    """
+    entries = read_yaml(root / "book" / "equations.yml", "book/equations.yml") or {}
+    try:
+        found = pydantic.TypeAdapter(dict[str, Document]).validate_python(entries)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        why = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"book/equations.yml: {place} {why}") from error
+    pages = names(root)
+    for document, told in found.items():
+        for formula in told.formulas:
+            for page in formula.pages:
+                known(f"page in book/equations.yml, {document}", page, pages)
+    return found
+
+
+def equations_page(equations, claims, titles):
+    """Return the page of equations as MyST Markdown.
+
+    equations: of `load_equations`; claims: list of Claim; titles: {bib key: title of the document}.
+    Raises UsageError where a document or a claim is not among them.
+    """
+    lines = [
+        "(equations)=",
+        "# Equations",
+        "",
+        "Every numbered equation, definition, theorem, proposition and algorithm of the documents: "
+        "the function of `otlib` that computes it, the pages that show it, and the claims of the "
+        "{doc}`scoreboard </sections/scoreboard>` that judge it. Where a misprint is known the "
+        "formula is the mended one, see {doc}`/sections/errata`.",
+    ]
+    ids = [claim.id for claim in claims]
+    for document, told in equations.items():
+        known("document in book/equations.yml", document, list(titles))
+        rows = [_row(formula, ids) for formula in told.formulas]
+        head = ("Item and formula", "Function, pages, claims")
+        lines += ["", f"## {titles[document]}", "", f"{{cite:t}}`{document}`", ""]
+        lines += [":::{table}", ":class: scoreboard", "", *table(head, rows), ":::"]
+    return "\n".join(lines) + "\n"
+
+
+def _row(formula, ids):
+    for name in formula.claims:
+        known("claim in book/equations.yml", name, ids)
+    items = [
+        f"({item.split()[1]})" if item.startswith("equation ") else item[0].upper() + item[1:]
+        for item in formula.items
+    ]
+    functions = [f"{{py:obj}}`{name} <otlib.{name}>`" for name in formula.functions]
+    pages = [f"{{doc}}`{page} </sections/{page}>`" for page in formula.pages]
+    claims = [f"`{name}`" for name in formula.claims]
+    # side by side in five columns they would not fit the page
+    where = [", ".join(functions) or formula.why, ", ".join(pages) or "no page"]
+    where.append(", ".join(claims) or "no claim")
+    return f"**{', '.join(items)}**<br>${formula.formula}$", "<br>".join(where)
