@@ -11,21 +11,24 @@ import functools
 import importlib.util
 import math
 import os
+import shlex
 import shutil
+import warnings
 
 import torch
 
-from otlib._check import cloud, positive
+from otlib._check import cloud, positive, reverse, squares
 
 BACKENDS = ("auto", "torch", "keops", "attention")
 
 # Exponentials are taken in base 2: torch's exp2 is three times as fast on a CPU as its exp.
-_LN2 = math.log(2)
+LN2 = math.log(2)
 # exp(-60) is below the rounding of float32; below -87 torch's CPU exponentials are slower by far,
 # so scores are clamped before it.
-_NEGLIGIBLE = -60.0 / _LN2
-_REACH = 80.0  # pairs this many eps above their row's least cost are listed,
-_SURE = 30.0  # and a list serves while what it leaves out is this many eps above
+NEGLIGIBLE = -60.0 / LN2
+# Rounding of a score that is borne, in units of the temperature; float64 costs little beside it.
+_BORNE = {torch.float32: 1 / 4, torch.float64: 1e-4}
+_APART = "donot_use_mm_for_euclid_dist"  # torch's word for distances from differences
 
 
 def softmin(x, y, h, eps, *, with_mean=False, backend="auto"):
@@ -39,13 +42,26 @@ def softmin(x, y, h, eps, *, with_mean=False, backend="auto"):
     backend: "torch"; "keops"; "attention", torch's fused attention operators, float32 only on CUDA;
         or "auto" (torch, the faster on every device tried).
 
-    Returns s (N,), or (s, mean) with mean (N, d). Not differentiable: see `sinkhorn.solve`.
-    Raises ValueError on mismatched shapes, dtypes or devices, NaN, eps <= 0, an unknown or
-    unavailable backend, and RuntimeError where reduced matmul precision is switched on.
+    Returns s (N,), or (s, mean) with mean (N, d), computed in float64 where the distances are too
+    large beside eps for float32: see `working`. Not differentiable: see `sinkhorn.solve`.
+    Raises ValueError on mismatched shapes, dtypes or devices, NaN, eps <= 0, squares or an eps
+    beyond the type's range, an unknown or unavailable backend, and RuntimeError where reduced
+    matmul precision is switched on; warns (RuntimeWarning) where float64 is too coarse as well.
     """
-    _check(x, y, h)
+    _check("softmin", x, y, h)
     positive("eps", eps)
-    return kernel(backend)(x.detach(), y.detach())(h.detach(), eps, with_mean)
+    widest = squares(x, y, eps=eps)
+    x, y, h = x.detach(), y.detach(), h.detach()
+    kind, apart = working(x, y, eps, high := height(h, widest + 100 * eps))
+    found = kernel(backend, apart=apart)(*(t.to(kind) for t in (x, y)))(h.to(kind), eps, with_mean)
+    s, *mean = found if with_mean else (found,)
+    if apart and (rounding := coarseness(s, high)) > eps / 4:
+        warnings.warn(
+            f"softmin's weights err: scores in float64 round by {rounding / eps:.1g} eps",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return (s.to(x), *(m.to(x) for m in mean)) if with_mean else s.to(x)
 
 
 def hardmin(x, y, h, *, backend="auto"):
@@ -57,15 +73,18 @@ def hardmin(x, y, h, *, backend="auto"):
     backend: "torch", "keops", or "auto" (torch); "attention" has none of its own and takes torch's.
 
     Returns (s, index), both (N,): s in the type of x, index int64 into y. Of points equally near up
-    to rounding, any may be the one returned; s is the value there, from differences of coordinates.
+    to rounding, any may be the one returned; s is the value there, from differences of coordinates,
+    and so are the rows in which products would round by more than a sixteenth of |x_i - y_j|^2.
     Not differentiable: see `semidual`.
     Raises ValueError and RuntimeError as `softmin` does.
     """
-    _check(x, y, h)
-    return kernel(backend, hard=True)(x.detach(), y.detach())(h.detach())
+    _check("hardmin", x, y, h)
+    squares(x, y)
+    return kernel(backend, hard=True)(x.detach(), y.detach())(h.detach())[:2]
 
 
-def _check(x, y, h):
+def _check(function, x, y, h):
+    reverse(function, x, y, h)
     cloud("x", x)
     cloud("y", y, like=x)
     if not torch.is_tensor(h):
@@ -79,16 +98,45 @@ def _check(x, y, h):
         raise ValueError("h must hold no NaN or inf and at least one finite value")
 
 
-def kernel(backend="auto", *, hard=False):
+def working(x, y, eps, high=0.0):
+    """How scores are to be computed at temperature eps: (type, apart).
+
+    x, y: (N, d), (M, d) clouds. eps: the lowest temperature. high: bound on |h| besides.
+
+    |x_i|^2 - 2 <x_i, y_j> + |y_j|^2 errs by the unit roundoff times its terms, taken around the
+    mean of y. The type is that of x where this is a fraction of eps, or else float64; `apart` tells
+    that only |x_i - y_j|^2 itself will do, from differences, which is slower by far.
+    """
+    near_x, near_y, _ = _centred(x, y)
+    r, s = (float(near.square().sum(1).max()) ** 0.5 for near in (near_x, near_y))
+    for kind in dict.fromkeys((x.dtype, torch.float64)):
+        # of a far x the weights lack only what |x|^2 does not take along, but s lacks it all
+        terms = (r + s) ** 2 if kind is torch.float32 else s * (s + 2 * r)
+        if torch.finfo(kind).eps / 2 * (terms + high) <= _BORNE[kind] * eps:
+            return kind, False
+    return torch.float64, True
+
+
+def height(h, span):
+    """Largest |h_j| of those that can count: at most `span` below the highest."""
+    return float(h[h >= h.max() - span].abs().max())
+
+
+def coarseness(*values, kind=torch.float64):
+    """The rounding of a sum of numbers of a type as large as the given ones."""
+    return torch.finfo(kind).eps * sum(float(abs(torch.as_tensor(v)).max()) for v in values)
+
+
+def kernel(backend="auto", *, hard=False, apart=False):
     """The unchecked soft-min of a backend in two steps: what clouds fix, and what changes.
 
     Returns a function (x, y) -> soft, with soft(h, eps, with_mean=False) -> s or (s, mean); with
-    `hard` the hard-min, (x, y) -> hard, with hard(h) -> (s, index). A soft-min's own weights w_ij
+    `hard` the hard-min, (x, y) -> hard, see `_settling`. A soft-min's own weights w_ij
     sum to 1 over j; soft(h, eps, leaving=function) appends sum_i leaving(s)_i w_ij to what it
     returns, the function taking rows of s and their slice to masses: a whole Sinkhorn update in
-    one pass. The torch backend shows its rows to `watch`, for `Active`.
-    Raises ValueError where the backend is unknown or unavailable, RuntimeError where float32
-    products are not computed in float32: at eps = 2e-4 TF32 errs by several eps.
+    one pass. The torch backend shows its rows to `watch`, for `Active`. `apart`: see `working`.
+    Raises ValueError where the backend is unknown or unavailable or has no such sums, RuntimeError
+    where float32 products are not computed in float32: at eps = 2e-4 TF32 errs by several eps.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
@@ -99,9 +147,14 @@ def kernel(backend="auto", *, hard=False):
             "(torch.set_float32_matmul_precision)"
         )
     if backend == "attention" and not hard:
+        if apart:
+            raise ValueError(
+                "backend 'attention' takes products of coordinates, too coarse for clouds as far "
+                "apart as these at this eps: use 'auto'"
+            )
         return _attention_softmin
     if backend != "keops":
-        return _torch_hardmin if hard else _torch_softmin
+        return _torch_hardmin if hard else functools.partial(_torch_softmin, apart=apart)
     if reason := unavailable("keops"):
         raise ValueError(f"backend 'keops' is unavailable: {reason}")
     return _keops_hardmin if hard else _keops_softmin
@@ -113,18 +166,22 @@ def unavailable(backend):
         return ""
     if importlib.util.find_spec("pykeops") is None:
         return "the package pykeops is not installed"
-    compiler = os.environ.get("CXX", "g++")
-    return "" if shutil.which(compiler) else f"no C++ compiler ({compiler}) on the PATH"
+    words = shlex.split(os.environ.get("CXX", "")) or ["g++"]  # "ccache g++" runs ccache
+    missing = [word for word in words if not word.startswith("-") and not shutil.which(word)]
+    return f"no C++ compiler ({missing[0]}) on the PATH" if missing else ""
 
 
-def _torch_softmin(x, y):
-    x, y, centre = _centred(x, y)
-    norm_x, norm_y, transposed = x.square().sum(1), y.square().sum(1), y.T.contiguous()
+def _torch_softmin(x, y, apart=False):
+    if apart:  # centring would round
+        centre, norm_x, norm_y = 0, x.new_zeros(len(x)), x.new_zeros(len(y))
+    else:
+        x, y, centre = _centred(x, y)
+        norm_x, norm_y, transposed = x.square().sum(1), y.square().sum(1), y.T.contiguous()
     rows, columns = _tile(x)
     memory = x.new_empty(min(rows * columns, len(x) * len(y)))  # of a tile, used again and again
 
     def soft(h, eps, with_mean=False, leaving=None, watch=None):
-        unit = eps * _LN2
+        unit = eps * LN2
         bias, s = (h - norm_y) / unit, torch.empty_like(norm_x)
         mean = torch.zeros_like(x) if with_mean else None
         high, wide, arriving = rows, columns, None
@@ -136,8 +193,11 @@ def _torch_softmin(x, y):
             for j in range(0, len(y), wide):
                 part = slice(j, j + wide)
                 # (h_j - |y_j|^2 + 2 <x_i, y_j>) / unit, the exponent up to |x_i|^2 / unit
-                score = _room(memory, tall, len(bias[part]))
-                torch.addmm(bias[part], here, transposed[:, part], alpha=2 / unit, out=score)
+                if apart:
+                    score = costs(here, y[part]).div_(-unit).add_(bias[part])
+                else:
+                    score = _room(memory, tall, len(bias[part]))
+                    torch.addmm(bias[part], here, transposed[:, part], alpha=2 / unit, out=score)
                 highest = score.amax(1, keepdim=True)
                 if top is not None:
                     highest = torch.maximum(top, highest)
@@ -146,7 +206,7 @@ def _torch_softmin(x, y):
                 score.sub_(shift)
                 if watch is not None:
                     watch(i, score, norm_x[i : i + high] - unit * shift.squeeze(1))
-                score.clamp_(min=_NEGLIGIBLE).exp2_()
+                score.clamp_(min=NEGLIGIBLE).exp2_()
                 fade = 0 if top is None else (top - shift).exp2_()
                 mass = mass * fade + score.sum(1, keepdim=True)
                 if with_mean:
@@ -177,83 +237,13 @@ def _packed(s, mean, arriving):
     return found[0] if len(found) == 1 else found
 
 
-class Active:
-    """The soft-min of a solve on the pairs that count: few, where the temperature is low.
-
-    A dense pass lists the pairs within _REACH eps of their row's least cost c_ij - h_j. While h and
-    eps change, an unlisted pair of row i stays at least
-
-        least_i + reach - least'_i - max_j (h'_j - h_j)
-
-    above the present least cost, and the list serves as long as that is above _SURE eps.
-    """
-
-    def __init__(self, dense, n, m):
-        # a listed pair takes the time of three in a dense pass, and some 40 bytes
-        self.dense, self.n, self.limit = dense, n, min(n * m // 8, 2**22)
-        self.pairs, self.refused = None, math.inf
-
-    def soft(self, h, eps, leaving):
-        """(s, arriving) as in `kernel` from the listed pairs; None where no list serves."""
-        if self.pairs is None:
-            return None
-        i, j, cost = self.pairs
-        excess = cost - h[j]
-        least = torch.full_like(self.least, math.inf).scatter_reduce_(0, i, excess, "amin")
-        rise = (h - self.h).nan_to_num(nan=-math.inf).max()  # nan: -inf in both, a removed point
-        reach = float((self.least - least).min() + self.reach - rise)
-        if not reach >= _SURE * eps:
-            self.pairs = None
-            return None
-        score = (least[i] - excess).div_(eps * _LN2)
-        if reach > 1.5 * _REACH * eps:  # the temperature has fallen: fewer pairs count
-            near = score >= -_REACH / _LN2
-            i, j, score = i[near], j[near], score[near]
-            self._keep((i, j, cost[near]), least, h, eps)
-        weight = score.clamp_(min=_NEGLIGIBLE).exp2_()
-        mass = torch.zeros_like(least).index_add_(0, i, weight)
-        s = least - eps * mass.log()
-        weight.mul_((leaving(s, slice(None)) / mass)[i])
-        return s, torch.zeros_like(h).index_add_(0, j, weight)
-
-    def list(self, h, eps, leaving):
-        """The same from a dense pass, which lists the pairs where they are few enough to pay."""
-        if eps >= self.refused:  # too many pairs at this temperature
-            return self.dense(h, eps, leaving=leaving)
-        parts, count = [], 0
-
-        def watch(start, score, least):
-            nonlocal parts, count
-            if parts is None:
-                return
-            near = (score >= -_REACH / _LN2).view(-1)
-            count += int(near.count_nonzero())
-            share = (start + len(score)) / self.n  # of the rows seen
-            if count > self.limit * min(1, 2 * share):
-                parts = None
-                return
-            at = near.nonzero().squeeze(1)
-            i, j = at // len(h), at % len(h)
-            parts.append((i + start, j, h[j] + least[i] - eps * _LN2 * score.view(-1)[at], least))
-
-        found = self.dense(h, eps, leaving=leaving, watch=watch)
-        if parts is None:
-            self.refused = eps
-        else:
-            *pairs, least = (torch.cat(part) for part in zip(*parts, strict=True))
-            self._keep(pairs, least, h, eps)
-        return found
-
-    def _keep(self, pairs, least, h, eps):
-        self.pairs, self.least, self.h, self.reach = pairs, least, h, _REACH * eps
-
-
 def _torch_hardmin(x, y):
     near_x, near_y, _ = _centred(x, y)
     norm_y, transposed = near_y.square().sum(1), near_y.T.contiguous()
     rows, columns = _tile(x)
+    settle = _settling(x, y)
 
-    def hard(h):
+    def hard(h, within=None):
         bias, found = (h - norm_y) / 2, []
         for i in range(0, len(x), rows):
             here, top, index = near_x[i : i + rows], None, None
@@ -267,10 +257,51 @@ def _torch_hardmin(x, y):
                     index = torch.where(highest > top, at + j, index)
                     top = torch.maximum(highest, top)
             found.append(index)
-        index = torch.cat(found)
-        return _value(x, y, h, index), index
+        return settle(h, torch.cat(found), within)
 
     return hard
+
+
+def _settling(x, y):
+    """What follows the search of a hard-min: a function (h, index, within) -> (s, index, rounding).
+
+    s is |x_i - y_j|^2 - h_j at the index, from differences: no cancellation of squared norms there.
+    The search may have missed a lower value, by the unit roundoff times the squares it summed: rows
+    where that exceeds `within` are searched again from differences, by default those where it is
+    not small beside |x_i - y_j|^2. rounding: (N,) bound on what s is above the minimum.
+    """
+    near_x, near_y, _ = _centred(x, y)
+    terms = (near_x.square().sum(1).sqrt() + near_y.square().sum(1).max().sqrt()).square()
+    unit, d, span = torch.finfo(x.dtype).eps / 2, x.shape[1], 2 * float(terms.max())
+    closest = (16 * unit) ** 2 * x.square().sum(1)  # coordinates that differ by a few roundings
+    rows, _ = _tile(x)
+
+    def settle(h, index, within=None):
+        high = height(h, span)
+        squares = (x - y[index]).square().sum(1)
+        s, error = squares - h[index], 2 * (d + 8) * unit * (terms + high)
+        if within is None:
+            again = squares < 32 * unit * (terms + high)
+            if (h == h[0]).all():  # no lower value than 0
+                again &= squares > closest
+        else:
+            again = error > within
+        again = again.nonzero().squeeze(1)
+        for part in again.split(rows):
+            values = costs(x[part].double(), y.double()).sub_(h)
+            low, at = values.min(1)
+            at = torch.where(low < values.gather(1, index[part, None]).squeeze(1), at, index[part])
+            index[part] = at
+            s[part] = (x[part] - y[at]).square().sum(1) - h[at]
+            error[part] = 2 * (d + 8) * unit * (s[part].abs() + 2 * high)
+        return s, index, error
+
+    return settle
+
+
+def costs(x, y):
+    """|x_i - y_j|^2 from differences, an (N, M) tensor, to the unit roundoff times d of each."""
+    return torch.cdist(x, y, compute_mode=_APART).square_()
 
 
 def _max(score):
@@ -279,11 +310,6 @@ def _max(score):
         return score.max(1)
     at = torch.from_numpy(score.numpy().argmax(1))
     return score.gather(1, at[:, None]).squeeze(1), at
-
-
-def _value(x, y, h, index):
-    """|x_i - y_j|^2 - h_j at given j(i): no cancellation of squared norms."""
-    return (x - y[index]).square().sum(1) - h[index]
 
 
 def _centred(x, y):
@@ -300,7 +326,10 @@ def _tile(x):
 def _attention_softmin(x, y):
     """A row's weights are those of attention with one query x_i, keys and values y_j."""
     if x.is_cuda and x.dtype != torch.float32:
-        raise ValueError(f"backend 'attention' takes float32 on CUDA, got {x.dtype}")
+        raise ValueError(
+            "backend 'attention' takes float32 on CUDA, at an eps for which that is fine enough, "
+            f"got a problem for {x.dtype}: use 'auto'"
+        )
     x, y, centre = _centred(x, y)
     back = functools.partial(_attention, y, x)
 
@@ -336,8 +365,15 @@ def _attention(x, y, h, eps):
 
 @functools.cache
 def _lazy_tensor():
-    from pykeops.torch import LazyTensor  # compiles on first use: seconds, so imported late
-
+    # Its own switch, unless the user has turned it: that there is no CUDA is no news on a CPU.
+    quiet = not {"KEOPS_VERBOSE", "PYKEOPS_VERBOSE"} & os.environ.keys()
+    if quiet:
+        os.environ["KEOPS_VERBOSE"] = "0"
+    try:
+        from pykeops.torch import LazyTensor  # compiles on first use: seconds, so imported late
+    finally:
+        if quiet:
+            del os.environ["KEOPS_VERBOSE"]
     return LazyTensor
 
 
@@ -373,9 +409,9 @@ def _keops_softmin(x, y):
 
 def _keops_hardmin(x, y):
     cost, _ = _keops_cost(x, y)
+    settle = _settling(x, y)
 
-    def hard(h):
-        index = (cost - _keops_bias(h, 1)).argmin(1).view(-1)
-        return _value(x, y, h, index), index
+    def hard(h, within=None):
+        return settle(h, (cost - _keops_bias(h, 1)).argmin(1).view(-1), within)
 
     return hard

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otlib import sinkhorn
-from otlib.softmin import Active, unavailable
+from otlib.active import Active
+from otlib.softmin import unavailable
 
 INF = math.inf
 FORMS = [(INF, INF), (INF, 0.1), (0.1, INF), (0.1, 0.1), (0.05, 0.3), (INF, 1.0)]
