@@ -17,7 +17,6 @@ from otlib._check import cloud, positive, reverse, squares, vector, weights, who
 from otlib.sinkhorn import ConvergenceWarning, mean_cost
 from otlib.softmin import kernel
 
-
 _ULP = torch.finfo(torch.float64).eps
 
 

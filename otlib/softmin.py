@@ -74,7 +74,8 @@ def hardmin(x, y, h, *, backend="auto"):
 
     Returns (s, index), both (N,): s in the type of x, index int64 into y. Of points equally near up
     to rounding, any may be the one returned; s is the value there, from differences of coordinates,
-    and so are the rows in which products would round by more than a sixteenth of |x_i - y_j|^2.
+    and so are rows in which products would round by more than a sixteenth of |x_i - y_j|^2 and of
+    the squared distances of neighbours in y.
     Not differentiable: see `semidual`.
     Raises ValueError and RuntimeError as `softmin` does.
     """
@@ -268,13 +269,13 @@ def _settling(x, y):
     s is |x_i - y_j|^2 - h_j at the index, from differences: no cancellation of squared norms there.
     The search may have missed a lower value, by the unit roundoff times the squares it summed: rows
     where that exceeds `within` are searched again from differences, by default those where it is
-    not small beside |x_i - y_j|^2. rounding: (N,) bound on what s is above the minimum.
+    not small beside |x_i - y_j|^2, nor beside the squared distances of neighbours in y. rounding: (N,) bound on what s is above the minimum.
     """
     near_x, near_y, _ = _centred(x, y)
     terms = (near_x.square().sum(1).sqrt() + near_y.square().sum(1).max().sqrt()).square()
     unit, d, span = torch.finfo(x.dtype).eps / 2, x.shape[1], 2 * float(terms.max())
-    closest = (16 * unit) ** 2 * x.square().sum(1)  # coordinates that differ by a few roundings
     rows, _ = _tile(x)
+    spacing = functools.cache(lambda: _spacing(y))
 
     def settle(h, index, within=None):
         high = height(h, span)
@@ -282,8 +283,8 @@ def _settling(x, y):
         s, error = squares - h[index], 2 * (d + 8) * unit * (terms + high)
         if within is None:
             again = squares < 32 * unit * (terms + high)
-            if (h == h[0]).all():  # no lower value than 0
-                again &= squares > closest
+            if again.any():
+                again &= spacing() < 32 * unit * (terms + high)
         else:
             again = error > within
         again = again.nonzero().squeeze(1)
@@ -297,6 +298,12 @@ def _settling(x, y):
         return s, index, error
 
     return settle
+
+
+def _spacing(y):
+    """A typical squared distance of a point of y to the next one, from a few of the points."""
+    squares = costs(y[:: -(-len(y) // 16)], y)
+    return squares.masked_fill_(squares == 0, math.inf).amin(1).median()
 
 
 def costs(x, y):
