@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from skimage.metrics import structural_similarity
 
-from otlib import _check, data, gaussian, models, patches
+from otlib import _check, data, gaussian, models, patches, softmin
 
 _WINDOW = 11  # side of the Gaussian window of Wang et al. 2004
 # Of LPIPS: the trunk in the registry, the layers compared, the least side of an image.
@@ -286,8 +286,8 @@ def patch_w2(x, y, patch=3, count=None, generator=None):
             cloud = cloud[torch.randperm(len(cloud), generator=generator)[:count]]
         clouds.append(cloud)
     _check.cloud("y", clouds[1], like=clouds[0])
-    cost = ot.dist(*(cloud.numpy() for cloud in clouds))
-    return math.sqrt(max(ot.emd2([], [], cost, numItermax=10_000_000), 0))
+    cost = softmin.costs(*clouds).numpy()  # POT's own takes |x|^2 - 2 xy + |y|^2
+    return math.sqrt(ot.emd2([], [], cost, numItermax=10_000_000))
 
 
 def bootstrap(statistic, count, draws=200, seed=0):

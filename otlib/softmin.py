@@ -27,7 +27,7 @@ LN2 = math.log(2)
 # so scores are clamped before it.
 NEGLIGIBLE = -60.0 / LN2
 # Rounding of a score that is borne, in units of the temperature; float64 costs little beside it.
-_BORNE = {torch.float32: 1 / 4, torch.float64: 1e-4}
+_BORNE = {torch.float32: 1 / 8, torch.float64: 1e-4}
 _APART = "donot_use_mm_for_euclid_dist"  # torch's word for distances from differences
 
 
@@ -124,8 +124,9 @@ def height(h, span):
 
 
 def coarseness(*values, kind=torch.float64):
-    """The rounding of a sum of numbers of a type as large as the given ones."""
-    return torch.finfo(kind).eps * sum(float(abs(torch.as_tensor(v)).max()) for v in values)
+    """The rounding of a sum in a type of tensors, or numbers, as large as the given ones."""
+    largest = (torch.as_tensor(v, dtype=torch.float64).abs().max() for v in values)
+    return torch.finfo(kind).eps * float(sum(largest))
 
 
 def kernel(backend="auto", *, hard=False, apart=False):
@@ -269,7 +270,8 @@ def _settling(x, y):
     s is |x_i - y_j|^2 - h_j at the index, from differences: no cancellation of squared norms there.
     The search may have missed a lower value, by the unit roundoff times the squares it summed: rows
     where that exceeds `within` are searched again from differences, by default those where it is
-    not small beside |x_i - y_j|^2, nor beside the squared distances of neighbours in y. rounding: (N,) bound on what s is above the minimum.
+    not small beside |x_i - y_j|^2, nor beside the squared distances of neighbours in y.
+    rounding: (N,) bound on what s is above the minimum.
     """
     near_x, near_y, _ = _centred(x, y)
     terms = (near_x.square().sum(1).sqrt() + near_y.square().sum(1).max().sqrt()).square()
