@@ -5,6 +5,7 @@ import numbers
 
 import numpy as np
 import torch
+from torch.autograd import forward_ad
 
 
 def finite(name, tensor):
@@ -52,6 +53,57 @@ def cloud(name, points, *, like=None):
         )
 
 
+def squares(x, y, **scales):
+    """Raise ValueError where squared distances, or a number in their unit, are beyond the type.
+
+    x: (n, d), y: (m, d) checked clouds; scales: numbers > 0 by name, None and inf left out. What
+    overflows, or loses its digits near the smallest number, would come out as NaN, inf or 0; beside
+    an eps that is no such number, squares may be.
+    """
+    limits = torch.finfo(x.dtype)
+    low, high = limits.tiny / limits.eps, limits.max / 256  # room for the sums of a solver
+    ends = [pick(torch.stack([pick(x, 0), pick(y, 0)]), 0) for pick in (torch.amin, torch.amax)]
+    widest = float((ends[1].detach().double() - ends[0].detach().double()).square().sum())
+    if widest > high or ("eps" not in scales and 0 < widest < low):
+        raise ValueError(
+            f"x and y must have squared distances of 0 or from {low:.0e} to {high:.0e} in "
+            f"{x.dtype}, got up to {widest:.3g}"
+        )
+    largest = max(float(end.detach().abs().max()) for end in ends)
+    if largest > limits.max / (len(x) + len(y)):
+        raise ValueError(
+            f"x and y must hold values below {limits.max / (len(x) + len(y)):.0e}, their sums in "
+            f"{x.dtype}, got {largest:.3g}"
+        )
+    for name, value in scales.items():
+        if value is not None and not math.isinf(value) and not low <= value <= high:
+            raise ValueError(
+                f"{name} must lie between {low:.0e} and {high:.0e} for {x.dtype}, got {value!r}"
+            )
+    if widest > 1e290 * scales.get("eps", math.inf):
+        raise ValueError(
+            f"eps must be at least {widest / 1e290:.0e} for squared distances up to {widest:.3g}, "
+            f"got {scales['eps']!r}"
+        )
+    return widest
+
+
+def reverse(function, *tensors, dual=False):
+    """Raise RuntimeError where a solver is differentiated in a way that it does not follow.
+
+    torch.func's transforms, and unless `dual` forward-mode derivatives, would get 0 or a message
+    from inside torch.
+    """
+    for tensor in filter(torch.is_tensor, tensors):
+        wrapped = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        if wrapped or (not dual and forward_ad.unpack_dual(tensor).tangent is not None):
+            way = "torch.func transforms" if wrapped else "forward-mode derivatives"
+            raise RuntimeError(
+                f"{function} does not run under {way}: use backward() or torch.autograd.grad, "
+                "one pair of clouds a call"
+            )
+
+
 def vector(name, values, points):
     """Raise ValueError where `values` holds no finite number a point, in the type of `points`."""
     finite(name, values)
@@ -67,8 +119,11 @@ def weights(name, weight, points):
     vector(name, weight, points)
     if weight.requires_grad:
         raise ValueError(f"{name} must not require a gradient: only x gets one")
-    if (weight < 0).any() or not weight.sum() > 0:
-        raise ValueError(f"{name} must be >= 0 with a positive sum, got minimum {weight.min():g}")
+    if (weight < 0).any() or not 0 < weight.sum() < math.inf:
+        raise ValueError(
+            f"{name} must be >= 0 with a positive, finite sum, got minimum {weight.min():g} and "
+            f"sum {weight.sum():g}"
+        )
     return weight
 
 

@@ -9,6 +9,7 @@ from skimage.metrics import structural_similarity
 
 from otlib import _check, gaussian, patches
 from otlib._ambient import plain
+from otlib._rounding import costs
 
 __all__ = [
     "Moments",
@@ -259,8 +260,8 @@ def patch_w2(x, y, patch=3, count=None, generator=None):
             cloud = cloud[torch.randperm(len(cloud), generator=generator, device="cpu")[:count]]
         clouds.append(cloud)
     _check.cloud("y", clouds[1], like=clouds[0])
-    cost = ot.dist(*(cloud.numpy() for cloud in clouds))
-    return math.sqrt(max(ot.emd2([], [], cost, numItermax=10_000_000), 0))
+    cost = costs(*clouds).numpy()  # POT's own takes |x|^2 - 2 xy + |y|^2
+    return math.sqrt(ot.emd2([], [], cost, numItermax=10_000_000))
 
 
 @plain

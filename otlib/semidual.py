@@ -14,11 +14,13 @@ import ot
 import torch
 
 from otlib._ambient import plain
-from otlib._check import cloud, positive, vector, weights, whole
+from otlib._check import cloud, positive, reverse, squares, vector, weights, whole
 from otlib.sinkhorn import ConvergenceWarning, mean_cost
 from otlib.softmin import kernel
 
 __all__ = ["Solution", "ascend", "ascend_averaged", "evaluate", "solve"]
+
+_ULP = torch.finfo(torch.float64).eps
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Solution:
     the mass assigned to j; b - counts is the supergradient, eq. (5) of Houdard et al. 2020.
     iterations: steps or rounds done.
     gap: units of the cost times mass, the distance of value from the transport cost is at most
-    this; None where unknown.
+    this, rounding included; None where unknown.
     plan: sparse (N, M), the transport that costs `value`; None where unknown.
     """
 
@@ -53,13 +55,14 @@ def evaluate(x, y, g, *, a=None, b=None, backend="auto"):
 
     Returns a Solution with `value` F(g), computed on the assigned points: eq. (7) of Houdard et al.
     Its gradient in x_i is 2 a_i (x_i - y_j), j the assigned point, where that is unique: their
-    Theorem 3, eq. (6), which is eq. (8) for patches. Raises ValueError on bad input.
+    Theorem 3, eq. (6), which is eq. (8) for patches. F is piecewise quadratic in x, and its second
+    derivatives, 2 a_i on the diagonal, are those of the piece. Raises ValueError on bad input.
 
     >>> x, y = torch.tensor([[0.0], [3.0]]), torch.tensor([[4.0], [2.0]])
     >>> evaluate(x, y, torch.zeros(2)).value  # at 0 each x takes its nearest y: (4 + 1) / 2
     tensor(2.5000)
     """
-    _check(x, y, a, b, None)
+    _check("evaluate", x, y, a, b, None)
     vector("g", g, y)
     return ascend(x, y, a=a, b=b, init=g, max_iter=0, backend=backend)
 
@@ -80,19 +83,22 @@ def ascend(x, y, *, a=None, b=None, init=None, step=1.0, tol=0.0, max_iter=100, 
     backend: see `softmin`.
 
     Returns a Solution at the highest iterate, or at the first within tol > 0; `value` is F(g) and a
-    lower bound of the transport cost. At a constant step the ascent ends in a wobble of some
-    step |b - counts|^2 / 2 below the maximum: `solve` is exact. Raises ValueError on bad input;
+    lower bound of the transport cost, to the rounding of the type of x. At a constant step the
+    ascent ends in a wobble of some step |b - counts|^2 / 2 below the maximum: `solve` is exact. The
+    counts, and so g, are piecewise constant in x: first and second derivatives are those of
+    `evaluate` at g. Raises ValueError on bad input, RuntimeError under torch.func's transforms;
     warns (ConvergenceWarning) where tol > 0 is not reached.
     """
-    a, b = _check(x, y, a, b, init)
+    a, b = _check("ascend", x, y, a, b, init)
     positive("step", step)
+    squares(x, y, step=step)
     positive("tol", tol, zero=True)
     whole("max_iter", max_iter, least=0)
     hard = kernel(backend, hard=True)(x.detach(), y)
     g = torch.zeros_like(b) if init is None else init.detach()
     highest, iterations = -math.inf, 0
     while True:
-        f, to = hard(g)
+        f, to, _ = hard(g)
         slope = b - _counts(to, a, b)
         height, residual = float(_dot(a, f) + _dot(b, g)), float(slope.abs().sum() / b.sum())
         converged = residual <= tol
@@ -127,8 +133,9 @@ def ascend_averaged(source, y, *, b=None, init=None, step=1.0, max_iter=100, bac
     """
     if not callable(source):
         raise ValueError(f"source must be a function, got a {type(source).__name__}")
-    b = _check(y, y, None, b, init, equal=False)[1]
+    b = _check("ascend_averaged", y, y, None, b, init, equal=False)[1]
     positive("step", step)
+    squares(y, y, step=step)
     whole("max_iter", max_iter)
     prepare = kernel(backend, hard=True)
     g = torch.zeros_like(b) if init is None else init.detach()
@@ -136,6 +143,7 @@ def ascend_averaged(source, y, *, b=None, init=None, step=1.0, max_iter=100, bac
     for k in range(1, max_iter + 1):
         x = source()
         cloud("source()", x, like=y)
+        squares(x, y)
         a = (b.sum() / len(x)).expand(len(x))
         g = g + step / math.sqrt(k) * (b - _counts(prepare(x.detach(), y)(g)[1], a, b))
         mean = mean + (g - mean) / k
@@ -151,8 +159,7 @@ def solve(x, y, *, a=None, b=None, init=None, tol=1e-9, max_iter=200, backend="a
     Theorem 4 there.
 
     x, y, a, b, init, backend: see `ascend`.
-    tol: gap at which to stop, a fraction of the value (of a thousandth of the mean cost, where the
-        value is below that: clouds that coincide). max_iter: rounds, at most.
+    tol: gap at which to stop, a fraction of the value. max_iter: rounds, at most.
 
     A round takes the hard-min of g over y and that of f over x: (f, g) is then feasible and its
     value a lower bound. The pairs found are cuts of F; their model of F, the transport problem on
@@ -160,21 +167,27 @@ def solve(x, y, *, a=None, b=None, init=None, tol=1e-9, max_iter=200, backend="a
     b, so that its cost is an upper bound, and its dual is the next g. No N x M array is held. All
     is computed in float64 and then rounded to the type of x.
 
+    Far points that are matched cost little and round much: potentials would be of the order of the
+    farthest cost. Where that is too coarse for the gap, the potentials are those of min(cost, cap),
+    with a cap above all that the plan pays, so that its optimum and the bound are the same.
+
     Returns a Solution: `value` is the cost of `plan`, with the gradient 2 (a_i x_i - sum_j plan_ij
-    y_j), that of the transport cost where the plan is unique. The certificate is `gap`, measured on
-    (f, g) and the plan; at an optimal g the arg min has ties, `assignment` is the one that carries
-    most mass. Raises ValueError on bad input, RuntimeError where POT's solver fails; warns
-    (ConvergenceWarning) where the gap stays above tol.
+    y_j), that of the transport cost where the plan is unique; its second derivatives, 2 a_i on the
+    diagonal, too. The certificate is `gap`, measured on (f, g) and the plan: it counts what (f, g)
+    may be infeasible by and the mass that the marginals lack, beyond the last digits of a and b. At
+    an optimal g the arg min has ties, `assignment` is the one that carries most mass.
+    Raises ValueError on bad input, RuntimeError where POT's solver fails and under torch.func's
+    transforms; warns (ConvergenceWarning) where the gap stays above tol.
 
     >>> x, y = torch.tensor([[0.0], [3.0]]), torch.tensor([[4.0], [1.0]])
     >>> solve(x, y).value  # on a line sorted points are matched: (|0 - 1|^2 + |3 - 4|^2) / 2
     tensor(1.)
     """
-    a, b = _check(x, y, a, b, init)
+    a, b = _check("solve", x, y, a, b, init)
     positive("tol", tol, zero=True)
     whole("max_iter", max_iter)
     prepare = kernel(backend, hard=True)
-    points, targets = x.detach().double(), y.double()
+    points, targets = x.detach().double(), y.detach().double()
     rows, columns = a.nonzero().squeeze(1), b.nonzero().squeeze(1)
     p, q, mass_p, mass_q = points[rows], targets[columns], a[rows].double(), b[columns].double()
     total = float(mass_p.sum())
@@ -185,31 +198,42 @@ def solve(x, y, *, a=None, b=None, init=None, tol=1e-9, max_iter=200, backend="a
     pairs, lower, iterations = _staircase(p, q, mass_p, mass_q), -math.inf, 0
     unit = mean_cost(p, q) or 1.0  # all points in one place cost 0
     farthest = float((p - q[0]).norm(dim=1).max() + (q - q[0]).norm(dim=1).max()) ** 2
+    cap, used, upper = math.inf, 0.0, 1e-3 * unit
     while True:
-        f, to = over_q(g)
-        g, back = over_p(f)  # the c-transform of f: raises g, and f stays that of g
-        height = float(mass_p @ f + mass_q @ g)
+        f, to, _ = _capped(over_q(g, tol * upper / 8), g, cap)
+        g, back, rounding = _capped(over_p(f, tol * upper / 8), f, cap)
+        # f, and g less its rounding, are feasible; the sums round too
+        height = float(mass_p @ f + mass_q @ (g - rounding))
+        height -= _ULP * (len(p) + len(q)) * float(mass_p @ f.abs() + mass_q @ g.abs())
         if height > lower:
             lower, best = height, f
         pairs = torch.cat([pairs, i * len(q) + to, back * len(q) + j]).unique()
-        plan, g = _transport(p, q, mass_p, mass_q, pairs, unit)
+        plan, g = _transport(p, q, mass_p, mass_q, pairs, unit, cap)
         here, there = plan.indices().to(x.device)
         flow = plan.values().to(x.device)
-        upper = float(flow @ (p[here] - q[there]).square().sum(1))
+        costs = (p[here] - q[there]).square().sum(1)
+        # of what the simplex rounds, only what is far is dear
+        kept = (costs <= cap) | (flow > 8 * _ULP * torch.minimum(mass_p[here], mass_q[there]))
+        here, there, flow, costs = here[kept], there[kept], flow[kept], costs[kept]
+        upper = float(flow @ costs)
         # what rounding leaves of the marginals could be mended at no more than the farthest cost
-        missing = (mass_p - _counts(here, flow, mass_p)).abs().sum()
-        missing += (mass_q - _counts(there, flow, mass_q)).abs().sum()
-        gap = max(upper + float(missing) * farthest - lower, 0.0)
-        converged = gap <= tol * max(upper, 1e-3 * unit)
+        missing = _lacking(here, flow, mass_p) + _lacking(there, flow, mass_q)
+        gap = max(upper + missing * farthest - max(lower, 0.0), 0.0)
+        converged = gap <= tol * upper
         iterations += 1
         if converged or iterations == max_iter:
             break
+        dearest = float(costs[flow > 0].max())
+        if dearest > cap:
+            cap = used = 8 * cap
+        elif 64 * _ULP * min(cap, farthest) > tol * upper:
+            cap = min(cap, max(4 * dearest, used))
     if not converged:
         _warn("solve", max_iter, f"tol={tol}: see solution.gap")
 
     # points of mass 0 get the potentials that keep (f, g) feasible
-    g, _ = prepare(targets, p)(best)
-    f, to = prepare(points, targets)(g)
+    g, *_ = prepare(targets, p)(best, tol * upper / 8)
+    f, to, _ = prepare(points, targets)(g, tol * upper / 8)
     here, there = rows[here], columns[there]
     flow, gap = flow * total, gap * total
     order = flow.argsort()
@@ -236,7 +260,14 @@ def _staircase(p, q, a, b):
     Filling from one corner to the other is feasible in any order, and optimal in dimension 1.
     """
     joined = torch.cat([p, q]) - q.mean(0)
-    way = torch.linalg.eigh(joined.T @ joined).eigenvectors[:, -1]
+    lengths = joined.norm(dim=1)
+    joined = joined / lengths.max().clamp(min=torch.finfo(p.dtype).tiny)
+    way = joined[lengths.argmax()]
+    for _ in range(300):  # the power method: that of the d x d scatter, which is not made
+        before, way = way, joined.T @ (joined @ way)
+        way = way / way.norm().clamp(min=torch.finfo(p.dtype).tiny)
+        if (way - before).abs().max() < 1e-14:
+            break
     i, j = (p @ way).argsort(), (q @ way).argsort()
     filled_a, filled_b = a[i].cumsum(0), b[j].cumsum(0)
     levels = torch.cat([a.new_zeros(1), filled_a[:-1], filled_b[:-1]])
@@ -246,13 +277,13 @@ def _staircase(p, q, a, b):
 
 
 @torch.sparse.check_sparse_tensor_invariants()  # else torch warns that it does not check them
-def _transport(p, q, a, b, pairs, unit):
+def _transport(p, q, a, b, pairs, unit, cap):
     """The optimal plan on the given pairs, sparse and on the CPU, and its potential on q.
 
     POT's tolerances are absolute, for costs and masses of order 1: `unit` is the order of the cost.
     """
-    here, there = pairs // len(q), pairs % len(q)
-    costs = (p[here] - q[there]).square().sum(1) / unit
+    here, there, unit = pairs // len(q), pairs % len(q), min(unit, cap)
+    costs = (p[here] - q[there]).square().sum(1).clamp(max=cap) / unit
     with torch.device("cpu"):
         pairs = torch.stack([here, there]).cpu()
         cost = torch.sparse_coo_tensor(pairs, costs.cpu(), (len(p), len(q)))
@@ -273,14 +304,29 @@ def _counts(assignment, a, b):
     return mass.index_add_(0, assignment, a.double()).to(b)
 
 
+def _capped(found, h, cap):
+    """A hard-min (s, index, rounding) of |x - y|^2 - h as that of min(|x - y|^2, cap) - h."""
+    s, index, rounding = found
+    top, at = h.max(0)
+    return s.clamp(max=cap - top), torch.where(s > cap - top, at, index), rounding
+
+
+def _lacking(index, flow, mass):
+    """The mass that a plan lacks at points, or has too much, beyond the last digits of theirs."""
+    error = (mass - _counts(index, flow, mass)).abs()
+    return float((error - 16 * _ULP * mass).clamp(min=0).sum())
+
+
 def _warn(name, max_iter, what):
     message = f"semidual.{name} stopped at max_iter={max_iter} above {what}"
     warnings.warn(message, ConvergenceWarning, stacklevel=4)  # past `plain`
 
 
-def _check(x, y, a, b, init, *, equal=True):
+def _check(function, x, y, a, b, init, *, equal=True):
+    reverse(f"semidual.{function}", x, y, dual=True)
     cloud("x", x)
     cloud("y", y, like=x)
+    squares(x, y)
     if y.requires_grad:
         raise ValueError("y must not require a gradient: only x gets one, exchange the two clouds")
     a, b = weights("a", a, x), weights("b", b, y)

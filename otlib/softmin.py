@@ -11,25 +11,26 @@ import functools
 import importlib.util
 import math
 import os
+import shlex
 import shutil
+import warnings
 
 import torch
 
 from otlib._ambient import plain, reduced
-from otlib._check import cloud, positive
+from otlib._check import cloud, positive, reverse, squares
+from otlib._rounding import centred, coarseness, costs, height, working
 
-__all__ = ["BACKENDS", "Active", "hardmin", "kernel", "softmin", "unavailable"]
+__all__ = ["BACKENDS", "hardmin", "kernel", "softmin", "unavailable"]
 
 #: The ways to compute a soft-min.
 BACKENDS = ("auto", "torch", "keops", "attention")
 
 # Exponentials are taken in base 2: torch's exp2 is three times as fast on a CPU as its exp.
-_LN2 = math.log(2)
+LN2 = math.log(2)
 # exp(-60) is below the rounding of float32; below -87 torch's CPU exponentials are slower by far,
 # so scores are clamped before it.
-_NEGLIGIBLE = -60.0 / _LN2
-_REACH = 80.0  # pairs this many eps above their row's least cost are listed,
-_SURE = 30.0  # and a list serves while what it leaves out is this many eps above
+NEGLIGIBLE = -60.0 / LN2
 
 
 @plain
@@ -44,17 +45,30 @@ def softmin(x, y, h, eps, *, with_mean=False, backend="auto"):
     backend: "torch"; "keops"; "attention", torch's fused attention operators, float32 only on CUDA;
         or "auto" (torch, the faster on every device tried).
 
-    Returns s (N,), or (s, mean) with mean (N, d). Not differentiable: see `sinkhorn.solve`.
-    Raises ValueError on mismatched shapes, dtypes or devices, NaN, eps <= 0, an unknown or
-    unavailable backend.
+    Returns s (N,), or (s, mean) with mean (N, d), computed in float64 where the distances are too
+    large beside eps for float32. Not differentiable: see `sinkhorn.solve`.
+    Raises ValueError on mismatched shapes, dtypes or devices, NaN, eps <= 0, squares or an eps
+    beyond the type's range, an unknown or unavailable backend; warns (RuntimeWarning) where float64
+    is too coarse as well.
 
     >>> x, y = torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]])
     >>> softmin(x, y, torch.tensor([1.0]), eps=0.5)  # one point: |x - y|^2 - h
     tensor([24.])
     """
-    _check(x, y, h)
+    _check("softmin", x, y, h)
     positive("eps", eps)
-    return kernel(backend)(x.detach(), y.detach())(h.detach(), eps, with_mean)
+    widest = squares(x, y, eps=eps)
+    x, y, h = x.detach(), y.detach(), h.detach()
+    kind, apart = working(x, y, eps, high := height(h, widest + 100 * eps))
+    found = kernel(backend, apart=apart)(*(t.to(kind) for t in (x, y)))(h.to(kind), eps, with_mean)
+    s, *mean = found if with_mean else (found,)
+    if apart and (rounding := coarseness(s, high)) > eps / 4:
+        warnings.warn(
+            f"softmin's weights err: scores in float64 round by {rounding / eps:.1g} eps",
+            RuntimeWarning,
+            stacklevel=3,  # past `plain`
+        )
+    return (s.to(x), *(m.to(x) for m in mean)) if with_mean else s.to(x)
 
 
 @plain
@@ -67,7 +81,9 @@ def hardmin(x, y, h, *, backend="auto"):
     backend: "torch", "keops", or "auto" (torch); "attention" has none of its own and takes torch's.
 
     Returns (s, index), both (N,): s in the type of x, index int64 into y. Of points equally near up
-    to rounding, any may be the one returned; s is the value there, from differences of coordinates.
+    to rounding, any may be the one returned; s is the value there, from differences of coordinates,
+    and so are rows in which products would round by more than a sixteenth of |x_i - y_j|^2 and of
+    the squared distances of neighbours in y.
     Not differentiable: see `semidual`.
     Raises ValueError as `softmin` does.
 
@@ -75,11 +91,13 @@ def hardmin(x, y, h, *, backend="auto"):
     >>> hardmin(x, y, torch.zeros(2))
     (tensor([1., 4.]), tensor([0, 0]))
     """
-    _check(x, y, h)
-    return kernel(backend, hard=True)(x.detach(), y.detach())(h.detach())
+    _check("hardmin", x, y, h)
+    squares(x, y)
+    return kernel(backend, hard=True)(x.detach(), y.detach())(h.detach())[:2]
 
 
-def _check(x, y, h):
+def _check(function, x, y, h):
+    reverse(function, x, y, h)
     cloud("x", x)
     cloud("y", y, like=x)
     if not torch.is_tensor(h):
@@ -93,25 +111,31 @@ def _check(x, y, h):
         raise ValueError("h must hold no NaN or inf and at least one finite value")
 
 
-def kernel(backend="auto", *, hard=False):
+def kernel(backend="auto", *, hard=False, apart=False):
     """The unchecked soft-min of a backend in two steps: what clouds fix, and what changes.
 
     Returns a function (x, y) -> soft, with soft(h, eps, with_mean=False) -> s or (s, mean); with
-    `hard` the hard-min, (x, y) -> hard, with hard(h) -> (s, index). A soft-min's own weights w_ij
+    `hard` the hard-min, (x, y) -> hard, see `_settling`. A soft-min's own weights w_ij
     sum to 1 over j; soft(h, eps, leaving=function) appends sum_i leaving(s)_i w_ij to what it
     returns, the function taking rows of s and their slice to masses: a whole Sinkhorn update in
-    one pass. The torch backend shows its rows to `watch`, for `Active`.
-    Raises ValueError where the backend is unknown or unavailable.
+    one pass. The torch backend shows its rows to `watch`, for `Active`. `apart` takes
+    distances from differences, not from products.
+    Raises ValueError where the backend is unknown or unavailable or has no such sums.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     if reduced():  # called by a solver it is not
-        within = plain(kernel)(backend, hard=hard)
+        within = plain(kernel)(backend, hard=hard, apart=apart)
         return lambda x, y: plain(within(x, y))
     if backend == "attention" and not hard:
+        if apart:
+            raise ValueError(
+                "backend 'attention' takes products of coordinates, too coarse for clouds as far "
+                "apart as these at this eps: use 'auto'"
+            )
         return _attention_softmin
     if backend != "keops":
-        return _torch_hardmin if hard else _torch_softmin
+        return _torch_hardmin if hard else functools.partial(_torch_softmin, apart=apart)
     if reason := unavailable("keops"):
         raise ValueError(f"backend 'keops' is unavailable: {reason}")
     return _keops_hardmin if hard else _keops_softmin
@@ -123,18 +147,22 @@ def unavailable(backend):
         return ""
     if importlib.util.find_spec("pykeops") is None:
         return "the package pykeops is not installed"
-    compiler = os.environ.get("CXX", "g++")
-    return "" if shutil.which(compiler) else f"no C++ compiler ({compiler}) on the PATH"
+    words = shlex.split(os.environ.get("CXX", "")) or ["g++"]  # "ccache g++" runs ccache
+    missing = [word for word in words if not word.startswith("-") and not shutil.which(word)]
+    return f"no C++ compiler ({missing[0]}) on the PATH" if missing else ""
 
 
-def _torch_softmin(x, y):
-    x, y, centre = _centred(x, y)
-    norm_x, norm_y, transposed = x.square().sum(1), y.square().sum(1), y.T.contiguous()
+def _torch_softmin(x, y, apart=False):
+    if apart:  # centring would round
+        centre, norm_x, norm_y = 0, x.new_zeros(len(x)), x.new_zeros(len(y))
+    else:
+        x, y, centre = centred(x, y)
+        norm_x, norm_y, transposed = x.square().sum(1), y.square().sum(1), y.T.contiguous()
     rows, columns = _tile(x)
     memory = x.new_empty(min(rows * columns, len(x) * len(y)))  # of a tile, used again and again
 
     def soft(h, eps, with_mean=False, leaving=None, watch=None):
-        unit = eps * _LN2
+        unit = eps * LN2
         bias, s = (h - norm_y) / unit, torch.empty_like(norm_x)
         mean = torch.zeros_like(x) if with_mean else None
         high, wide, arriving = rows, columns, None
@@ -146,8 +174,11 @@ def _torch_softmin(x, y):
             for j in range(0, len(y), wide):
                 part = slice(j, j + wide)
                 # (h_j - |y_j|^2 + 2 <x_i, y_j>) / unit, the exponent up to |x_i|^2 / unit
-                score = _room(memory, tall, len(bias[part]))
-                torch.addmm(bias[part], here, transposed[:, part], alpha=2 / unit, out=score)
+                if apart:
+                    score = costs(here, y[part]).div_(-unit).add_(bias[part])
+                else:
+                    score = _room(memory, tall, len(bias[part]))
+                    torch.addmm(bias[part], here, transposed[:, part], alpha=2 / unit, out=score)
                 highest = score.amax(1, keepdim=True)
                 if top is not None:
                     highest = torch.maximum(top, highest)
@@ -156,7 +187,7 @@ def _torch_softmin(x, y):
                 score.sub_(shift)
                 if watch is not None:
                     watch(i, score, norm_x[i : i + high] - unit * shift.squeeze(1))
-                score.clamp_(min=_NEGLIGIBLE).exp2_()
+                score.clamp_(min=NEGLIGIBLE).exp2_()
                 fade = 0 if top is None else (top - shift).exp2_()
                 mass = mass * fade + score.sum(1, keepdim=True)
                 if with_mean:
@@ -187,83 +218,13 @@ def _packed(s, mean, arriving):
     return found[0] if len(found) == 1 else found
 
 
-class Active:
-    """The soft-min of a solve on the pairs that count: few, where the temperature is low.
-
-    A dense pass lists the pairs within _REACH eps of their row's least cost c_ij - h_j. While h and
-    eps change, an unlisted pair of row i stays at least
-
-        least_i + reach - least'_i - max_j (h'_j - h_j)
-
-    above the present least cost, and the list serves as long as that is above _SURE eps.
-    """
-
-    def __init__(self, dense, n, m):
-        # a listed pair takes the time of three in a dense pass, and some 40 bytes
-        self.dense, self.n, self.limit = dense, n, min(n * m // 8, 2**22)
-        self.pairs, self.refused = None, math.inf
-
-    def soft(self, h, eps, leaving):
-        """(s, arriving) as in `kernel` from the listed pairs; None where no list serves."""
-        if self.pairs is None:
-            return None
-        i, j, cost = self.pairs
-        excess = cost - h[j]
-        least = torch.full_like(self.least, math.inf).scatter_reduce_(0, i, excess, "amin")
-        rise = (h - self.h).nan_to_num(nan=-math.inf).max()  # nan: -inf in both, a removed point
-        reach = float((self.least - least).min() + self.reach - rise)
-        if not reach >= _SURE * eps:
-            self.pairs = None
-            return None
-        score = (least[i] - excess).div_(eps * _LN2)
-        if reach > 1.5 * _REACH * eps:  # the temperature has fallen: fewer pairs count
-            near = score >= -_REACH / _LN2
-            i, j, score = i[near], j[near], score[near]
-            self._keep((i, j, cost[near]), least, h, eps)
-        weight = score.clamp_(min=_NEGLIGIBLE).exp2_()
-        mass = torch.zeros_like(least).index_add_(0, i, weight)
-        s = least - eps * mass.log()
-        weight.mul_((leaving(s, slice(None)) / mass)[i])
-        return s, torch.zeros_like(h).index_add_(0, j, weight)
-
-    def list(self, h, eps, leaving):
-        """The same from a dense pass, which lists the pairs where they are few enough to pay."""
-        if eps >= self.refused:  # too many pairs at this temperature
-            return self.dense(h, eps, leaving=leaving)
-        parts, count = [], 0
-
-        def watch(start, score, least):
-            nonlocal parts, count
-            if parts is None:
-                return
-            near = (score >= -_REACH / _LN2).view(-1)
-            count += int(near.count_nonzero())
-            share = (start + len(score)) / self.n  # of the rows seen
-            if count > self.limit * min(1, 2 * share):
-                parts = None
-                return
-            at = near.nonzero().squeeze(1)
-            i, j = at // len(h), at % len(h)
-            parts.append((i + start, j, h[j] + least[i] - eps * _LN2 * score.view(-1)[at], least))
-
-        found = self.dense(h, eps, leaving=leaving, watch=watch)
-        if parts is None:
-            self.refused = eps
-        else:
-            *pairs, least = (torch.cat(part) for part in zip(*parts, strict=True))
-            self._keep(pairs, least, h, eps)
-        return found
-
-    def _keep(self, pairs, least, h, eps):
-        self.pairs, self.least, self.h, self.reach = pairs, least, h, _REACH * eps
-
-
 def _torch_hardmin(x, y):
-    near_x, near_y, _ = _centred(x, y)
+    near_x, near_y, _ = centred(x, y)
     norm_y, transposed = near_y.square().sum(1), near_y.T.contiguous()
     rows, columns = _tile(x)
+    settle = _settling(x, y)
 
-    def hard(h):
+    def hard(h, within=None):
         bias, found = (h - norm_y) / 2, []
         for i in range(0, len(x), rows):
             here, top, index = near_x[i : i + rows], None, None
@@ -277,10 +238,53 @@ def _torch_hardmin(x, y):
                     index = torch.where(highest > top, at + j, index)
                     top = torch.maximum(highest, top)
             found.append(index)
-        index = torch.cat(found)
-        return _value(x, y, h, index), index
+        return settle(h, torch.cat(found), within)
 
     return hard
+
+
+def _settling(x, y):
+    """What follows the search of a hard-min: a function (h, index, within) -> (s, index, rounding).
+
+    s is |x_i - y_j|^2 - h_j at the index, from differences: no cancellation of squared norms there.
+    The search may have missed a lower value, by the unit roundoff times the squares it summed: rows
+    where that exceeds `within` are searched again from differences, by default those where it is
+    not small beside |x_i - y_j|^2, nor beside the squared distances of neighbours in y.
+    rounding: (N,) bound on what s is above the minimum.
+    """
+    near_x, near_y, _ = centred(x, y)
+    terms = (near_x.square().sum(1).sqrt() + near_y.square().sum(1).max().sqrt()).square()
+    unit, d, span = torch.finfo(x.dtype).eps / 2, x.shape[1], 2 * float(terms.max())
+    rows, _ = _tile(x)
+    spacing = functools.cache(lambda: _spacing(y))
+
+    def settle(h, index, within=None):
+        high = height(h, span)
+        squares = (x - y[index]).square().sum(1)
+        s, error = squares - h[index], 2 * (d + 8) * unit * (terms + high)
+        if within is None:
+            again = squares < 32 * unit * (terms + high)
+            if again.any():
+                again &= spacing() < 32 * unit * (terms + high)
+        else:
+            again = error > within
+        again = again.nonzero().squeeze(1)
+        for part in again.split(rows):
+            values = costs(x[part].double(), y.double()).sub_(h)
+            low, at = values.min(1)
+            at = torch.where(low < values.gather(1, index[part, None]).squeeze(1), at, index[part])
+            index[part] = at
+            s[part] = (x[part] - y[at]).square().sum(1) - h[at]
+            error[part] = 2 * (d + 8) * unit * (s[part].abs() + 2 * high)
+        return s, index, error
+
+    return settle
+
+
+def _spacing(y):
+    """A typical squared distance of a point of y to the next one, from a few of the points."""
+    squares = costs(y[:: -(-len(y) // 16)], y)
+    return squares.masked_fill_(squares == 0, math.inf).amin(1).median()
 
 
 def _max(score):
@@ -291,17 +295,6 @@ def _max(score):
     return score.gather(1, at[:, None]).squeeze(1), at
 
 
-def _value(x, y, h, index):
-    """|x_i - y_j|^2 - h_j at given j(i): no cancellation of squared norms."""
-    return (x - y[index]).square().sum(1) - h[index]
-
-
-def _centred(x, y):
-    """Both clouds around the mean of y, and it: smaller products, and so less float32 rounding."""
-    centre = y.mean(0)
-    return x - centre, y - centre, centre
-
-
 def _tile(x):
     """Rows and columns of a tile: one that stays in cache on a CPU, one that fills a GPU."""
     return (4096, 8192) if x.is_cuda else (512, 512)
@@ -310,8 +303,11 @@ def _tile(x):
 def _attention_softmin(x, y):
     """A row's weights are those of attention with one query x_i, keys and values y_j."""
     if x.is_cuda and x.dtype != torch.float32:
-        raise ValueError(f"backend 'attention' takes float32 on CUDA, got {x.dtype}")
-    x, y, centre = _centred(x, y)
+        raise ValueError(
+            "backend 'attention' takes float32 on CUDA, at an eps for which that is fine enough, "
+            f"got a problem for {x.dtype}: use 'auto'"
+        )
+    x, y, centre = centred(x, y)
     back = functools.partial(_attention, y, x)
 
     def soft(h, eps, with_mean=False, leaving=None):
@@ -346,8 +342,15 @@ def _attention(x, y, h, eps):
 
 @functools.cache
 def _lazy_tensor():
-    from pykeops.torch import LazyTensor  # compiles on first use: seconds, so imported late
-
+    # Its own switch, unless the user has turned it: that there is no CUDA is no news on a CPU.
+    quiet = not {"KEOPS_VERBOSE", "PYKEOPS_VERBOSE"} & os.environ.keys()
+    if quiet:
+        os.environ["KEOPS_VERBOSE"] = "0"
+    try:
+        from pykeops.torch import LazyTensor  # compiles on first use: seconds, so imported late
+    finally:
+        if quiet:
+            del os.environ["KEOPS_VERBOSE"]
     return LazyTensor
 
 
@@ -383,9 +386,9 @@ def _keops_softmin(x, y):
 
 def _keops_hardmin(x, y):
     cost, _ = _keops_cost(x, y)
+    settle = _settling(x, y)
 
-    def hard(h):
-        index = (cost - _keops_bias(h, 1)).argmin(1).view(-1)
-        return _value(x, y, h, index), index
+    def hard(h, within=None):
+        return settle(h, (cost - _keops_bias(h, 1)).argmin(1).view(-1), within)
 
     return hard

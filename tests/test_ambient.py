@@ -176,9 +176,7 @@ CALLS = {
     ],
     "softmin.unavailable": lambda d, _: softmin.unavailable("torch"),
     "sinkhorn.solve": lambda d, _: sinkhorn.solve(d.x, d.y, rho=(math.inf, 0.1), b=d.b, **SOLVE),
-    "sinkhorn.plan": lambda d, _: sinkhorn.plan(
-        d.x, d.y, sinkhorn.solve(d.x, d.y, **SOLVE), eps=0.05
-    ),
+    "sinkhorn.plan": lambda d, _: sinkhorn.plan(d.x, d.y, sinkhorn.solve(d.x, d.y, **SOLVE)),
     "sinkhorn.mean_cost": lambda d, _: sinkhorn.mean_cost(d.x, d.y),
     "semidual.evaluate": lambda d, _: semidual.evaluate(d.x, d.y, d.g, b=d.b),
     "semidual.ascend": lambda d, _: semidual.ascend(d.x, d.y, b=d.b, max_iter=5),
@@ -306,6 +304,12 @@ CALLS = {
     "assets.autoencoders.load": lambda d, _: there_and_back(d.colour),
     "assets.exemplars.load": lambda d, _: exemplars.load("brick", 32),
     "assets.images.read": lambda d, _: images.read(photographs.files()[1]),
+    "assets.images.mask": lambda d, _: images.mask(photographs.files()[1]),
+    "assets.images.size": lambda d, _: images.size(photographs.files()[1]),
+    "assets.images.below": lambda d, _: [
+        path.name for path in images.below(photographs.files()[1].parent)
+    ],
+    "assets.images.named": lambda d, _: images.named("exemplar", "brick", ("brick",)),
     "assets.images.grey": lambda d, _: images.grey(d.colour),
     "assets.images.resize": lambda d, _: images.resize(d.colour, 16),
     "assets.networks.vgg16": lambda d, _: networks.vgg16()[:4],

@@ -98,7 +98,7 @@ def test_gradient_of_the_energy(rho):
             [u[:, i : i + size, j : j + size].flatten() for i in rows for j in rows]
         )
         s = sinkhorn.solve(cloud.detach(), reference, **solver)
-        plan = sinkhorn.plan(cloud, reference, s, eps=solver["eps"])
+        plan = sinkhorn.plan(cloud, reference, s)
         energy = energy + (plan.detach() * (cloud[:, None] - reference).square().sum(-1)).sum()
     (expected,) = torch.autograd.grad(energy, u)
     found = energy_gradient(observed, lambda u: operators.blur(u, kernel), priors, start, lam)
