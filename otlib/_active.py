@@ -1,6 +1,7 @@
 """The pairs of a Sinkhorn solve that count: few, where the temperature is low."""
 
 import math
+from typing import Any
 
 import torch
 
@@ -53,7 +54,8 @@ class Active:
         """The same from a dense pass, which lists the pairs where they are few enough to pay."""
         if eps >= self.refused:  # too many pairs at this temperature
             return self.dense(h, eps, leaving=leaving)
-        parts, count = [], 0
+        parts: Any = []  # None where there are too many
+        count = 0
 
         def watch(start, score, least):
             nonlocal parts, count

@@ -7,11 +7,16 @@ precision of float32 to the process. otlib names dtype and device wherever it ma
 
 import functools
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any, ParamSpec, TypeVar, overload
 
 import torch
 
 from otlib._check import scalar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _DEVICES = ("cpu", "cuda")  # with an autocast of their own
 
@@ -71,8 +76,8 @@ def _precision():
     cuda, cudnn = torch.backends.cuda.is_built(), torch.backends.cudnn
     if cuda:
         name = "torch.backends.cudnn.allow_tf32"
-        write = functools.partial(setattr, cudnn, "allow_tf32")
-        yield name, lambda: cudnn.allow_tf32, write, (True,), False
+        tell = functools.partial(setattr, cudnn, "allow_tf32")
+        yield name, lambda: cudnn.allow_tf32, tell, (True,), False
     if not hasattr(torch.backends, "fp32_precision"):  # torch < 2.9
         return
     levels = [("generic", "all")]
@@ -96,7 +101,11 @@ _DTYPE = ("default dtype", torch.get_default_dtype, torch.set_default_dtype, _DT
 _FLOAT32 = _Held([_DTYPE], [_DTYPE])
 
 
-def plain(function=None, *, grad=False):
+@overload
+def plain(function: Callable[P, R]) -> Callable[P, R]: ...
+@overload
+def plain(*, grad: bool) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+def plain(function: Any = None, *, grad: bool = False) -> Any:
     """Decorator of a public function: it computes in the plain state and leaves torch as found.
 
     Plain is: no autocast, float32 products and convolutions in float32, no inference mode. `grad`
@@ -180,5 +189,5 @@ class _Slope(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     @plain
-    def backward(ctx, *upstream):
+    def backward(ctx: Any, *upstream: Any) -> Any:
         return None, torch.autograd.grad(ctx.values, ctx.x, upstream, retain_graph=True)[0]

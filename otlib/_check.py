@@ -226,7 +226,7 @@ def _real(value):
     try:
         return found if isinstance(found, int) and math.isfinite(found) else float(found)
     except OverflowError:  # an int beyond floats
-        return math.inf if found > 0 else -math.inf
+        return -math.inf if str(found).startswith("-") else math.inf
 
 
 def _kind(value):

@@ -1,6 +1,9 @@
 """Denoising diffusion restoration models: a diffusion model and a linear measurement (2022)."""
 
+from collections.abc import Callable, Sequence
+
 import torch
+from torch import Tensor
 
 from otlib import _check
 from otlib._ambient import plain
@@ -12,7 +15,17 @@ _CUTOFF = 1e-3
 
 
 @plain
-def sample(measurement, sd, rows, columns, predict, levels, generator, eta=0.85, eta_b=1.0):
+def sample(
+    measurement: Tensor,
+    sd: float,
+    rows: Tensor,
+    columns: Tensor,
+    predict: Callable[[Tensor, float], Tensor],
+    levels: Sequence[float],
+    generator: torch.Generator,
+    eta: float = 0.85,
+    eta_b: float = 1.0,
+) -> Tensor:
     """Draw an image that a measurement may come from: eqs. (6) to (8) of Kawar et al. 2022.
 
     The measurement is y = A x B' + noise in every channel. In the bases of the singular vectors of

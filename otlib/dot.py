@@ -2,10 +2,11 @@
 
 import warnings
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from otlib import _check, gaussian, patches
 from otlib._ambient import plain
@@ -30,14 +31,14 @@ _TOLERANCE = 1e-6  # of values in [0, 1], in float32
 class Moments(NamedTuple):
     """What a pass over latent patches keeps; float64."""
 
-    count: int
+    number: int  # of patches
     mean: torch.Tensor  # (d,)
     scatter: torch.Tensor  # (d, d), sum of (x - mean)(x - mean)'
 
     @property
     def covariance(self):
         """Unbiased covariance (d, d); zero for one patch."""
-        return self.scatter / max(self.count - 1, 1)
+        return self.scatter / max(self.number - 1, 1)
 
 
 class Map(NamedTuple):
@@ -62,7 +63,7 @@ class Transport(NamedTuple):
 
 
 @plain
-def moments(latents, patch):
+def moments(latents: Iterable[Tensor], patch: int) -> Moments:
     """Mean and scatter of all overlapping p x p patches: appendix B.3 of Adrai et al. 2023.
 
     latents: iterable of (C, h, w) float32 or float64, each of any h and w >= patch; one pass, so
@@ -90,21 +91,23 @@ def moments(latents, patch):
 
 
 @plain
-def merge(a, b):
+def merge(a: Moments, b: Moments) -> Moments:
     """Moments of two sets together: as if one pass had seen both.
 
     a, b: Moments of the same dimension. Returns Moments. Raises ValueError on other dimensions.
     """
     if a.mean.shape != b.mean.shape:
         raise ValueError(f"b must have dimension {len(a.mean)} like a, got {len(b.mean)}")
-    count = a.count + b.count
+    number = a.number + b.number
     gap = b.mean - a.mean
-    scatter = a.scatter + b.scatter + (a.count * b.count / count) * gap.outer(gap)
-    return Moments(count, a.mean + (b.count / count) * gap, scatter)
+    scatter = a.scatter + b.scatter + (a.number * b.number / number) * gap.outer(gap)
+    return Moments(number, a.mean + (b.number / number) * gap, scatter)
 
 
 @plain
-def fit(natural, restored, autoencoder, patch=3):
+def fit(
+    natural: Iterable[Tensor], restored: Iterable[Tensor], autoencoder: Any, patch: int = 3
+) -> Transport:
     """Learn the transport from restored to natural images: Adrai et al. 2023, sec. 4.1.
 
     It stands for the optimal coupling of eq. (3) of Adrai et al. 2023: the closed form between the
@@ -134,7 +137,7 @@ def fit(natural, restored, autoencoder, patch=3):
             for image in images
         )
         found[name] = moments(latents, patch)
-        count, d = found[name].count, len(found[name].mean)
+        count, d = found[name].number, len(found[name].mean)
         if count <= d:
             how = "stochastic, eq. (5)" if name == "restored" else "to a subspace"
             warnings.warn(
@@ -159,8 +162,14 @@ def fit(natural, restored, autoencoder, patch=3):
 
 @plain
 def transport(
-    fitted, image, autoencoder, alpha=0.0, space="pixels", keep_mean=False, generator=None
-):
+    fitted: Transport,
+    image: Tensor,
+    autoencoder: Any,
+    alpha: float | Iterable[float] = 0.0,
+    space: Literal["pixels", "latent"] = "pixels",
+    keep_mean: bool = False,
+    generator: torch.Generator | None = None,
+) -> Tensor:
     """Transport a restored image: encode, map each patch, average, decode, mix.
 
     Adrai et al. 2023, sec. 4.1 and, for the mixture, eq. (4).
@@ -211,7 +220,12 @@ def transport(
 
 
 @plain
-def transport_latent(fitted, latent, keep_mean=False, generator=None):
+def transport_latent(
+    fitted: Transport,
+    latent: Tensor,
+    keep_mean: bool = False,
+    generator: torch.Generator | None = None,
+) -> Tensor:
     """The transport of `transport` between encoder and decoder: unfold, map, fold.
 
     fitted: of `fit`. latent: (C, h, w), any h and w >= 1. keep_mean, generator: as there.

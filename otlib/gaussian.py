@@ -1,8 +1,11 @@
 """Gaussian textures, laws of their patches, and transport between Gaussian measures."""
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from otlib import _check
 from otlib._ambient import plain
@@ -23,7 +26,9 @@ __all__ = [
 
 
 @plain
-def texture(shape, kernel_sd, std, mean, generator):
+def texture(
+    shape: Sequence[int], kernel_sd: float, std: float, mean: float, generator: torch.Generator
+) -> Tensor:
     """Isotropic periodic Gaussian texture: blurred white noise (Mignon et al. 2023, Fig. 1).
 
     shape: (C, H, W); the channels are independent.
@@ -44,7 +49,9 @@ def texture(shape, kernel_sd, std, mean, generator):
 
 
 @plain
-def texture_patch_law(size, kernel_sd, std, mean, image_size):
+def texture_patch_law(
+    size: int, kernel_sd: float, std: float, mean: float, image_size: int
+) -> tuple[Tensor, Tensor]:
     """Gaussian law of the patches of a one-channel square `texture`: N1 of Mignon et al., Fig. 1.
 
     size: side of the patches in pixels. kernel_sd, std, mean: as in `texture`.
@@ -67,7 +74,7 @@ def texture_patch_law(size, kernel_sd, std, mean, image_size):
 
 
 @plain
-def random_phase(exemplar, generator):
+def random_phase(exemplar: Tensor, generator: torch.Generator) -> Tensor:
     """Random phase texture: the exemplar's Fourier modulus, new phases (Galerne et al. 2011).
 
     exemplar: (C, H, W) float32 or float64, any device, taken as periodic.
@@ -87,7 +94,7 @@ def random_phase(exemplar, generator):
 
 
 @plain
-def edge_patches(n, size, edge, mean, generator):
+def edge_patches(n: int, size: int, edge: float, mean: float, generator: torch.Generator) -> Tensor:
     """Patches with one horizontal edge, for N2 of Mignon et al. 2023, Fig. 1.
 
     Above and below a row drawn uniformly among the size - 1 inner ones a patch is mean + edge / 2
@@ -102,7 +109,7 @@ def edge_patches(n, size, edge, mean, generator):
     _check.whole("n", n)
     _check_edge(size, edge, mean)
     _check.generator(generator)
-    draw = {"generator": generator, "device": generator.device}
+    draw: dict[str, Any] = {"generator": generator, "device": generator.device}
     row = torch.randint(1, size, (n, 1), **draw)
     sign = 2 * torch.randint(2, (n, 1), **draw) - 1
     above = torch.arange(size, device=generator.device) < row
@@ -112,7 +119,7 @@ def edge_patches(n, size, edge, mean, generator):
 
 
 @plain
-def edge_patch_law(size, edge, mean):
+def edge_patch_law(size: int, edge: float, mean: float) -> tuple[Tensor, Tensor]:
     """Gaussian with the mean and covariance of `edge_patches`: N2 of Mignon et al. 2023, Fig. 1.
 
     Rows i and j lie on different sides of the edge with probability |i - j| / (size - 1), so their
@@ -131,7 +138,7 @@ def edge_patch_law(size, edge, mean):
 
 
 @plain
-def sample(mean, cov, n, generator):
+def sample(mean: Tensor, cov: Tensor, n: int, generator: torch.Generator) -> Tensor:
     """Draw from a Gaussian whose covariance may be singular.
 
     mean: (d,) float32 or float64, any device. cov: (d, d) symmetric, eigenvalues >= 0 to rounding.
@@ -151,7 +158,12 @@ def sample(mean, cov, n, generator):
 
 
 @plain
-def mixture(draws, weights, n, generator):
+def mixture(
+    draws: Sequence[Callable[[int], Tensor]],
+    weights: Sequence[float],
+    n: int,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
     """Draw from a mixture of laws, such as .8 N1 + .2 N2 of Mignon et al. 2023, Fig. 1.
 
     draws: one function n -> (n, d) tensor for each component.
@@ -173,7 +185,9 @@ def mixture(draws, weights, n, generator):
 
 
 @plain
-def posterior(y, weights, means, covs, noise_cov):
+def posterior(
+    y: Tensor, weights: Tensor, means: Tensor, covs: Tensor, noise_cov: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Law of X given Y = X + noise, X a Gaussian mixture: again a mixture (Flam et al. 2012).
 
     y: (n, d) float32 or float64, any device, the one of all. weights: (k,) >= 0 of sum 1.
@@ -211,7 +225,7 @@ def posterior(y, weights, means, covs, noise_cov):
 
 
 @plain
-def w2(mean0, cov0, mean1, cov1):
+def w2(mean0: Tensor, cov0: Tensor, mean1: Tensor, cov1: Tensor) -> Tensor:
     """Squared 2-Wasserstein distance of two Gaussians, cost |x - y|^2.
 
     mean0, mean1: (d,) float32 or float64. cov0, cov1: (d, d), may be singular.
@@ -230,11 +244,12 @@ def w2(mean0, cov0, mean1, cov1):
     # |X0 - X1|^2 of the best coupling: what is matched, and what root0 has no direction for
     matched = root0 - root1 @ turn
     unseen = root1 - root1 @ seen
-    return sum(part.square().sum() for part in (mean0.double() - mean1.double(), matched, unseen))
+    apart = mean0.double() - mean1.double()
+    return apart.square().sum() + matched.square().sum() + unseen.square().sum()
 
 
 @plain
-def transport_map(cov0, cov1):
+def transport_map(cov0: Tensor, cov1: Tensor) -> Tensor:
     """Matrix of the optimal transport between centred Gaussians: eq. (2) of Adrai et al. 2023.
 
     T = cov0^-1/2 (cov0^1/2 cov1 cov0^1/2)^1/2 cov0^-1/2, evaluated with one inverse root instead
@@ -261,7 +276,7 @@ def transport_map(cov0, cov1):
 
 
 @plain
-def stochastic_map(cov0, cov1, rtol=1e-6):
+def stochastic_map(cov0: Tensor, cov1: Tensor, rtol: float = 1e-6) -> tuple[Tensor, Tensor]:
     """Optimal transport from a Gaussian that may be singular: eq. (5) of Adrai et al. 2023.
 
     X1 = M X0 + W with W independent of X0: the matrix takes X0 where it varies, the noise makes up

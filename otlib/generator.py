@@ -6,11 +6,14 @@ exemplar and then draws images of any size. The potentials are those of `semidua
 the cost there; losses are halved, for the 1/2 |x - y|^2 of Houdard et al.
 """
 
+import functools
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from otlib import _check, patches, semidual
 from otlib._ambient import plain
@@ -19,7 +22,7 @@ __all__ = ["NOISE_CHANNELS", "Network", "generate", "network", "noise", "train",
 
 #: Noise channels a scale, in Ulyanov et al. and in the code of Houdard et al., grey or colour.
 NOISE_CHANNELS = 3
-_PLACE = dict(dtype=torch.float32, device="cpu")  # of a new network
+_PLACE: dict[str, Any] = dict(dtype=torch.float32, device="cpu")  # of a new network
 
 
 class Network(nn.Module):
@@ -58,14 +61,16 @@ def _block(inside, outside):
     """Convolutions 3 x 3, 3 x 3 and 1 x 1, each normalised and rectified."""
     layers = []
     for side, n in ((3, inside), (3, outside), (1, outside)):
-        pad = dict(padding=side // 2, padding_mode="circular")
+        pad: dict[str, Any] = dict(padding=side // 2, padding_mode="circular")
         convolution = nn.Conv2d(n, outside, side, **pad, **_PLACE)
         layers += [convolution, nn.BatchNorm2d(outside, **_PLACE), nn.LeakyReLU()]
     return nn.Sequential(*layers)
 
 
 @plain
-def network(channels=1, scales=6, width=2, *, generator):
+def network(
+    channels: int = 1, scales: int = 6, width: int = 2, *, generator: torch.Generator
+) -> Network:
     """A `Network` with random weights that depend on the generator only.
 
     channels, scales, width: see `Network`. generator: torch.Generator on the CPU.
@@ -83,7 +88,7 @@ def network(channels=1, scales=6, width=2, *, generator):
 
 
 @plain
-def noise(net, height, width, *, generator):
+def noise(net: Network, height: int, width: int, *, generator: torch.Generator) -> list[Tensor]:
     """Draw the network's input for an image of a given size: uniform in [0, 1].
 
     net: Network. height, width: pixels, multiples of 2^(scales - 1).
@@ -97,14 +102,14 @@ def noise(net, height, width, *, generator):
     _check.generator(generator, cpu=True)
     like = net.leave.weight
     shapes = [(height >> k, width >> k) for k in range(net.settings["scales"])]
-    options = dict(generator=generator, dtype=torch.float32, device="cpu")
+    options: dict[str, Any] = dict(generator=generator, dtype=torch.float32, device="cpu")
     draws = [torch.rand(1, NOISE_CHANNELS, *shape, **options) for shape in shapes]
     return [draw.to(like) for draw in draws]
 
 
 @plain
 @torch.no_grad()
-def generate(net, noises, *, tile=None):
+def generate(net: Network, noises: Sequence[Tensor], *, tile: int | None = None) -> Tensor:
     """The image that a trained network makes of a noise, in one pass or in tiles.
 
     net: Network; used as in `eval()`: with the statistics of its training.
@@ -149,16 +154,16 @@ def _window(noise, top, left, height, width):
 
 @plain
 def transport_loss(
-    exemplar,
+    exemplar: Tensor,
     *,
-    size=4,
-    levels=5,
-    samples=2048,
-    batch=1024,
-    dual_steps=10,
-    rise=5e-4,
-    generator,
-):
+    size: int = 4,
+    levels: int = 5,
+    samples: int = 2048,
+    batch: float = 1024,
+    dual_steps: int = 10,
+    rise: float = 5e-4,
+    generator: torch.Generator,
+) -> Callable[[Tensor], Tensor]:
     """The loss of eq. (13), Houdard et al. 2020: 1/2 W_2^2 between patches, summed over a pyramid.
 
     exemplar: v (C, H, W) float32 or float64 in [0, 1], any device.
@@ -189,11 +194,11 @@ def transport_loss(
 
     @plain
     def loss(image):
-        total = 0
+        total = image.new_zeros(())
         for level, scale in enumerate(patches.pyramid(image, levels, periodic=True)):
             cloud, target = patches.extract(scale, size, periodic=True), targets[level]
             potentials[level] = semidual.ascend_averaged(
-                lambda cloud=cloud: _some(cloud.detach(), batch, generator),
+                functools.partial(_some, cloud.detach(), batch, generator),
                 target,
                 init=potentials[level],
                 step=rise * len(target),
@@ -215,7 +220,17 @@ def _some(cloud, most, generator):
 
 
 @plain(grad=True)
-def train(net, loss, height, width, *, steps, lr=0.01, generator, callback=None):
+def train(
+    net: Network,
+    loss: Callable[[Tensor], Tensor],
+    height: int,
+    width: int,
+    *,
+    steps: int,
+    lr: float = 0.01,
+    generator: torch.Generator,
+    callback: Callable[[int, float], object] | None = None,
+) -> list[float]:
     """Minimise the expected loss of a network's images by Adam: Algorithm 2, Houdard et al. 2020.
 
     net: Network, changed in place; left in `eval()`, its statistics those of 32 more images.

@@ -1,12 +1,16 @@
 """What the named layers of a network see of an image."""
 
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
 from otlib._ambient import plain
 
 __all__ = ["taps"]
 
 
 @plain
-def taps(network, x, names):
+def taps(network: nn.Sequential, x: Tensor, names: Sequence[str]) -> list[Tensor]:
     """Return the outputs of the named layers of a network, as far as it must run for them.
 
     network: of `vgg16`, `alexnet` or `efficientnet`. x: its input. names: layers, such as

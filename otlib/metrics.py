@@ -1,11 +1,13 @@
 """How near an image is to its reference (PSNR, SSIM), and one set to another (KID, FID, W2)."""
 
 import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from skimage.metrics import structural_similarity
+from torch import Tensor
 
 from otlib import _check, gaussian, patches
 from otlib._ambient import plain
@@ -32,13 +34,13 @@ _WINDOW = 11  # side of the Gaussian window of Wang et al. 2004
 class Moments(NamedTuple):
     """What `gelbrich` needs of the patches of each of n images; float64."""
 
-    count: torch.Tensor  # (n,) patches
+    number: torch.Tensor  # (n,) of patches
     mean: torch.Tensor  # (n, d)
     scatter: torch.Tensor  # (n, d, d) sum of the centred outer products
 
 
 @plain
-def psnr(x, reference, border=0, peak=1.0):
+def psnr(x: Tensor, reference: Tensor, border: int = 0, peak: float = 1.0) -> float:
     """Peak signal-to-noise ratio in dB: 10 log10(peak^2 / mean squared error), nothing clipped.
 
     x, reference: (C, H, W) float32 or float64, same shape; the mean is over pixels and channels.
@@ -60,7 +62,7 @@ def psnr(x, reference, border=0, peak=1.0):
 
 
 @plain
-def ssim(x, reference, border=0):
+def ssim(x: Tensor, reference: Tensor, border: int = 0) -> float:
     """Structural similarity of Wang et al. 2004: 11 x 11 Gaussian window of sd 1.5, mean over all.
 
     x, reference: (C, H, W) float32 or float64 with values in [0, 1], same shape. Nothing is
@@ -87,7 +89,12 @@ def ssim(x, reference, border=0):
 
 
 @plain
-def pooled_psnr(images, references, weights=None, peak=1.0):
+def pooled_psnr(
+    images: Sequence[Tensor],
+    references: Sequence[Tensor],
+    weights: Tensor | None = None,
+    peak: float = 1.0,
+) -> float:
     """PSNR in dB of the squared error averaged over all images, not the mean of their PSNRs.
 
     images, references: lists of (C, H, W) float32 or float64, pair by pair of the same shape.
@@ -110,7 +117,7 @@ def pooled_psnr(images, references, weights=None, peak=1.0):
 
 
 @plain
-def kid(x, y, paired=False, weights=None):
+def kid(x: Tensor, y: Tensor, paired: bool = False, weights: Tensor | None = None) -> float:
     """Kernel Inception Distance (Binkowski et al. 2018): unbiased MMD^2, kernel (x'y/d + 1)^3.
 
     x: (n, d) features, n >= 2; y: (m, d), m >= 2.
@@ -138,7 +145,7 @@ def kid(x, y, paired=False, weights=None):
 
 
 @plain
-def fid(x, y, weights=None):
+def fid(x: Tensor, y: Tensor, weights: Tensor | None = None) -> float:
     """Frechet Inception Distance (Heusel et al. 2017): squared W2 of the two fitted Gaussians.
 
     Biased upwards on small sets: `kid` is the one to trust there.
@@ -163,7 +170,7 @@ def fid(x, y, weights=None):
 
 
 @plain
-def inception_score(probabilities, weights=None):
+def inception_score(probabilities: Tensor, weights: Tensor | None = None) -> float:
     """Inception Score (Salimans et al. 2016): exp of the mean KL(p(class | image) | p(class)).
 
     probabilities: (n, classes) >= 0, rows of sum 1. weights: (n,), see `bootstrap`.
@@ -181,7 +188,7 @@ def inception_score(probabilities, weights=None):
 
 
 @plain
-def moments(images, patch=3):
+def moments(images: Sequence[Tensor], patch: int = 3) -> Moments:
     """Count, mean and scatter of all overlapping patches of each image, for `gelbrich`.
 
     images: list of (C, H, W) float32 or float64, pixels or latents, H and W >= patch.
@@ -191,7 +198,7 @@ def moments(images, patch=3):
     pixels, an empty list, images of different channels, one smaller than a patch.
     """
     _check.whole("the number of images", len(images))
-    rows = []
+    rows: list[tuple[Tensor, Tensor, Tensor]] = []
     for image in images:
         cloud = patches.extract(image, patch).double()
         if rows and cloud.shape[1] != len(rows[0][1]):
@@ -203,7 +210,7 @@ def moments(images, patch=3):
 
 
 @plain
-def gelbrich(x, y, weights=None):
+def gelbrich(x: Moments, y: Moments, weights: Tensor | None = None) -> float:
     """Gelbrich distance of the patches of two sets: W2 of Gaussians with their two moments.
 
     The perceptual distance of the theory behind Adrai et al. 2023, sec. 2.1; it bounds W2 below.
@@ -220,17 +227,23 @@ def gelbrich(x, y, weights=None):
         )
     laws = []
     for found in (x, y):
-        w = _weights(weights, len(found.count)).to(found.count)
-        mass = w * found.count / (w @ found.count)
+        w = _weights(weights, len(found.number)).to(found.number)
+        mass = w * found.number / (w @ found.number)
         mean = mass @ found.mean
         apart = found.mean - mean
-        within = torch.einsum("n,nij->ij", w, found.scatter) / (w @ found.count)
+        within = torch.einsum("n,nij->ij", w, found.scatter) / (w @ found.number)
         laws += [mean, within + (mass[:, None] * apart).mT @ apart]
     return gaussian.w2(*laws).sqrt().item()
 
 
 @plain
-def patch_w2(x, y, patch=3, count=None, generator=None):
+def patch_w2(
+    x: Sequence[Tensor],
+    y: Sequence[Tensor],
+    patch: int = 3,
+    count: int | None = None,
+    generator: torch.Generator | None = None,
+) -> float:
     """Exact 2-Wasserstein distance of the empirical patches of two sets, cost |p - q|^2.
 
     That is eq. (1) of Adrai et al. 2023, for patches in the place of images.
@@ -265,7 +278,9 @@ def patch_w2(x, y, patch=3, count=None, generator=None):
 
 
 @plain
-def bootstrap(statistic, count, draws=200, seed=0):
+def bootstrap(
+    statistic: Callable[[Tensor], float], count: int, draws: int = 200, seed: int = 0
+) -> Tensor:
     """Values of a number on resampled sets of images (Efron 1979).
 
     statistic: function of weights (count,) float64, how often each image is drawn, to a float.
@@ -278,7 +293,8 @@ def bootstrap(statistic, count, draws=200, seed=0):
     _check.whole("count", count, least=2)
     _check.whole("draws", draws)
     _check.whole("seed", seed, least=0)
-    rng, values = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
+    values: list[float] = []
     while len(values) < draws:
         weights = rng.multinomial(count, np.full(count, 1 / count))
         if weights.max() < count:
@@ -287,7 +303,7 @@ def bootstrap(statistic, count, draws=200, seed=0):
 
 
 @plain
-def interval(values, level=0.9):
+def interval(values: Tensor, level: float = 0.9) -> tuple[float, float]:
     """Percentile interval of the values of `bootstrap`.
 
     values: (draws,). level: probability covered, between 0 and 1.

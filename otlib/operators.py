@@ -1,11 +1,13 @@
 """Degradations: blur, downscaling, mask, noise, JPEG. The linear ones are differentiable."""
 
 import io
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from torch import Tensor
 
 from otlib import _check
 from otlib._ambient import plain
@@ -14,7 +16,7 @@ __all__ = ["blur", "downscale", "gaussian_kernel", "gaussian_noise", "jpeg", "ma
 
 
 @plain
-def gaussian_kernel(size, sd):
+def gaussian_kernel(size: int, sd: float) -> Tensor:
     """Square Gaussian kernel of sum 1, sampled at the pixel centres about its middle.
 
     size: side in pixels, >= 1 (Mignon et al. 2023, sec. III: 16 for the blur, 4 for the pyramid).
@@ -32,7 +34,9 @@ def gaussian_kernel(size, sd):
 
 
 @plain
-def blur(image, kernel, mode="periodic", stride=1):
+def blur(
+    image: Tensor, kernel: Tensor, mode: Literal["periodic", "valid"] = "periodic", stride: int = 1
+) -> Tensor:
     """Convolve every channel with one kernel (H of Mignon et al. 2023, sec. III; SH with a stride).
 
     image: (C, H, W) float32 or float64, any device and value range.
@@ -73,7 +77,7 @@ def blur(image, kernel, mode="periodic", stride=1):
 
 
 @plain
-def subsample(image, stride):
+def subsample(image: Tensor, stride: int) -> Tensor:
     """Keep every `stride`-th row and column, from the first (S of Mignon et al. 2023, sec. III).
 
     image: (C, H, W) float32 or float64, any device.
@@ -90,7 +94,7 @@ def subsample(image, stride):
 
 
 @plain
-def mask(image, keep):
+def mask(image: Tensor, keep: Tensor) -> Tensor:
     """Set the pixels that are not kept to 0.
 
     image: (C, H, W) float32 or float64, any device.
@@ -115,7 +119,7 @@ def mask(image, keep):
 
 
 @plain
-def gaussian_noise(image, sd, generator):
+def gaussian_noise(image: Tensor, sd: float, generator: torch.Generator) -> Tensor:
     """Add white Gaussian noise, unclipped (eta of Mignon et al. 2023, sec. III).
 
     image: (C, H, W) float32 or float64, any device.
@@ -134,7 +138,7 @@ def gaussian_noise(image, sd, generator):
 
 
 @plain
-def downscale(image, factor):
+def downscale(image: Tensor, factor: int) -> Tensor:
     """Shrink by the bicubic kernel widened by the factor: x4 of Adrai et al. 2023, sec. 5.
 
     The paper says bicubic, its code takes the antialiased bilinear kernel; this is the antialiased
@@ -159,7 +163,7 @@ def downscale(image, factor):
 
 
 @plain
-def jpeg(image, quality):
+def jpeg(image: Tensor, quality: int) -> Tensor:
     """Write as JPEG and read again (quality 10 of Adrai et al. 2023, sec. 5). Not differentiable.
 
     image: (C, H, W) float32 or float64, C 1 or 3; clipped to [0, 1] and rounded to 8 bits.

@@ -1,7 +1,11 @@
 """Patches of an image as a point cloud, the way back, and the Gaussian pyramid."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from otlib import _check, operators
 from otlib._ambient import plain
@@ -10,7 +14,7 @@ __all__ = ["adjoint", "average", "extract", "pyramid"]
 
 
 @plain
-def extract(image, size, stride=1, periodic=False):
+def extract(image: Tensor, size: int, stride: int = 1, periodic: bool = False) -> Tensor:
     """All size x size patches on a grid: (P_n x)_n of Mignon et al. 2023, eq. (3).
 
     image: (C, H, W) float32 or float64, any device and value range, H and W >= size.
@@ -35,7 +39,9 @@ def extract(image, size, stride=1, periodic=False):
 
 
 @plain
-def adjoint(patches, shape, size, stride=1, periodic=False):
+def adjoint(
+    patches: Tensor, shape: Sequence[int], size: int, stride: int = 1, periodic: bool = False
+) -> Tensor:
     """Transpose of `extract`: add every patch back where it came from.
 
     patches: (N, C * size * size) float32 or float64, any device.
@@ -61,7 +67,9 @@ def adjoint(patches, shape, size, stride=1, periodic=False):
 
 
 @plain
-def average(patches, shape, size, stride=1, periodic=False):
+def average(
+    patches: Tensor, shape: Sequence[int], size: int, stride: int = 1, periodic: bool = False
+) -> Tensor:
     """Image in which every pixel is the mean of the patches that cover it.
 
     Arguments, errors: as in `adjoint`. Returns (C, H, W); a pixel that no patch covers (stride >
@@ -74,7 +82,7 @@ def average(patches, shape, size, stride=1, periodic=False):
 
 
 @plain
-def pyramid(image, levels, periodic=False):
+def pyramid(image: Tensor, levels: int, periodic: bool = False) -> list[Tensor]:
     """Gaussian pyramid: 4 x 4 Gaussian of sd 1, then every second pixel (Mignon et al., eq. (9)).
 
     image: (C, H, W) float32 or float64, any device and value range.
@@ -87,7 +95,7 @@ def pyramid(image, levels, periodic=False):
     _check.image("image", image)
     _check.whole("levels", levels)
     kernel = operators.gaussian_kernel(4, 1.0)
-    mode = "periodic" if periodic else "valid"
+    mode: Literal["periodic", "valid"] = "periodic" if periodic else "valid"
     images = [image]
     while len(images) < levels:
         if min(images[-1].shape[1:]) < 4:

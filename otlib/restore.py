@@ -1,6 +1,10 @@
 """Variational restoration with patch-transport priors: eqs. (3) and (9) of Mignon et al. 2023."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from otlib import _check, patches, semidual, sinkhorn
 from otlib._ambient import plain
@@ -9,7 +13,14 @@ __all__ = ["patch_ot", "patch_semidual", "restore"]
 
 
 @plain
-def patch_ot(reference, size, stride=1, *, observe=None, **solver):
+def patch_ot(
+    reference: Tensor,
+    size: int,
+    stride: int = 1,
+    *,
+    observe: Callable[[sinkhorn.Solution, Tensor], object] | None = None,
+    **solver: Any,
+) -> Callable[[Tensor], Tensor]:
     """The prior OT(alpha_u, beta): transport from an image's patches to reference patches.
 
     reference: (M, C * size^2) patches, or a function of no argument that draws them afresh at each
@@ -45,7 +56,9 @@ def patch_ot(reference, size, stride=1, *, observe=None, **solver):
 
 
 @plain
-def patch_semidual(reference, size, stride=1, *, ascents, step=1.0):
+def patch_semidual(
+    reference: Tensor, size: int, stride: int = 1, *, ascents: int, step: float = 1.0
+) -> Callable[[Tensor], Tensor]:
     """The prior OT_0(alpha_u, beta) by its semi-dual: eq. (9), Mignon et al. 2023.
 
     reference, size, stride: as in `patch_ot`, the reference a fixed cloud.
@@ -76,7 +89,17 @@ def patch_semidual(reference, size, stride=1, *, ascents, step=1.0):
 
 
 @plain(grad=True)
-def restore(observed, operator, priors, *, lam, steps, lr, start=None, callback=None):
+def restore(
+    observed: Tensor,
+    operator: Callable[[Tensor], Tensor],
+    priors: Sequence[Callable[[Tensor], Tensor]],
+    *,
+    lam: float,
+    steps: int,
+    lr: float,
+    start: Tensor | None = None,
+    callback: Callable[[int, Tensor], object] | None = None,
+) -> Tensor:
     """Minimise lam / 2 |A u - y|^2 + sum_k R_k(u) over images u by Adam: eq. (3), Mignon et al.
 
     observed: y, any shape A maps to, float32 or float64; any device.

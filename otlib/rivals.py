@@ -9,7 +9,11 @@ Texto (Leclaire and Rabin 2019, after Galerne et al. 2018) transports patches. T
 VGG-19, the book `assets.networks.vgg16`.
 """
 
+import functools
+from collections.abc import Callable, Sequence
+
 import torch
+from torch import Tensor, nn
 
 from otlib import _check, gaussian, layers, patches, semidual, softmin
 from otlib._ambient import plain, sloped
@@ -21,7 +25,7 @@ TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 
 
 @plain
-def grams(image, vgg, taps=TAPS):
+def grams(image: Tensor, vgg: nn.Sequential, taps: Sequence[str] = TAPS) -> list[Tensor]:
     """Gram matrices of the features of an image: the statistics of Gatys et al. 2015, eq. (1).
 
     image: (C, H, W) float32, C = 1 or 3, values in [0, 1], on the device of the network.
@@ -44,7 +48,9 @@ def grams(image, vgg, taps=TAPS):
 
 
 @plain
-def gram_loss(exemplar, vgg, taps=TAPS):
+def gram_loss(
+    exemplar: Tensor, vgg: nn.Sequential, taps: Sequence[str] = TAPS
+) -> Callable[[Tensor], Tensor]:
     """The loss of Gatys et al. 2015 and of Texture Networks, with the weights 1000 / n^2.
 
     exemplar, vgg, taps: as in `grams`.
@@ -67,7 +73,9 @@ def gram_loss(exemplar, vgg, taps=TAPS):
 
 @plain
 @torch.no_grad()
-def gram_distance(image, exemplar, vgg, taps=TAPS):
+def gram_distance(
+    image: Tensor, exemplar: Tensor, vgg: nn.Sequential, taps: Sequence[str] = TAPS
+) -> float:
     """How far the VGG statistics of an image are from the exemplar's: mean of |G - G*| / |G*|.
 
     image, exemplar: as in `grams`, of any two sizes. vgg, taps: as in `grams`.
@@ -80,7 +88,15 @@ def gram_distance(image, exemplar, vgg, taps=TAPS):
 
 
 @plain(grad=True)
-def gatys(exemplar, vgg, start, *, taps=TAPS, steps=500, callback=None):
+def gatys(
+    exemplar: Tensor,
+    vgg: nn.Sequential,
+    start: Tensor,
+    *,
+    taps: Sequence[str] = TAPS,
+    steps: int = 500,
+    callback: Callable[[int, float], object] | None = None,
+) -> tuple[Tensor, list[float]]:
     """Texture synthesis of Gatys et al. 2015: minimise `gram_loss` in the pixels by L-BFGS.
 
     exemplar: (C, H, W) float32, C = 1 or 3, values in [0, 1].
@@ -114,7 +130,16 @@ def gatys(exemplar, vgg, start, *, taps=TAPS, steps=500, callback=None):
 
 
 @plain
-def texto(exemplar, *, size=3, levels=4, targets=1000, draws=500, steps=300, generator):
+def texto(
+    exemplar: Tensor,
+    *,
+    size: int = 3,
+    levels: int = 4,
+    targets: int = 1000,
+    draws: int = 500,
+    steps: int = 300,
+    generator: torch.Generator,
+) -> Tensor:
     """Patch transport from coarse to fine: Texto, in its plain form with one Gaussian a scale.
 
     exemplar: (C, H, W) float32 or float64, any device; sides multiples of 2^(levels - 1).
@@ -150,7 +175,7 @@ def texto(exemplar, *, size=3, levels=4, targets=1000, draws=500, steps=300, gen
         chosen = chosen[:targets].to(pool.device)
         mean, cov = cloud.mean(0), cloud.mT.cov()
         g = semidual.ascend_averaged(
-            lambda mean=mean, cov=cov: gaussian.sample(mean, cov, draws, generator),
+            functools.partial(gaussian.sample, mean, cov, draws, generator),
             pool[chosen],
             step=5e-4 * len(chosen),  # the same lift of a patch at every scale, see `generator`
             max_iter=steps,

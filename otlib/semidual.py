@@ -8,15 +8,17 @@ potentials. F is concave; every F(g) is a lower bound of the transport cost.
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import ot
 import torch
+from torch import Tensor
 
 from otlib._ambient import plain
 from otlib._check import cloud, positive, reverse, squares, vector, weights, whole
 from otlib.sinkhorn import ConvergenceWarning, mean_cost
-from otlib.softmin import kernel
+from otlib.softmin import Backend, kernel
 
 __all__ = ["Solution", "ascend", "ascend_averaged", "evaluate", "solve"]
 
@@ -48,7 +50,15 @@ class Solution:
 
 
 @plain
-def evaluate(x, y, g, *, a=None, b=None, backend="auto"):
+def evaluate(
+    x: Tensor,
+    y: Tensor,
+    g: Tensor,
+    *,
+    a: Tensor | None = None,
+    b: Tensor | None = None,
+    backend: Backend = "auto",
+) -> Solution:
     """The semi-dual F at a given g, differentiable in x (eq. (3), Houdard et al. 2020).
 
     x, y, a, b, backend: see `ascend`. g: (M,) potential, in the type of x.
@@ -68,7 +78,18 @@ def evaluate(x, y, g, *, a=None, b=None, backend="auto"):
 
 
 @plain
-def ascend(x, y, *, a=None, b=None, init=None, step=1.0, tol=0.0, max_iter=100, backend="auto"):
+def ascend(
+    x: Tensor,
+    y: Tensor,
+    *,
+    a: Tensor | None = None,
+    b: Tensor | None = None,
+    init: Tensor | None = None,
+    step: float = 1.0,
+    tol: float = 0.0,
+    max_iter: int = 100,
+    backend: Backend = "auto",
+) -> Solution:
     """Supergradient ascent g += step (b - counts) (Theorem 2, eq. (5), Houdard et al. 2020).
 
     x: (N, d) float32 or float64, any device; may require a gradient.
@@ -116,7 +137,16 @@ def ascend(x, y, *, a=None, b=None, init=None, step=1.0, tol=0.0, max_iter=100, 
 
 
 @plain
-def ascend_averaged(source, y, *, b=None, init=None, step=1.0, max_iter=100, backend="auto"):
+def ascend_averaged(
+    source: Callable[[], Tensor],
+    y: Tensor,
+    *,
+    b: Tensor | None = None,
+    init: Tensor | None = None,
+    step: float = 1.0,
+    max_iter: int = 100,
+    backend: Backend = "auto",
+) -> Tensor:
     """Averaged stochastic ascent, ASGA, for a sampled source: Houdard et al. 2020, Algorithm 2.
 
     It climbs the expected semi-dual, eq. (12) of Houdard et al.
@@ -151,7 +181,17 @@ def ascend_averaged(source, y, *, b=None, init=None, step=1.0, max_iter=100, bac
 
 
 @plain
-def solve(x, y, *, a=None, b=None, init=None, tol=1e-9, max_iter=200, backend="auto"):
+def solve(
+    x: Tensor,
+    y: Tensor,
+    *,
+    a: Tensor | None = None,
+    b: Tensor | None = None,
+    init: Tensor | None = None,
+    tol: float = 1e-9,
+    max_iter: int = 200,
+    backend: Backend = "auto",
+) -> Solution:
     """Exact transport: the maximum of the semi-dual, by cutting planes, with its certificate.
 
     That is the transport cost of Definition 1, eq. (1), of Mignon et al. 2023 and of Houdard et al.

@@ -12,12 +12,13 @@ import warnings
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from otlib._active import Active
 from otlib._ambient import plain
 from otlib._check import cloud, positive, reverse, squares, vector, weights, whole
 from otlib._rounding import coarseness, costs, height, working
-from otlib.softmin import kernel
+from otlib.softmin import Backend, kernel
 
 __all__ = ["ConvergenceWarning", "Solution", "mean_cost", "plan", "solve"]
 
@@ -62,21 +63,21 @@ class Solution:
 
 @plain
 def solve(
-    x,
-    y,
+    x: Tensor,
+    y: Tensor,
     *,
-    eps,
-    rho=(math.inf, math.inf),
-    a=None,
-    b=None,
-    init=None,
-    start=None,
-    tol=1e-3,
-    max_iter=1000,
-    scaling=None,
-    active=True,
-    backend="auto",
-):
+    eps: float,
+    rho: tuple[float, float] = (math.inf, math.inf),
+    a: Tensor | None = None,
+    b: Tensor | None = None,
+    init: tuple[Tensor, Tensor] | None = None,
+    start: float | None = None,
+    tol: float = 1e-3,
+    max_iter: int = 1000,
+    scaling: float | None = None,
+    active: bool = True,
+    backend: Backend = "auto",
+) -> Solution:
     """Sinkhorn's algorithm in the log domain (Theorem 1, Mignon et al. 2023, factor corrected).
 
     x: (N, d) float32 or float64, any device; may require a gradient.
@@ -151,7 +152,7 @@ def solve(
 
 
 @plain
-def plan(x, y, solution):
+def plan(x: Tensor, y: Tensor, solution: Solution) -> Tensor:
     """The plan pi_ij = a_i b_j exp((f_i + g_j - |x_i - y_j|^2) / eps), for pictures and tests.
 
     x, y: (N, d), (M, d) as they were given to `solve`, in any type. solution: what it gave.
@@ -339,7 +340,7 @@ def _translation(f, g, log_a, log_b, rho):
 
 
 @plain
-def mean_cost(x, y):
+def mean_cost(x: Tensor, y: Tensor) -> float:
     """Mean of |x_i - y_j|^2 over all pairs: above it plans are close to the product a x b."""
     spread = x.var(0, correction=0).sum() + y.var(0, correction=0).sum()
     return float((x.mean(0) - y.mean(0)).square().sum() + spread)

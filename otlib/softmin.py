@@ -14,17 +14,22 @@ import os
 import shlex
 import shutil
 import warnings
+from collections.abc import Callable
+from typing import Any, Literal, get_args
 
 import torch
+from torch import Tensor
 
 from otlib._ambient import plain, reduced
 from otlib._check import cloud, positive, reverse, squares
 from otlib._rounding import centred, coarseness, costs, height, working
 
-__all__ = ["BACKENDS", "hardmin", "kernel", "softmin", "unavailable"]
+__all__ = ["BACKENDS", "Backend", "hardmin", "kernel", "softmin", "unavailable"]
 
+#: The ways to compute a soft-min, as a type.
+Backend = Literal["auto", "torch", "keops", "attention"]
 #: The ways to compute a soft-min.
-BACKENDS = ("auto", "torch", "keops", "attention")
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 # Exponentials are taken in base 2: torch's exp2 is three times as fast on a CPU as its exp.
 LN2 = math.log(2)
@@ -34,7 +39,15 @@ NEGLIGIBLE = -60.0 / LN2
 
 
 @plain
-def softmin(x, y, h, eps, *, with_mean=False, backend="auto"):
+def softmin(
+    x: Tensor,
+    y: Tensor,
+    h: Tensor,
+    eps: float,
+    *,
+    with_mean: bool = False,
+    backend: Backend = "auto",
+) -> Tensor | tuple[Tensor, Tensor]:
     """Soft-min of h_j - |x_i - y_j|^2 over j at temperature eps (eq. (8), Mignon et al. 2023).
 
     x: (N, d) float32 or float64, the points at which it is taken; any device.
@@ -72,7 +85,7 @@ def softmin(x, y, h, eps, *, with_mean=False, backend="auto"):
 
 
 @plain
-def hardmin(x, y, h, *, backend="auto"):
+def hardmin(x: Tensor, y: Tensor, h: Tensor, *, backend: Backend = "auto") -> tuple[Tensor, Tensor]:
     """Minimum over j of |x_i - y_j|^2 - h_j, and where it lies (eq. (9), Houdard et al. 2020).
 
     x: (N, d) float32 or float64, the points at which it is taken; any device.
@@ -111,7 +124,9 @@ def _check(function, x, y, h):
         raise ValueError("h must hold no NaN or inf and at least one finite value")
 
 
-def kernel(backend="auto", *, hard=False, apart=False):
+def kernel(
+    backend: Backend = "auto", *, hard: bool = False, apart: bool = False
+) -> Callable[..., Any]:
     """The unchecked soft-min of a backend in two steps: what clouds fix, and what changes.
 
     Returns a function (x, y) -> soft, with soft(h, eps, with_mean=False) -> s or (s, mean); with
@@ -141,7 +156,7 @@ def kernel(backend="auto", *, hard=False, apart=False):
     return _keops_hardmin if hard else _keops_softmin
 
 
-def unavailable(backend):
+def unavailable(backend: str) -> str:
     """Why a backend cannot be used on this machine, or "" where it can."""
     if backend != "keops":
         return ""
@@ -169,7 +184,8 @@ def _torch_softmin(x, y, apart=False):
         if leaving is not None:  # the weights of a row must be in one tile
             high, wide, arriving = max(1, rows * columns // len(y)), len(y), x.new_zeros(len(y))
         for i in range(0, len(x), high):
-            here, top, mass = x[i : i + high], None, 0
+            here, top = x[i : i + high], None
+            mass = x.new_zeros(len(here), 1)
             tall = len(here)
             for j in range(0, len(y), wide):
                 part = slice(j, j + wide)
@@ -190,13 +206,13 @@ def _torch_softmin(x, y, apart=False):
                 score.clamp_(min=NEGLIGIBLE).exp2_()
                 fade = 0 if top is None else (top - shift).exp2_()
                 mass = mass * fade + score.sum(1, keepdim=True)
-                if with_mean:
+                if mean is not None:
                     mean[i : i + high].mul_(fade).addmm_(score, y[part])
                 top = highest
             torch.sub(
                 norm_x[i : i + high], unit * (top + mass.log2()).squeeze(1), out=s[i : i + high]
             )
-            if with_mean:
+            if mean is not None:
                 mean[i : i + high].div_(mass).add_(centre)
             if leaving is not None:
                 rows_here = slice(i, i + high)
@@ -227,7 +243,8 @@ def _torch_hardmin(x, y):
     def hard(h, within=None):
         bias, found = (h - norm_y) / 2, []
         for i in range(0, len(x), rows):
-            here, top, index = near_x[i : i + rows], None, None
+            here, top = near_x[i : i + rows], None
+            index = torch.empty(0)
             for j in range(0, len(y), columns):
                 part = slice(j, j + columns)
                 score = torch.addmm(bias[part], here, transposed[:, part])

@@ -9,10 +9,13 @@ seam is not learnt.
 """
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import ot
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from otlib import _check, patches, semidual, softmin
 from otlib._ambient import plain
@@ -25,20 +28,20 @@ _ROBUST = 0.8  # exponent of the distances in the energy of Kwatra et al. 2005
 
 @plain
 def synthesise(
-    exemplar,
-    start,
+    exemplar: Tensor,
+    start: Tensor,
     *,
-    size=4,
-    levels=4,
-    steps=150,
-    lr=0.01,
-    samples=2048,
-    batch=math.inf,
-    dual_steps=10,
-    dual_lr=1.0,
-    generator,
-    callback=None,
-):
+    size: int = 4,
+    levels: int = 4,
+    steps: int = 150,
+    lr: float = 0.01,
+    samples: int = 2048,
+    batch: float = math.inf,
+    dual_steps: int = 10,
+    dual_lr: float = 1.0,
+    generator: torch.Generator,
+    callback: Callable[[int, Tensor], object] | None = None,
+) -> tuple[Tensor, Tensor]:
     """Texture of the exemplar's patch distributions: Algorithm 1 of Houdard et al. 2020.
 
     With one scale it solves the saddle-point problem of eq. (4) of Houdard et al.
@@ -73,7 +76,9 @@ def synthesise(
     pools = [patches.extract(scale, size) for scale in patches.pyramid(exemplar, levels)]
     numbers = [scale[0].numel() for scale in patches.pyramid(start, levels, periodic=True)]
     targets = _targets(pools, numbers, samples, batch, generator)
-    options = dict(periodic=True, batch=batch, dual_steps=dual_steps, dual_lr=dual_lr)
+    options: dict[str, Any] = dict(
+        periodic=True, batch=batch, dual_steps=dual_steps, dual_lr=dual_lr
+    )
     return _minimise(
         loss(targets, size, generator=generator, **options), start, steps, lr, callback
     )
@@ -81,20 +86,20 @@ def synthesise(
 
 @plain
 def inpaint(
-    image,
-    hole,
+    image: Tensor,
+    hole: Tensor,
     *,
-    size=4,
-    levels=3,
-    steps=150,
-    lr=0.01,
-    samples=2048,
-    batch=math.inf,
-    dual_steps=10,
-    dual_lr=1.0,
-    generator,
-    callback=None,
-):
+    size: int = 4,
+    levels: int = 3,
+    steps: int = 150,
+    lr: float = 0.01,
+    samples: int = 2048,
+    batch: float = math.inf,
+    dual_steps: int = 10,
+    dual_lr: float = 1.0,
+    generator: torch.Generator,
+    callback: Callable[[int, Tensor], object] | None = None,
+) -> tuple[Tensor, Tensor]:
     """Fill a hole with the texture around it: sec. 3.5 and Fig. 3 of Houdard et al. 2020.
 
     image: (C, H, W) float32 or float64 in [0, 1], any device; finite in the hole too.
@@ -133,7 +138,7 @@ def inpaint(
     ]
     rows = [mask.nonzero().squeeze(1) for mask in seen]
     targets = _targets(pools, [len(r) for r in rows], samples, batch, generator)
-    options = dict(rows=rows, batch=batch, dual_steps=dual_steps, dual_lr=dual_lr)
+    options: dict[str, Any] = dict(rows=rows, batch=batch, dual_steps=dual_steps, dual_lr=dual_lr)
     value = loss(targets, size, generator=generator, **options)
     noise = torch.rand(image.shape, generator=generator, dtype=image.dtype, device="cpu")
     start = torch.where(hole, noise.to(image.device), image)
@@ -143,16 +148,16 @@ def inpaint(
 
 @plain
 def loss(
-    targets,
-    size,
+    targets: Sequence[tuple[Tensor, Tensor]],
+    size: int,
     *,
-    periodic=False,
-    rows=None,
-    batch=math.inf,
-    dual_steps=10,
-    dual_lr=1.0,
-    generator=None,
-):
+    periodic: bool = False,
+    rows: Sequence[Tensor] | None = None,
+    batch: float = math.inf,
+    dual_steps: int = 10,
+    dual_lr: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> Callable[[Tensor], Tensor]:
     """The loss of eq. (10), Houdard et al. 2020: a function of an image that remembers its phi_l.
 
     targets: one pair a scale, finest first: (M, C * size^2) patches and their weights (M,), sum 1.
@@ -169,7 +174,7 @@ def loss(
 
     @plain
     def value(image):
-        total = 0
+        total = image.new_zeros(())
         for level, scale in enumerate(patches.pyramid(image, len(targets), periodic)):
             cloud = patches.extract(scale, size, periodic=periodic)
             chosen = torch.arange(len(cloud), device="cpu") if rows is None else rows[level]
@@ -188,7 +193,15 @@ def loss(
 
 
 @plain
-def kwatra(exemplar, start, *, sizes=(32, 16, 8), levels=3, rounds=10, callback=None):
+def kwatra(
+    exemplar: Tensor,
+    start: Tensor,
+    *,
+    sizes: Sequence[int] = (32, 16, 8),
+    levels: int = 3,
+    rounds: int = 10,
+    callback: Callable[[int, Tensor], object] | None = None,
+) -> Any:
     """Texture optimisation by nearest neighbours (Kwatra et al. 2005), a rival of Houdard et al.
 
     exemplar: v (C, H, W) float32 or float64 in [0, 1], any device.
@@ -252,7 +265,9 @@ def kwatra(exemplar, start, *, sizes=(32, 16, 8), levels=3, rounds=10, callback=
 
 
 @plain
-def shuffle(exemplar, shape, block, generator):
+def shuffle(
+    exemplar: Tensor, shape: Sequence[int], block: int, generator: torch.Generator
+) -> Tensor:
     """An image of random square blocks of the exemplar: the first guess of Kwatra et al. 2005.
 
     exemplar: (C, H, W) float32 or float64, any device. shape: (h, w) wanted, pixels.
@@ -276,7 +291,15 @@ def shuffle(exemplar, shape, block, generator):
 
 
 @plain
-def distances(image, exemplar, *, size=4, levels=4, count=1000, generator):
+def distances(
+    image: Tensor,
+    exemplar: Tensor,
+    *,
+    size: int = 4,
+    levels: int = 4,
+    count: int = 1000,
+    generator: torch.Generator,
+) -> list[float]:
     """W2 between the patch distributions of two images, exact, at each scale.
 
     The distance of Definition 1, eq. (1), of Houdard et al. 2020 at p = 2.
@@ -298,8 +321,8 @@ def distances(image, exemplar, *, size=4, levels=4, count=1000, generator):
     _check.whole("levels", levels)
     _check.generator(generator, cpu=True)
     found = []
-    for name, scales in (("image", image), ("exemplar", exemplar)):
-        _room(name, scales, size, levels, periodic=False)
+    for name, whole in (("image", image), ("exemplar", exemplar)):
+        _room(name, whole, size, levels, periodic=False)
     for scales in zip(*(patches.pyramid(i, levels) for i in (image, exemplar)), strict=True):
         x, y = (_draw(patches.extract(scale, size), count, generator) for scale in scales)
         found.append(math.sqrt(max(0.0, float(semidual.solve(x, y, tol=1e-4).value))))
@@ -307,7 +330,14 @@ def distances(image, exemplar, *, size=4, levels=4, count=1000, generator):
 
 
 @plain
-def sliced(image, exemplar, *, size=4, projections=64, generator):
+def sliced(
+    image: Tensor,
+    exemplar: Tensor,
+    *,
+    size: int = 4,
+    projections: int = 64,
+    generator: torch.Generator,
+) -> float:
     """Sliced W2 between all patches of two images, by POT.
 
     image, exemplar, generator: as in `distances`. size: side of a patch, pixels.
@@ -322,7 +352,7 @@ def sliced(image, exemplar, *, size=4, projections=64, generator):
     _check.whole("projections", projections)
     _check.generator(generator, cpu=True)
     x, y = patches.extract(image, size), patches.extract(exemplar, size)
-    options = dict(generator=generator, dtype=torch.float64, device="cpu")
+    options: dict[str, Any] = dict(generator=generator, dtype=torch.float64, device="cpu")
     directions = torch.randn(x.shape[1], projections, **options)
     directions = F.normalize(directions, dim=0).to(x)
     with torch.device("cpu"):
@@ -330,7 +360,7 @@ def sliced(image, exemplar, *, size=4, projections=64, generator):
 
 
 @plain
-def copied(image, exemplar, *, size=8):
+def copied(image: Tensor, exemplar: Tensor, *, size: int = 8) -> float:
     """Share of the patches that are part of a verbatim copy of the exemplar; 1 - it is innovation.
 
     image, exemplar: (C, h, w) and (C, H, W) float32 or float64 in one scale, same device.

@@ -67,7 +67,7 @@ def test_moments_are_those_of_all_patches(patch):
     latents = [torch.rand((2, h, w), generator=seeded(h)) for h, w in ((7, 9), (5, 4), (12, 6))]
     found = dot.moments(iter(latents), patch)
     cloud = torch.cat([patches.extract(z.double(), patch) for z in latents])
-    assert found.count == len(cloud)
+    assert found.number == len(cloud)
     assert found.mean.dtype == found.scatter.dtype == torch.float64
     torch.testing.assert_close(found.mean, cloud.mean(0), rtol=0, atol=1e-15)
     torch.testing.assert_close(found.covariance, torch.cov(cloud.mT), rtol=0, atol=1e-14)
@@ -80,7 +80,7 @@ def test_merging_parts_is_one_pass(sizes):
     whole = dot.moments(latents, 3)
     for cut in range(1, len(latents)):
         merged = dot.merge(dot.moments(latents[:cut], 3), dot.moments(latents[cut:], 3))
-        assert merged.count == whole.count
+        assert merged.number == whole.number
         torch.testing.assert_close(merged.mean, whole.mean, rtol=1e-13, atol=0)
         scale = whole.scatter.abs().max().item()
         torch.testing.assert_close(merged.scatter, whole.scatter, rtol=0, atol=1e-13 * scale)
@@ -279,7 +279,7 @@ def test_what_is_saved_is_what_is_loaded(tmp_path):
         saved.save_transport(tmp_path / "fit.safetensors", fitted)
         read = saved.load_transport(tmp_path / "fit.safetensors")
         assert (read.autoencoder, read.channels, read.patch) == ("toy", 2, 3)
-        assert read.natural.count == fitted.natural.count
+        assert read.natural.number == fitted.natural.number
         assert (read.full.noise is None) == (fitted.full.noise is None)
         image = smooth(1, seed=3)[0]
         again = dot.transport(read, image, toy(), generator=seeded())

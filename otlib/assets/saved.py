@@ -85,7 +85,7 @@ def load_transport(path, device="cpu"):
         values = [value if value is None else value.to(device) for value in values]
         parts[name] = kind(*values)
         if kind is dot.Moments:
-            parts[name] = parts[name]._replace(count=int(parts[name].count))
+            parts[name] = parts[name]._replace(number=int(parts[name].number))
     patch = int(told["patch"])
     channels = len(parts["natural"].mean) // patch**2
     return dot.Transport(told["autoencoder"], channels, patch, **parts)
