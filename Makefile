@@ -4,13 +4,12 @@ DEVICE  ?= cpu
 BIN     := .venv/bin
 comma   := ,
 
-.PHONY: book test bench clean distclean
+.PHONY: book lint test bench clean distclean
 
 book: .venv/.ready
 	$(BIN)/companion build --profile $(PROFILE) --device $(DEVICE)
 
-# Cheap first: style, the library, then the book at toy size and what is said about it.
-test: .venv/.ready
+lint: .venv/.ready # which pre-commit calls too
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	for page in notebooks/*.md; do \
@@ -18,6 +17,9 @@ test: .venv/.ready
 		$$notebook | $(BIN)/ruff check --stdin-filename $$page.ipynb - || exit 1; \
 		$$notebook | $(BIN)/ruff format --check --stdin-filename $$page.ipynb - || exit 1; \
 	done
+
+# Cheap first: style, the library, then the book at toy size and what is said about it.
+test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest --ignore tests/test_site.py # the problems are small
 	$(BIN)/companion build --profile smoke
 	$(BIN)/pytest tests/test_site.py

@@ -73,3 +73,42 @@ def test_no_reference_gives_no_option(reference, words):
     )
     assert len(done.stdout.split("\n")) - 1 == max(words, 1)
     assert done.stdout.split("\n")[:2] == (["--reference", "a folder"] if words else ["", ""])
+
+
+def test_coverage_is_of_the_unit_tests_and_lands_on_the_run_s_page():
+    workflow = read(ROOT / ".github/workflows/ci.yml")
+    runs = [step["run"] for step in workflow["jobs"]["coverage"]["steps"] if "run" in step]
+    tests, report = map(shlex.split, runs[-2:])
+    assert tests[0] == ".venv/bin/pytest" and "--cov" in tests
+    assert {"--ignore", "tests/test_site.py"} <= set(tests)  # needs the built book
+    assert report[:2] == [".venv/bin/coverage", "report"]
+    assert report[-2:] == [">>", "$GITHUB_STEP_SUMMARY"]
+
+
+def test_pre_commit_calls_the_style_check_of_make_and_downloads_nothing():
+    (repo,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert repo["repo"] == "local"
+    (hook,) = repo["hooks"]
+    assert (hook["entry"], hook["language"], hook["pass_filenames"]) == (
+        "make lint",
+        "system",
+        False,
+    )
+    makefile = (ROOT / "Makefile").read_text()
+    assert "\nlint: " in makefile and "\ntest: lint\n" in makefile
+    assert makefile.count("/ruff check .") == 1
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.md")))
+def test_a_template_for_issues_has_its_head(path):
+    _, head, body = path.read_text().split("---\n", 2)
+    assert set(yaml.safe_load(head)) == {"name", "about", "labels"}
+    for line in re.findall(r"companion (.*)", body):
+        words = line.strip("`$ ").split()
+        command = app.commands[words[0]]
+        options = {name for param in command.params for name in param.opts}
+        assert {word for word in words if word.startswith("-")} <= options
+
+
+def test_the_template_on_claims_asks_for_the_report():
+    assert "--html check.html" in (ROOT / ".github/ISSUE_TEMPLATE/claim.md").read_text()
