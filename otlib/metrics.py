@@ -268,8 +268,7 @@ def patch_w2(
         cloud = torch.cat([patches.extract(image, patch) for image in images]).double().cpu()
         if count is not None:
             _check.whole("count", count)
-            if generator is not None:
-                _check.generator(generator, cpu=True)
+            _check.generator(generator, cpu=True)
             cloud = cloud[torch.randperm(len(cloud), generator=generator, device="cpu")[:count]]
         clouds.append(cloud)
     _check.cloud("y", clouds[1], like=clouds[0])

@@ -94,28 +94,28 @@ def subsample(image: Tensor, stride: int) -> Tensor:
 
 
 @plain
-def mask(image: Tensor, keep: Tensor) -> Tensor:
-    """Set the pixels that are not kept to 0.
+def mask(image: Tensor, hole: Tensor) -> Tensor:
+    """Set the pixels of a hole to 0.
 
     image: (C, H, W) float32 or float64, any device.
-    keep: (H, W), (1, H, W) or (C, H, W) bool, same device; True keeps a pixel.
+    hole: (H, W), (1, H, W) or (C, H, W) bool, same device; True is missing.
 
-    Returns (C, H, W). Raises ValueError on bad pixels, a mask of another type, shape or device,
-    and one that keeps nothing.
+    Returns (C, H, W). Raises ValueError on bad pixels, a hole of another type, shape or device,
+    and one that leaves nothing.
 
-    >>> mask(torch.ones(1, 1, 3), torch.tensor([[True, False, True]])).tolist()
+    >>> mask(torch.ones(1, 1, 3), torch.tensor([[False, True, False]])).tolist()
     [[[1.0, 0.0, 1.0]]]
     """
     _check.image("image", image)
-    if not torch.is_tensor(keep) or keep.dtype != torch.bool or keep.device != image.device:
-        kind = f"{keep.dtype} on {keep.device}" if torch.is_tensor(keep) else type(keep).__name__
-        raise ValueError(f"keep must be a bool tensor on {image.device}, got {kind}")
+    if not torch.is_tensor(hole) or hole.dtype != torch.bool or hole.device != image.device:
+        kind = f"{hole.dtype} on {hole.device}" if torch.is_tensor(hole) else type(hole).__name__
+        raise ValueError(f"hole must be a bool tensor on {image.device}, got {kind}")
     shape = tuple(image.shape)
-    if tuple(keep.shape) not in (shape[1:], (1, *shape[1:]), shape):
-        raise ValueError(f"keep must have shape {shape[1:]} or {shape}, got {tuple(keep.shape)}")
-    if not keep.any():
-        raise ValueError(f"keep must keep at least one pixel, got 0 of {keep.numel()}")
-    return image * keep
+    if tuple(hole.shape) not in (shape[1:], (1, *shape[1:]), shape):
+        raise ValueError(f"hole must have shape {shape[1:]} or {shape}, got {tuple(hole.shape)}")
+    if hole.all():
+        raise ValueError(f"hole must leave at least one pixel, got all {hole.numel()}")
+    return image * ~hole
 
 
 @plain

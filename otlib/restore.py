@@ -111,11 +111,11 @@ def restore(
 
     Returns u (C, H, W), not clipped. Inpainting, for one, is this call with the mask as operator:
 
-        keep = torch.rand(image.shape[1:], generator=generator) > 0.5
-        observed = operators.mask(image, keep)
+        hole = torch.rand(image.shape[1:], generator=generator) < 0.5
+        observed = operators.mask(image, hole)
         prior = patch_ot(patches.extract(reference, 6), 6, stride=2, eps=1e-3, rho=(math.inf, 0.1))
         image = restore(
-            observed, lambda u: operators.mask(u, keep), [prior], lam=10.0, steps=100, lr=0.02
+            observed, lambda u: operators.mask(u, hole), [prior], lam=10.0, steps=100, lr=0.02
         )
 
     Raises ValueError on NaN or inf, a start that A does not map to the shape of y, a bad number, no

@@ -71,7 +71,7 @@ def solve(
     a: Tensor | None = None,
     b: Tensor | None = None,
     init: tuple[Tensor, Tensor] | None = None,
-    start: float | None = None,
+    start_eps: float | None = None,
     tol: float = 1e-3,
     max_iter: int = 1000,
     scaling: float | None = None,
@@ -86,7 +86,7 @@ def solve(
     rho: (rho_1, rho_2), each > 0 or inf: the price of leaving the marginal a, resp. b.
     a, b: (N,), (M,) weights >= 0, uniform by default; equal sums where both rho are inf.
     init: potentials (f, g) to start from, in the type of x or both in float64; 0 by default.
-    start: temperature > 0 at which to start, from where it falls to eps by the factor `scaling` in
+    start_eps: temperature > 0 to start at, from where it falls to eps by the factor `scaling` in
         (0, 1), one update a level. By default the mean cost; eps where init is given. Clouds that
         have moved since their init was found may need more, a few tens of eps.
     scaling: nearer 1 is slower and starts nearer the solution. By default 0.93, or 0.4 where a rho
@@ -100,15 +100,15 @@ def solve(
     Returns a Solution, its value by eq. (6) of Mignon et al. 2023. `solution.value.backward()`
     gives the gradient in x, their eq. (7), by the envelope theorem: right to the accuracy of the
     solve. There is no second derivative: to ask for one is a RuntimeError, as are torch.func's
-    transforms. Raises ValueError on bad input, and where squared distances, eps, rho or start are
-    beyond the type's range; warns (ConvergenceWarning) where `residual` is above tol after
+    transforms. Raises ValueError on bad input, and where squared distances, eps, rho or start_eps
+    are beyond the type's range; warns (ConvergenceWarning) where `residual` is above tol after
     max_iter, or `rounding` above eps / 4.
 
     >>> x, y = torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]])
     >>> solve(x, y, eps=0.1).value  # between Diracs the only plan costs |x - y|^2
     tensor(25.)
     """
-    a, b = _check(x, y, eps, rho, a, b, init, start, tol, max_iter, scaling, active)
+    a, b = _check(x, y, eps, rho, a, b, init, start_eps, tol, max_iter, scaling, active)
     points, targets = x.detach(), y.detach()
     kind, apart = working(points, targets, eps, 0 if init is None else height(init[1], math.inf))
     points, targets, masses = points.to(kind), targets.to(kind), (a.to(kind), b.to(kind))
@@ -121,11 +121,11 @@ def solve(
 
     g = torch.zeros_like(masses[1]) if init is None else init[1].detach().to(kind)
     typical = _typical_cost(points, targets, eps)
-    if start is None:
-        start = typical if init is None else eps
+    if start_eps is None:
+        start_eps = typical if init is None else eps
     if scaling is None:
         scaling = 0.4 if min(rho) < typical else 0.93
-    g, annealed = _anneal(update, g, masses, rho, eps, start, scaling)
+    g, annealed = _anneal(update, g, masses, rho, eps, start_eps, scaling)
     f, g, pi_2, mean, residual, iterations = _iterate(
         update, g, masses[1], rho[1], eps, tol, max_iter, listed
     )
@@ -205,15 +205,15 @@ def _updating(points, y, masses, rho, prepare, over_y, listed, barycentres):
     return update
 
 
-def _anneal(update, g, masses, rho, eps, start, scaling):
-    """One update a temperature, from `start` down to eps by the factor `scaling`.
+def _anneal(update, g, masses, rho, eps, start_eps, scaling):
+    """One update a temperature, from `start_eps` down to eps by the factor `scaling`.
 
     Returns g, and how many updates there were.
     """
-    t, iterations = max(eps, start), 0
+    t, iterations = max(eps, start_eps), 0
     if math.log(t) - math.log(eps) > -_LEVELS * math.log(scaling):
         raise ValueError(
-            f"scaling must bring the temperature from start={start:.3g} to eps={eps:.3g} in "
+            f"scaling must bring the temperature from {start_eps:.3g} to eps={eps:.3g} in "
             f"{_LEVELS} levels or fewer, got {scaling!r}"
         )
     log_a, log_b = (mass.log() for mass in masses)
@@ -362,7 +362,7 @@ def _warn(what):
     warnings.warn(f"sinkhorn.solve {what}", ConvergenceWarning, stacklevel=4)  # past `plain`
 
 
-def _check(x, y, eps, rho, a, b, init, start, tol, max_iter, scaling, active):
+def _check(x, y, eps, rho, a, b, init, start_eps, tol, max_iter, scaling, active):
     reverse("sinkhorn.solve", x, y)
     cloud("x", x)
     cloud("y", y, like=x)
@@ -375,9 +375,9 @@ def _check(x, y, eps, rho, a, b, init, start, tol, max_iter, scaling, active):
         positive(name, value, infinite=True)
     positive("tol", tol, zero=True)
     whole("max_iter", max_iter)
-    if start is not None:
-        positive("start", start)
-    scales = {"eps": eps, "rho[0]": rho[0], "rho[1]": rho[1], "start": start}
+    if start_eps is not None:
+        positive("start_eps", start_eps)
+    scales = {"eps": eps, "rho[0]": rho[0], "rho[1]": rho[1], "start_eps": start_eps}
     squares(x, y, **scales)
     if not isinstance(active, bool):
         raise ValueError(f"active must be True or False, got {active!r}")

@@ -113,7 +113,7 @@ def data():
         other=other,
         colour=colour,
         hole=hole,
-        keep=uniform(24, 24, seed=7) > 0.5,
+        hole_of=uniform(24, 24, seed=7) > 0.5,
         kernel=uniform(3, 3, seed=8),
         cov=cov,
         cov2=(cov[:, None] * cov).sum(2),
@@ -196,7 +196,7 @@ CALLS = {
         for kernel in (d.kernel, operators.gaussian_kernel(4, 1.0))
     ],
     "operators.subsample": lambda d, _: operators.subsample(d.image, 2),
-    "operators.mask": lambda d, _: operators.mask(d.image, d.keep),
+    "operators.mask": lambda d, _: operators.mask(d.image, d.hole_of),
     "operators.gaussian_noise": lambda d, _: operators.gaussian_noise(d.image, 0.1, seeded()),
     "operators.downscale": lambda d, _: operators.downscale(d.image, 4),
     "operators.jpeg": lambda d, _: operators.jpeg(d.colour, 50),
@@ -226,8 +226,8 @@ CALLS = {
         d.image
     ),
     "restore.restore": lambda d, _: restore.restore(
-        operators.mask(operators.blur(d.image, d.kernel / 9), d.keep),
-        lambda u: operators.mask(operators.blur(u, d.kernel / 9), d.keep),
+        operators.mask(operators.blur(d.image, d.kernel / 9), d.hole_of),
+        lambda u: operators.mask(operators.blur(u, d.kernel / 9), d.hole_of),
         [restore.patch_ot(d.y[:, :4], 2, 3, **SOLVE)],
         lam=10.0,
         steps=3,

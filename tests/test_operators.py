@@ -77,12 +77,12 @@ def test_super_resolution_sizes():
 
 
 KERNEL = normal(3, 2, seed=2)
-KEEP = normal(5, 6, seed=3) > 0
+HOLE = normal(5, 6, seed=3) > 0
 LINEAR = {
     "periodic": lambda x: operators.blur(x, KERNEL),
     "valid": lambda x: operators.blur(x, KERNEL, "valid"),
     "subsample": lambda x: operators.subsample(x, 2),
-    "mask": lambda x: operators.mask(x, KEEP),
+    "mask": lambda x: operators.mask(x, HOLE),
     "composed": lambda x: operators.blur(x, KERNEL, "valid", stride=2),
 }
 
@@ -102,10 +102,10 @@ def test_linear_with_the_adjoint_from_autograd(name):
 
 def test_mask_shapes():
     image = normal(2, 5, 6)
-    for keep in (KEEP, KEEP[None], KEEP.expand(2, 5, 6)):
-        out = operators.mask(image, keep)
-        assert torch.equal(out[:, KEEP], image[:, KEEP])
-        assert not out[:, ~KEEP].any()
+    for hole in (HOLE, HOLE[None], HOLE.expand(2, 5, 6)):
+        out = operators.mask(image, hole)
+        assert torch.equal(out[:, ~HOLE], image[:, ~HOLE])
+        assert not out[:, HOLE].any()
 
 
 def test_noise_has_the_standard_deviation_asked_for():
@@ -133,12 +133,12 @@ BAD = {
     ),
     "mode must be 'periodic' or 'valid', got 'same'": lambda: operators.blur(IMAGE, KERNEL, "same"),
     "stride must be a whole number >= 1, got -2": lambda: operators.subsample(IMAGE, -2),
-    "keep must keep at least one pixel, got 0 of 72": lambda: operators.mask(
-        IMAGE, torch.zeros(8, 9, dtype=torch.bool)
+    "hole must leave at least one pixel, got all 72": lambda: operators.mask(
+        IMAGE, torch.ones(8, 9, dtype=torch.bool)
     ),
-    "keep must have shape .8, 9. or .1, 8, 9.": lambda: operators.mask(IMAGE, KEEP),
-    "keep must be a bool tensor on cpu, got torch.float32": lambda: operators.mask(IMAGE, IMAGE),
-    "keep must be a bool tensor on cpu, got list": lambda: operators.mask(IMAGE, [True]),
+    "hole must have shape .8, 9. or .1, 8, 9.": lambda: operators.mask(IMAGE, HOLE),
+    "hole must be a bool tensor on cpu, got torch.float32": lambda: operators.mask(IMAGE, IMAGE),
+    "hole must be a bool tensor on cpu, got list": lambda: operators.mask(IMAGE, [True]),
     "sd must be a number >= 0": lambda: operators.gaussian_noise(IMAGE, -0.1, torch.Generator()),
 }
 

@@ -51,7 +51,7 @@ def test_all_is_what_a_module_defines_and_each_has_a_docstring(name):
     source = inspect.getsource(module)
     for key in constants:
         assert key.isupper() or typing.get_origin(getattr(module, key)) is typing.Literal
-        before = source[: source.index(f"\n{key} = ")]
+        before = source[: re.search(rf"^{key}(: .*)? = ", source, re.M).start()]
         assert before.splitlines()[-1].startswith("#: "), f"{name}.{key} has no words"
     for key in defined:
         value = getattr(module, key)

@@ -135,7 +135,7 @@ def test_denoising_with_the_clean_patches(dtype):
 def test_example_of_the_docstring():
     """Inpainting: in the hole, nearer to the image than the zeros it started from and than grey."""
     text = inspect.getdoc(restore)
-    example = text[text.index("    keep =") : text.index("Raises")]
+    example = text[text.index("    hole =") : text.index("Raises")]
     clean = texture(0)
     names = {
         "math": math,
@@ -149,7 +149,7 @@ def test_example_of_the_docstring():
         "generator": generator(2),
     }
     exec(textwrap.dedent(example), names)
-    hole = ~names["keep"]
+    hole = names["hole"]
     assert 0.3 < hole.double().mean() < 0.7
 
     def psnr(u):

@@ -621,13 +621,13 @@ def test_start_is_the_first_temperature():
     x, y = points(60, 1), points(50, 2)
     args = {"eps": 1e-2, "rho": (INF, 0.1), "tol": 1e-8, "scaling": 0.5}
     cold = sinkhorn.solve(x, y, **args)
-    same = sinkhorn.solve(x, y, start=sinkhorn.mean_cost(x, y), **args)
+    same = sinkhorn.solve(x, y, start_eps=sinkhorn.mean_cost(x, y), **args)
     assert same.iterations == cold.iterations and torch.equal(same.g, cold.g)
-    again = sinkhorn.solve(x, y, init=(cold.f, cold.g), start=8 * 1e-2, **args)
+    again = sinkhorn.solve(x, y, init=(cold.f, cold.g), start_eps=8 * 1e-2, **args)
     levels = 3  # at 8, 4 and 2 eps
     assert levels < again.iterations < cold.iterations
     torch.testing.assert_close(again.value, cold.value, rtol=0, atol=1e-10)
-    below = sinkhorn.solve(x, y, init=(cold.f, cold.g), start=1e-3, **args)
+    below = sinkhorn.solve(x, y, init=(cold.f, cold.g), start_eps=1e-3, **args)
     assert below.iterations == 1  # never below eps
 
 
@@ -930,7 +930,7 @@ BAD = [
     *(("tol", v) for v in (-1e-3, math.nan, INF, None)),
     *(("max_iter", v) for v in (0, -1, 2.5, None, math.nan)),
     *(("scaling", v) for v in (0, 1, -0.5, math.nan, "0.5", 1 - 1e-9)),
-    *(("start", v) for v in (0.0, -1.0, math.nan, INF, "1", 1e-40, 1e38)),
+    *(("start_eps", v) for v in (0.0, -1.0, math.nan, INF, "1", 1e-40, 1e38)),
     # squares, their quotients by eps or sums that float32 does not hold
     *(("x", torch.full((3, 2), v)) for v in (1e19, -3e38)),
     ("y", torch.tensor([[0.0, 3e38]] * 4)),
