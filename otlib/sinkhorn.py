@@ -39,7 +39,7 @@ class Solution:
     """What `solve` reached.
 
     f, g: potentials (N,), (M,), units of the cost; in the type that the solve took, which is
-    float64 where float32 would round them, or the cost, by more than a quarter of eps.
+    float64 where float32 would round them, or the cost, by more than an eighth of eps.
     value: scalar, the dual at (f, g), Proposition 1 and eq. (5) of Mignon et al. 2023.
     marginals: the plan's own (pi_1, pi_2). residual:
     |pi_2 - b exp(-g / rho_2)|_1 / |pi_2|_1, the optimality condition in g; the one in f holds

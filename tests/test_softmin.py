@@ -1,6 +1,9 @@
 import math
+import os
+import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -382,6 +385,97 @@ def test_hardmin_leaves_its_inputs_alone(case):
     assert not s.requires_grad and not index.requires_grad
 
 
+def halves(dtype, far):
+    """Half of each cloud moved by far in every coordinate; the value is given to the type first."""
+    x, y, h = problem(dtype)
+    x[70:], y[60:] = x[70:] + far, y[60:] + far
+    return x, y, h
+
+
+@pytest.mark.parametrize("far", [10.0, 1e3, 1e5])
+def test_clouds_far_apart_in_parts(case, far):
+    """Squared norms of 36 far^2 round by far more than eps; the soft-min does not."""
+    backend, dtype, _ = case
+    x, y, h = halves(dtype, far)
+    if backend == "attention" and far > 1e4:
+        with pytest.raises(ValueError, match=r"^backend 'attention' takes products .* 'auto'$"):
+            softmin(x, y, h, EPS, backend=backend)
+        return
+    soft, mean = softmin(x, y, h, EPS, with_mean=True, backend=backend)
+    expected, barycentre = reference(x, y, h, EPS)
+    torch.testing.assert_close(
+        soft.double(), expected, rtol=torch.finfo(dtype).eps, atol=1e-3 * EPS
+    )
+    rounding = 4 * torch.finfo(dtype).eps * (1 + far)  # of the coordinates of the result
+    torch.testing.assert_close(mean.double(), barycentre, rtol=0, atol=rounding + 2e-3)
+
+
+@pytest.mark.parametrize("far", [0.0, 10.0, 1e3, 1e5, 1e7])
+@pytest.mark.parametrize("flat", [True, False])
+def test_hardmin_of_clouds_far_apart_in_parts(case, far, flat):
+    """The value is within a twentieth of |x_i - y_j|^2 of the minimum."""
+    backend, dtype, _ = case
+    x, y, h = halves(dtype, far)
+    h = 0 * h if flat else h
+    s, index = hardmin(x, y, h, backend=backend)
+    least, cost = lowest(x, y, h)
+    squares = (x.double() - y[index].double()).square().sum(1)
+    found = cost[torch.arange(len(x)), index]
+    assert ((found - least) <= 0.05 * squares).all()
+    torch.testing.assert_close(s.double(), found, rtol=1e-5, atol=1e-5)
+
+
+def test_hardmin_of_patches_searches_no_row_twice(monkeypatch):
+    """Nor of patches that lie in the cloud, with the rounding of their pixels."""
+    x, y, h = problem(torch.float32, 300, 500)
+    x[:200] = y[100:300] * (1 + 1e-7)
+    expected = [lowest(x, y, bias)[1].argmin(1) for bias in (h, 0 * h)]
+    block = module.costs
+
+    def few(x, y):
+        assert len(x) <= 16, "all but the sample that tells how far neighbours are"
+        return block(x, y)
+
+    monkeypatch.setattr(module, "costs", few)
+    for bias, index in zip((h, 0 * h), expected, strict=True):
+        found = hardmin(x, y, bias)[1]
+        assert (found == index).float().mean() > 0.98  # but for near ties
+
+
+def test_softmin_says_where_its_weights_err():
+    """Both clouds 1e9 wide: |x_i - y_j|^2 rounds by 100, and eps is 1."""
+    x, y, h = problem(torch.float64)
+    with pytest.warns(RuntimeWarning, match=r"^softmin's weights err: .* by \de\+\d\d eps$"):
+        s = softmin(1e9 * x, 1e9 * y, h, 1.0)
+    torch.testing.assert_close(s, reference(1e9 * x, 1e9 * y, h, 1.0)[0], rtol=1e-14, atol=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        softmin(x, y, h, 1e-12)
+
+
+@pytest.mark.parametrize("shift", [1e3, 1e5])
+def test_a_common_translation_in_float32(shift):
+    """What the coordinates lost is lost; the rest is right to a tenth of eps."""
+    x, y, h = problem(torch.float32)
+    agrees(x + shift, y + shift, h, EPS, "torch", 0.1)
+
+
+TRANSFORMS = [torch.func.grad, torch.func.hessian, torch.func.jacfwd, torch.func.jacrev]
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("function", [softmin, hardmin])
+def test_transforms_of_torch_func_are_refused(transform, function):
+    good = {k: v for k, v in GOOD.items() if k != "eps" or function is softmin}
+
+    def value(x):
+        s = function(**{**good, "x": x})
+        return s.sum() if function is softmin else s[0].sum()
+
+    with pytest.raises(RuntimeError, match=rf"^{function.__name__} does not run under torch.func"):
+        transform(value)(GOOD["x"])
+
+
 def test_inputs_are_left_alone(case):
     """No argument is written to, and nothing of the result asks for a gradient."""
     backend, dtype, _ = case
@@ -425,6 +519,9 @@ BAD = [
     ("eps", math.nan),
     ("eps", math.inf),
     ("eps", "1"),
+    *(("eps", v) for v in (1e-320, 1e-50, 1e-40, 1e37, 1e300)),
+    ("x", torch.full((3, 2), 1e19)),
+    ("y", torch.full((4, 2), -3e38)),
     ("backend", "numpy"),
     ("backend", None),
 ]
@@ -432,7 +529,7 @@ BAD = [
 
 @pytest.mark.parametrize("name, value", BAD, ids=[f"{n}-{i}" for i, (n, _) in enumerate(BAD)])
 def test_bad_input_is_one_line_that_names_the_argument(name, value):
-    with pytest.raises(ValueError, match=rf"^{name}\b") as error:
+    with pytest.raises(ValueError, match=rf"^({name}\b|x and y )") as error:
         softmin(**{**GOOD, name: value})
     assert "\n" not in str(error.value) and len(str(error.value)) < 200
 
@@ -440,9 +537,48 @@ def test_bad_input_is_one_line_that_names_the_argument(name, value):
 @pytest.mark.parametrize("name, value", [(n, v) for n, v in BAD if n != "eps"])
 def test_hardmin_refuses_what_softmin_refuses(name, value):
     good = {k: v for k, v in GOOD.items() if k != "eps"}
-    with pytest.raises(ValueError, match=rf"^{name}\b") as error:
+    with pytest.raises(ValueError, match=rf"^({name}\b|x and y )") as error:
         hardmin(**{**good, name: value})
     assert "\n" not in str(error.value) and len(str(error.value)) < 200
+
+
+@no_keops
+def test_the_words_of_a_compiler_command(monkeypatch):
+    """Empty is the default; a wrapper and its options stand before or behind the compiler."""
+    monkeypatch.setattr(shutil, "which", lambda name: name in ("ccache", "g++") or None)
+    for command in ("", " ", "g++", "ccache g++", "ccache g++ -O2"):
+        monkeypatch.setenv("CXX", command)
+        assert unavailable("keops") == ""
+    monkeypatch.delenv("CXX")
+    assert unavailable("keops") == ""
+    for command in ("clang++", "ccache clang++", "clang++ -O2"):
+        monkeypatch.setenv("CXX", command)
+        assert unavailable("keops") == "no C++ compiler (clang++) on the PATH"
+
+
+QUIET = """
+import os, torch
+from otlib.softmin import hardmin
+
+before = dict(os.environ)
+hardmin(torch.zeros(3, 36), torch.ones(2, 36), torch.zeros(2), backend="keops")
+assert dict(os.environ) == before
+"""
+
+
+@no_keops
+def test_keops_is_quiet_unless_asked():
+    """That there is no CUDA is no news on a CPU, and has no place on a page."""
+    for asked in ({}, {"KEOPS_VERBOSE": "1"}):
+        kept = {k: v for k, v in os.environ.items() if "KEOPS" not in k}
+        done = subprocess.run(
+            [sys.executable, "-c", QUIET],
+            env={**kept, "CUDA_VISIBLE_DEVICES": "", **asked},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert bool(done.stdout) == bool(asked), done.stdout
 
 
 def test_a_missing_compiler_is_reported(monkeypatch):
