@@ -40,7 +40,7 @@ def test_an_unknown_name_is_no_file():
         exemplars.load("marble", 16)
 
 
-def test_memory_of_a_call_is_its_peak():
+def test_memory_of_a_call_is_its_peak(capfd):
     def call():
         a = torch.zeros(2**20)  # 4 MiB
         del a
@@ -48,3 +48,4 @@ def test_memory_of_a_call_is_its_peak():
         return b + 1  # 2 MiB in all
 
     assert memory.peak(call) == pytest.approx(4, abs=0.01)
+    assert capfd.readouterr() == ("", "")  # it measures without a word

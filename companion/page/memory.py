@@ -1,5 +1,7 @@
 """Memory that a call of torch takes."""
 
+import os
+
 import torch
 from torch.profiler import ProfilerActivity, profile
 
@@ -18,6 +20,8 @@ def peak(call):
         call()
         torch.cuda.synchronize()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
+    # Kineto, which measures, announces each start and stop at its loudest level, 5, on stderr.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         call()
     raw = profiler.profiler.kineto_results.events()
