@@ -1,13 +1,20 @@
 import json
+import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from companion import archive as archives
+from companion import notebooks
 from companion import section as sections
 from companion.claims import judge, load_claims
 from companion.page.kept import archived, files
 from companion.run import run
+from otlib.assets import exemplars, pairs, photographs, registry, used
+
+ROOT = Path(__file__).parents[1]
 
 PICTURES = """\
 import io
@@ -107,3 +114,105 @@ def test_figures_of_the_user_s_own_data_are_not_kept(project):
     told = json.loads(path.read_text())["figures"]["small"]
     assert told["left_out"] == "the data are the user's"
     assert not (project.root / "book/archive/toy-mine").exists()
+
+
+def picture(path, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(60, 255, (64, 64), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    return path
+
+
+def products(root):
+    """The least folder of MVTec AD's layout that gives a pair."""
+    for index in range(4):
+        picture(root / f"bolt/train/good/{index}.png", index)
+    picture(root / "bolt/test/cut/0.png", 9)
+    return root
+
+
+# by the name of a page's parameter: what makes a user's path, and what the page reads it with
+READERS = {
+    "exemplar": (lambda root: picture(root / "own.png"), lambda path: exemplars.load(path, 48)),
+    "images": (
+        lambda root: picture(root / "a/1.png", 1).parent.parent,
+        lambda path: photographs.sets(path, 48, (1, 0, 0)),
+    ),
+    "mvtec": (products, lambda path: pairs.draw(path, 1, 48)),
+}
+CALLS = {"exemplar": "exemplars.load(", "images": "photographs.sets(images,", "mvtec": "draw(mvtec"}
+NO_PICTURES = {"archive", "trained", "save", "page"}  # numbers, weights, code
+
+
+def paths_of(page):
+    """The parameters of a page that may be a path."""
+    notebook = notebooks.load(ROOT, page)
+    return [
+        name
+        for name, parameter in notebook.parameters.items()
+        if parameter.type == "str" and notebooks.is_path(parameter, "/some/where")
+    ]
+
+
+TAKING = [
+    (page, name)
+    for page in notebooks.names(ROOT)
+    for name in paths_of(page)
+    if name not in NO_PICTURES
+]
+
+
+@pytest.mark.parametrize(("page", "name"), TAKING)
+def test_each_page_s_pictures_of_the_user_s_are_private(tmp_path, monkeypatch, page, name):
+    monkeypatch.setattr(used, "_used", {})
+    assert CALLS[name] in (ROOT / f"notebooks/{page}.md").read_text()
+    make, read = READERS[name]
+    path = make(tmp_path)
+    assert read(str(path))
+    (row,) = used.used()
+    assert row["private"] and path.name in row["source"]
+
+
+def test_pages_that_take_pictures_are_known():
+    assert {name for _, name in TAKING} == READERS.keys()
+    assert len(TAKING) >= 10
+
+
+def test_pictures_that_a_variable_names_are_private(tmp_path, monkeypatch):
+    with_pictures = [name for name, asset in registry.REGISTRY.items() if asset.pictures]
+    assert sorted(with_pictures) == ["elpv", "kodim23", "mvtec"]
+    monkeypatch.setenv("OTLIB_MVTEC", str(products(tmp_path)))
+    for name in ("elpv", "kodim23"):
+        monkeypatch.setenv(registry.REGISTRY[name].variable, str(registry.find(name)))
+    reads = {
+        "elpv": lambda: pairs.draw("elpv", 1, 32),
+        "kodim23": lambda: photographs.files(),
+        "mvtec": lambda: pairs.draw("mvtec", 1, 32),
+    }
+    for read in reads.values():
+        monkeypatch.setattr(used, "_used", {})
+        read()
+        assert any(row["private"] for row in used.used())
+
+
+def test_a_page_run_on_a_file_of_the_user_s_keeps_records_and_no_figures(tmp_path, monkeypatch):
+    """The cheapest page, at toy size, from the run to the archive."""
+    root = tmp_path / "project"
+    (root / "book").mkdir(parents=True)
+    for name in ("notebooks", "otlib", "companion"):
+        (root / name).symlink_to(ROOT / name)
+    for name in ("references.bib", "claims.yml"):
+        shutil.copy(ROOT / "book" / name, root / "book")
+    monkeypatch.chdir(root)
+    mine = picture(tmp_path / "private.png")
+    change = {"exemplar": str(mine), "steps": 1, "dual_steps": 1, "patches": [4], "count": 40}
+    change |= {"size": 32}
+    folder = run("texture_patch_size", change, "smoke", root=root)
+    written = archives.archive(root, folder / "texture_patch_size.json", "mine")
+    assert [path.name for path in written] == ["texture_patch_size-mine.json"]
+    assert [path.name for path in (root / "book/archive").iterdir()] == [written[0].name]
+    kept = written[0].read_text()
+    told = json.loads(kept)
+    assert told["records"] and told["figures"]
+    assert {about["left_out"] for about in told["figures"].values()} == {"the data are the user's"}
+    assert str(tmp_path) not in kept and told["parameters"]["exemplar"] == "private.png"

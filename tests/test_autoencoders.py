@@ -184,6 +184,29 @@ def test_weights_of_another_hash_or_shape_are_refused(tmp_path, monkeypatch):
         autoencoders.load("sd-vae-ft-mse")
 
 
+@pytest.mark.parametrize("junk", [b"<!DOCTYPE html><html></html>", b"", b"junk", None])
+def test_a_file_of_something_else_is_named_in_one_line(tmp_path, monkeypatch, junk):
+    file = saved(tmp_path, monkeypatch)
+    for name in ("sd-vae-ft-mse", "taesd", "taesd-encoder", "taesd-decoder"):
+        register(monkeypatch, name, sha256=None)
+    file.write_bytes(file.read_bytes()[:-100] if junk is None else junk)
+    with pytest.raises(ValueError, match=rf"^sd-vae-ft-mse: \S*{WEIGHTS} must hold .*: ") as error:
+        autoencoders.load("sd-vae-ft-mse")
+    assert "\n" not in str(error.value)
+    monkeypatch.setenv("OTLIB_TAESD", str(file))  # the one form of TAESD
+    with pytest.raises(ValueError, match=rf"^taesd: \S*{WEIGHTS} must hold TAESD: .*: "):
+        autoencoders.load("taesd")
+    save_file({"1.weight": torch.zeros(2)}, tmp_path / "taesd_encoder.safetensors")
+    (tmp_path / "taesd_decoder.safetensors").write_bytes(file.read_bytes())  # the other
+    with pytest.raises(
+        ValueError, match=r"^taesd: \S*taesd_encoder.safetensors must hold TAESD's "
+    ):
+        autoencoders.load("taesd")
+    (tmp_path / "config.json").write_text("[1]")
+    with pytest.raises(ValueError, match=r"^sd-vae-ft-mse: [^\n]*$"):
+        autoencoders.load("sd-vae-ft-mse")
+
+
 def test_names_of_old_releases_are_understood(tmp_path, monkeypatch):
     """The released files name the attention's matrices query, key, value, proj_attn."""
     file = saved(tmp_path, monkeypatch)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from skimage import data as photographs
 
 from otlib import dot, gaussian, patches
-from otlib.assets import autoencoders, saved
+from otlib.assets import autoencoders
 
 torch.set_num_threads(1)
 
@@ -267,37 +267,6 @@ def test_mmse_path_is_the_theoretical_tradeoff():
     for alpha, image in zip(alphas, moved, strict=True):
         error = (image - clean).square().mean().item()
         assert error == pytest.approx(best + (1 - alpha) ** 2 * gap, rel=0.02)
-
-
-# ---------------------------------------------------------------- files
-
-
-def test_what_is_saved_is_what_is_loaded(tmp_path):
-    with pytest.warns(UserWarning, match="^restored gives 4"):
-        singular = dot.fit(smooth(4), smooth(1, 4, 4, seed=1), toy(), 3)
-    for fitted in (dot.fit(smooth(2, kernel=0.5), smooth(2, seed=1), toy(), 3), singular):
-        saved.save_transport(tmp_path / "fit.safetensors", fitted)
-        read = saved.load_transport(tmp_path / "fit.safetensors")
-        assert (read.autoencoder, read.channels, read.patch) == ("toy", 2, 3)
-        assert read.natural.number == fitted.natural.number
-        assert (read.full.noise is None) == (fitted.full.noise is None)
-        image = smooth(1, seed=3)[0]
-        again = dot.transport(read, image, toy(), generator=seeded())
-        assert torch.equal(again, dot.transport(fitted, image, toy(), generator=seeded()))
-
-
-def test_other_files_are_refused(tmp_path):
-    from safetensors.torch import save_file
-
-    file = tmp_path / "x.safetensors"
-    file.write_bytes(b"no such thing")
-    with pytest.raises(ValueError, match=r"x.safetensors must be a safetensors file"):
-        saved.load_transport(file)
-    save_file({"a": torch.zeros(1)}, file)
-    with pytest.raises(ValueError, match=r"must hold an otlib deep .*, got 'no kind'$"):
-        saved.load_transport(file)
-    with pytest.raises(FileNotFoundError):
-        saved.load_transport(tmp_path / "none")
 
 
 # ---------------------------------------------------------------- bad input

@@ -2,10 +2,8 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
-from safetensors.torch import save_file
 
 from otlib import generator, patches, semidual
-from otlib.assets import saved
 
 
 def seeded(seed=0):
@@ -187,35 +185,6 @@ def test_training_stops_where_the_loss_is_lost():
     with pytest.raises(RuntimeError, match="loss is nan at step 0"):
         nan = lambda image: image.sum() * float("nan")
         generator.train(net, nan, 8, 8, steps=3, generator=seeded())
-
-
-def test_save_and_load(tmp_path):
-    path, net = tmp_path / "a.safetensors", trained(scales=2, channels=3).float()
-    saved.save_generator(path, net, exemplar="stripes", steps=60)
-    again, facts = saved.load_generator(path)
-    assert facts == {"exemplar": "stripes", "steps": 60}
-    assert again.settings == net.settings and not again.training
-    noises = generator.noise(net, 8, 8, generator=seeded())
-    assert torch.equal(generator.generate(again, noises), generator.generate(net, noises))
-
-
-def test_other_files_are_refused_by_name(tmp_path):
-    path, net = tmp_path / "a.safetensors", trained(scales=2)
-    with pytest.raises(FileNotFoundError, match=r"a\.safetensors"):
-        saved.load_generator(path)
-    path.write_bytes(b"no tensors")
-    with pytest.raises(ValueError, match=r"a\.safetensors must be a safetensors file"):
-        saved.load_generator(path)
-    save_file({"weight": torch.zeros(2)}, path)
-    with pytest.raises(ValueError, match=r"a\.safetensors must hold an otlib texture gen.*no kind"):
-        saved.load_generator(path)
-    save_file({"weight": torch.zeros(2)}, path, metadata={"kind": "autoencoder"})
-    with pytest.raises(ValueError, match=r"a\.safetensors must hold .* got 'autoencoder'"):
-        saved.load_generator(path)
-    net.settings["width"] = 3  # tells of another architecture than the tensors
-    saved.save_generator(path, net)
-    with pytest.raises(ValueError, match=r"a\.safetensors: enter\.0\.0\.bias must be \(3,\)"):
-        saved.load_generator(path)
 
 
 def test_sizes_that_the_strides_do_not_divide():

@@ -2,8 +2,11 @@
 
 import importlib
 import importlib.util
+import io
+import shutil
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import msgpack
@@ -13,6 +16,7 @@ import skimage.data
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from otlib import metrics, operators
 from otlib.assets import perceptual, registry, restorers, used
@@ -262,12 +266,13 @@ def test_esrgan_reads_the_released_form(monkeypatch, released):
     state["conv_last.bias"] = torch.zeros(4)
     torch.save(state, folder / "mine.pth")
     given(monkeypatch, "esrgan", folder / "mine.pth")
-    match = r"^esrgan: last.bias must have shape \(3,\), got \(4,\)$"
+    what = r"^esrgan: .*mine.pth must hold ESRGAN's released RRDBNet, x4: "
+    match = what + r"last.bias must have shape \(3,\), got \(4,\)$"
     with pytest.raises(ValueError, match=match):
         restorers.load("esrgan")
     del state["conv_last.bias"]
     torch.save(state, folder / "mine.pth")
-    with pytest.raises(ValueError, match=r"^esrgan: the file must hold 702 arrays, got 701$"):
+    with pytest.raises(ValueError, match=what + "it must have 702 arrays, got 701$"):
         restorers.load("esrgan")
 
 
@@ -333,12 +338,59 @@ def test_spandrel_reads_the_released_form(monkeypatch, tmp_path, spandrel, name)
     assert row["name"] == name and len(row["sha256"]) == 64
 
 
+def tensors(content):
+    stream = io.BytesIO()
+    torch.save(content, stream)
+    return stream.getvalue()
+
+
+JUNK = {
+    "a page": b"<!DOCTYPE html><html></html>",
+    "nothing": b"",
+    "noise": b"junk",
+    "a list": tensors([torch.zeros(2)]),
+    "a tensor": tensors(torch.zeros(2)),
+    "text": tensors({"params": {"a": "b"}}),
+    "other keys": tensors({"weight": torch.zeros(2)}),
+    "a part": tensors({"weight": torch.zeros(3000)})[:-400],
+    "msgpack": msgpack.packb([1, 2]),
+    "other msgpack": msgpack.packb({"params": {"conv_start": 1}, "batch_stats": {}}),
+}
+
+
+@pytest.mark.parametrize("junk", JUNK)
+def test_a_file_of_something_else_is_named_in_one_line(monkeypatch, tmp_path, spandrel, junk):
+    """For every kind of weights, with and without a hash that would refuse them before."""
+    assets = {r.asset: name for name, r in restorers.RESTORERS.items() if r.asset}
+    assets["cunet-layers"] = "cunet"
+    for asset, name in assets.items():
+        entry = registry.REGISTRY[asset]
+        monkeypatch.setitem(registry.REGISTRY, asset, replace(entry, sha256=None))
+        file = tmp_path / asset / entry.file.rpartition("/")[2]
+        file.parent.mkdir()
+        file.write_bytes(JUNK[junk])
+        (file.parent / "config.json").write_text("{}")
+        if asset == "cunet":
+            shutil.copy(registry.find("cunet-layers"), file.parent)
+        elif asset == "cunet-layers":
+            shutil.copy(
+                tmp_path / "cunet" / registry.REGISTRY["cunet"].file.split("/")[-1], file.parent
+            )
+        given(monkeypatch, asset, file.parent)
+        with pytest.raises(ValueError, match=rf"^{asset}: \S*{file.name} must hold ") as error:
+            restorers.load(name)
+        assert entry.what in str(error.value) and "\n" not in str(error.value)
+        assert len(str(error.value).partition(entry.what)[2]) > 5  # and why
+        monkeypatch.delenv(entry.variable)
+
+
 def test_another_network_than_the_named_one_is_refused(monkeypatch, tmp_path, spandrel):
     kind = architecture("spandrel.architectures.SwinIR.__arch.SwinIR", "SwinIR")
     small = kind(embed_dim=12, depths=[1], num_heads=[2], window_size=8, upscale=1, upsampler="")
     torch.save(small.state_dict(), tmp_path / "small.pth")
     given(monkeypatch, "swinir", tmp_path / "small.pth")
-    with pytest.raises(ValueError, match=r"^swinir: the file must hold SwinIR x4, got SwinIR x1$"):
+    match = r"^swinir: .*small.pth must hold SwinIR's .*: it must be SwinIR x4, got SwinIR x1$"
+    with pytest.raises(ValueError, match=match):
         restorers.load("swinir")
 
 
@@ -372,6 +424,27 @@ def test_swin2sr_reads_what_transformers_saves(monkeypatch, tmp_path):
     assert run(small[:, :9, :13]).shape == (3, 36, 52)
 
 
+def test_swin2sr_without_all_its_weights_is_refused(monkeypatch, tmp_path):
+    """transformers would draw what is missing at random, and only log it."""
+    transformers = pytest.importorskip("transformers")
+    settings = {"embed_dim": 12, "depths": [1], "num_heads": [2], "window_size": 4, "upscale": 4}
+    config = transformers.Swin2SRConfig(upsampler="pixelshuffle", **settings)
+    transformers.Swin2SRForImageSuperResolution(config).save_pretrained(tmp_path)
+    file, key = tmp_path / "model.safetensors", "swin2sr.conv_after_body.bias"
+    good = {k: v.clone() for k, v in load_file(file).items()}
+    given(monkeypatch, "swin2sr", tmp_path)
+    save_file({k: v for k, v in good.items() if k != key}, file, {"format": "pt"})
+    with pytest.raises(ValueError, match=rf"^swin2sr: .*: the weights lack {key} of config.json"):
+        restorers.load("swin2sr")
+    save_file(good | {key: torch.zeros(3)}, file, {"format": "pt"})
+    with pytest.raises(ValueError, match=rf"^swin2sr: .*: {key} must be \(12,\), got \(3,\)$"):
+        restorers.load("swin2sr")
+    file.rename(tmp_path / "mine.safetensors")
+    given(monkeypatch, "swin2sr", tmp_path / "mine.safetensors")
+    with pytest.raises(ValueError, match=r": its name must be model.safetensors$"):
+        restorers.load("swin2sr")
+
+
 @pytest.fixture
 def unet(monkeypatch, tmp_path):
     from diffusers.models.unets.unet_2d import UNet2DModel
@@ -401,6 +474,20 @@ def test_ddrm_runs_a_network_of_diffusers(unet):
     assert restorers.load("ddrm-awgn50")(noisy).shape == (3, 32, 18)
     with pytest.raises(ValueError, match=r"^measurement must restore to multiples of 2 "):
         restorers.load("ddrm-awgn50")(noisy[:, :, :17])
+
+
+def test_ddrm_refuses_other_settings_and_weights(unet, monkeypatch, tmp_path):
+    (tmp_path / "scheduler_config.json").write_text("[1]")
+    with pytest.raises(ValueError, match=r"^ddrm: .*scheduler_config.json must hold the settings "):
+        restorers.load("ddrm")
+    (tmp_path / "scheduler_config.json").unlink()
+    file, key = tmp_path / "diffusion_pytorch_model.safetensors", "conv_in.bias"
+    save_file({k: v for k, v in load_file(file).items() if k != key}, file)
+    with pytest.raises(ValueError, match=rf"^ddrm: .*: the weights lack {key} of config.json's"):
+        restorers.load("ddrm")
+    (tmp_path / "config.json").write_text("<html>")
+    with pytest.raises(ValueError, match=r"^ddrm: [^\n]*$"):
+        restorers.load("ddrm")
 
 
 def test_ddrm_tells_the_network_its_own_noise_level(unet, monkeypatch):

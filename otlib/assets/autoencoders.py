@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import importlib
 import warnings
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from otlib._ambient import defaults, plain
-from otlib.assets import photographs, registry, used
+from otlib.assets import networks, photographs, registry, used
 from otlib.assets.images import read
 
 __all__ = ["Autoencoder", "load"]
@@ -55,12 +56,12 @@ def load(name, device="cpu", generator=None):
     """
     if name in _CHANNELS:
         return _linear(name, torch.device(device))
-    networks = {"taesd": _taesd, "sd-vae-ft-mse": _kl, "sd-vae-ft-ema": _kl}
-    if name not in networks:
-        allowed = ", ".join([*_CHANNELS, *networks])
+    loaders = {"taesd": _taesd, "sd-vae-ft-mse": _kl, "sd-vae-ft-ema": _kl}
+    if name not in loaders:
+        allowed = ", ".join([*_CHANNELS, *loaders])
         raise ValueError(f"name must be one of {allowed}, got {name!r}")
     try:
-        encode, decode, stride, channels = networks[name](name, device, generator)
+        encode, decode, stride, channels = loaders[name](name, device, generator)
     except registry.Unreachable as error:
         if name not in _fallen:
             _fallen.add(name)
@@ -118,23 +119,20 @@ def _basis(files):
 
 def _taesd(name, device, generator):
     """Encoder, decoder, stride and channels of TAESD, from a folder of either form."""
-    folder, halves = None, []
+    module, kind = "diffusers.models.autoencoders.autoencoder_tiny", "AutoencoderTiny"
     try:
         halves = [registry.find(f"taesd-{half}") for half in ("encoder", "decoder")]
     except FileNotFoundError:
-        folder = registry.find(name).parent
-    from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny  # seconds: late
-
-    if folder:
-        network = _diffusers(AutoencoderTiny, folder)
+        network, _ = networks.pretrained(name, module, kind)
     else:
-        network = AutoencoderTiny()
-        weights = {}
+        network = getattr(importlib.import_module(module), kind)()
         for file, half, shift in zip(halves, ("encoder", "decoder"), (0, 1), strict=True):
-            for key, value in load_file(file).items():
-                layer, _, rest = key.partition(".")  # the decoder's layer 0 has no weights
-                weights[f"{half}.layers.{int(layer) - shift}.{rest}"] = value.float()
-        network.load_state_dict(weights)
+            weights = {}
+            with registry.holding(f"{name}: {file}", registry.REGISTRY[f"taesd-{half}"].what):
+                for key, value in load_file(file).items():
+                    layer, _, rest = key.partition(".")  # the decoder's layer 0 has no weights
+                    weights[f"layers.{int(layer) - shift}.{rest}"] = value.float()
+                getattr(network, half).load_state_dict(weights)
     network = network.requires_grad_(False).eval().to(device)
 
     def encode(images):
@@ -148,11 +146,9 @@ def _taesd(name, device, generator):
 
 def _kl(name, device, generator):
     """Encoder, decoder, stride and channels of a diffusers AutoencoderKL."""
-    folder = registry.find(name).parent
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # seconds: late
-
-    network = _diffusers(AutoencoderKL, folder)
-    network = network.requires_grad_(False).eval().to(device)
+    module, kind = "diffusers.models.autoencoders.autoencoder_kl", "AutoencoderKL"
+    network, _ = networks.pretrained(name, module, kind)
+    network = network.to(device)
 
     def encode(images):
         law = network.encode(2 * images.float() - 1).latent_dist
@@ -163,28 +159,3 @@ def _kl(name, device, generator):
 
     stride = 2 ** (len(network.config.block_out_channels) - 1)
     return encode, decode, stride, network.config.latent_channels
-
-
-def _diffusers(kind, folder):
-    """A network of diffusers from a folder with config.json; every weight must be there and fit."""
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder} has no config.json beside its weights")
-    from diffusers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()  # what does not fit is told below, in one line
-    try:
-        network, info = kind.from_pretrained(
-            folder,
-            local_files_only=True,
-            low_cpu_mem_usage=False,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
-    finally:
-        logging.set_verbosity(level)
-    for key, found, expected in info["mismatched_keys"]:
-        raise ValueError(f"{folder}: {key} must be {tuple(expected)}, got {tuple(found)}")
-    for key in info["missing_keys"]:
-        raise ValueError(f"{folder}: the weights lack {key} of config.json's network")
-    return network

@@ -1,16 +1,18 @@
 """The registry's networks, frozen: VGG-16, AlexNet, EfficientNet-lite0, the heads of LPIPS."""
 
+import importlib
 import pickle
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
 from otlib._ambient import defaults, plain
-from otlib.assets.registry import find
+from otlib.assets.registry import REGISTRY, opened
 
-__all__ = ["alexnet", "efficientnet", "lpips_heads", "vgg16"]
+__all__ = ["alexnet", "efficientnet", "lpips_heads", "pretrained", "vgg16"]
 
 # (input mean, input sd) of ImageNet in [0, 1]; on [-1, 1] they are the shift and scale of LPIPS
 _MEAN, _SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -32,13 +34,14 @@ def vgg16(device="cpu", pooling="max"):
     pools = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
     if pooling not in pools:
         raise ValueError(f"pooling must be 'max' or 'average', got {pooling!r}")
-    weights = _convolutions("vgg16")
     layers = OrderedDict(normalise=_normalise())
-    for block, depth in enumerate(_VGG16, 1):
-        for index in range(1, depth + 1):
-            layers[f"conv{block}_{index}"] = _convolution(*next(weights), padding=1)
-            layers[f"relu{block}_{index}"] = nn.ReLU()
-        layers[f"pool{block}"] = pools[pooling](2)
+    with opened("vgg16") as path:
+        weights = _convolutions(path)
+        for block, depth in enumerate(_VGG16, 1):
+            for index in range(1, depth + 1):
+                layers[f"conv{block}_{index}"] = _convolution(*next(weights), padding=1)
+                layers[f"relu{block}_{index}"] = nn.ReLU()
+            layers[f"pool{block}"] = pools[pooling](2)
     del layers["pool5"]  # no tap lies behind it
     return _frozen(layers, device)
 
@@ -55,13 +58,13 @@ def alexnet(device="cpu"):
     Raises as `find` does.
     """
     geometry = ({"stride": 4, "padding": 2}, {"padding": 2}, *[{"padding": 1}] * 3)
-    weights = _convolutions("alexnet")
     layers = OrderedDict(normalise=_normalise())
-    for index, (pair, how) in enumerate(zip(weights, geometry, strict=True), 1):
-        layers[f"conv{index}"] = _convolution(*pair, **how)
-        layers[f"relu{index}"] = nn.ReLU()
-        if index < 3:
-            layers[f"pool{index}"] = nn.MaxPool2d(3, 2)
+    with opened("alexnet") as path:
+        for index, (pair, how) in enumerate(zip(_convolutions(path), geometry, strict=True), 1):
+            layers[f"conv{index}"] = _convolution(*pair, **how)
+            layers[f"relu{index}"] = nn.ReLU()
+            if index < 3:
+                layers[f"pool{index}"] = nn.MaxPool2d(3, 2)
     return _frozen(layers, device)
 
 
@@ -79,7 +82,8 @@ def efficientnet(device="cpu"):
     from efficientnet_lite_pytorch import EfficientNet  # late: only the perceptual metrics need it
 
     network = EfficientNet.from_name("efficientnet-lite0")
-    network.load_state_dict(torch.load(find("efficientnet-lite0"), weights_only=True))
+    with opened("efficientnet-lite0") as path:
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     layers = OrderedDict(
         normalise=_normalise(*_LITE),
         stem=nn.Sequential(network._conv_stem, network._bn0, nn.ReLU6()),
@@ -100,9 +104,46 @@ def lpips_heads(net, device="cpu"):
 
     Returns a list of (C,) float32 tensors >= 0. Raises as `find` does.
     """
-    tree = _unpickled(find(net))
-    heads = [tree[f"NetLinLayer_{index}"]["Conv_0"]["kernel"] for index in range(5)]
-    return [torch.tensor(head.ravel(), device=device) for head in heads]
+    with opened(net) as path:
+        tree = _unpickled(path)
+        heads = [tree[f"NetLinLayer_{index}"]["Conv_0"]["kernel"] for index in range(5)]
+        heads = [torch.tensor(head.ravel(), device="cpu") for head in heads]
+    return [head.to(device) for head in heads]
+
+
+def pretrained(name, module, kind):
+    """A network that diffusers or transformers saved, frozen; every weight must be there and fit.
+
+    name: of the registry, whose file lies beside the network's config.json. module, kind: where its
+    class is, imported late as it takes seconds.
+
+    Returns the network, on the CPU, and its folder. Raises as `find` does, FileNotFoundError where
+    there is no config.json, ValueError where the file does not hold such a network.
+    """
+    with opened(name) as path:
+        expected, folder = Path(REGISTRY[name].file).name, path.parent
+        if path.name != expected:  # another file of the folder would be read
+            raise ValueError(f"its name must be {expected}")
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(f"{folder} has no config.json beside its weights")
+        logging = importlib.import_module(f"{module.partition('.')[0]}.utils.logging")
+        level = logging.get_verbosity()
+        logging.set_verbosity_error()  # what does not fit is told below, in one line
+        try:
+            network, info = getattr(importlib.import_module(module), kind).from_pretrained(
+                folder,
+                local_files_only=True,
+                low_cpu_mem_usage=False,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+        finally:
+            logging.set_verbosity(level)
+        for key, found, wanted in info["mismatched_keys"]:
+            raise ValueError(f"{key} must be {tuple(wanted)}, got {tuple(found)}")
+        for key in info["missing_keys"]:
+            raise ValueError(f"the weights lack {key} of config.json's network")
+    return network.requires_grad_(False).eval(), folder
 
 
 class _Arrays(pickle.Unpickler):
@@ -124,9 +165,9 @@ def _unpickled(path):
         return _Arrays(file).load()
 
 
-def _convolutions(name):
-    """The (kernel, bias) of the convolutions of a trunk, in order."""
-    (trunk,) = (v for k, v in _unpickled(find(name)).items() if not k.startswith("NetLin"))
+def _convolutions(path):
+    """The (kernel, bias) of the convolutions of the trunk in a file, in order."""
+    (trunk,) = (v for k, v in _unpickled(path).items() if not k.startswith("NetLin"))
     for index in range(len(trunk)):
         layer = trunk[f"Conv_{index}"]
         # height, width, in, out in the file

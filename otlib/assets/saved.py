@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from otlib import dot, generator
 from otlib._ambient import plain
+from otlib.assets.registry import holding
 
 __all__ = ["load_generator", "load_transport", "save_generator", "save_transport"]
 
@@ -39,18 +40,11 @@ def load_generator(path):
     kind or architecture.
     """
     tensors, told = _read(path, _GENERATOR)
-    net = generator.Network(**json.loads(told["settings"]))
-    shapes = {name: tuple(value.shape) for name, value in net.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    odd = sorted(name for name in shapes.keys() | found if shapes.get(name) != found.get(name))
-    if odd:
-        name = odd[0]
-        raise ValueError(
-            f"{path}: {name} must be {shapes.get(name, 'absent')} for {net.settings}, "
-            f"got {found.get(name, 'none')}"
-        )
+    with holding(path, f"an {_GENERATOR}"):
+        net, facts = generator.Network(**json.loads(told["settings"])), json.loads(told["facts"])
+    _same_shapes(path, tensors, {key: value.shape for key, value in net.state_dict().items()})
     net.load_state_dict(tensors)
-    return net.eval(), json.loads(told["facts"])
+    return net.eval(), facts
 
 
 def save_transport(path, fitted):
@@ -79,6 +73,16 @@ def load_transport(path, device="cpu"):
     Returns a dot.Transport. Raises FileNotFoundError, and ValueError for a file of another kind.
     """
     tensors, told = _read(path, _TRANSPORT)
+    with holding(path, f"an {_TRANSPORT}"):
+        autoencoder, patch = told["autoencoder"], int(told["patch"])
+        channels = len(tensors["natural.mean"]) // patch**2
+    d, expected = channels * patch**2, {}
+    shapes = {"number": (), "mean": (d,), "source": (d,), "target": (d,)}
+    for name, kind in _PARTS.items():
+        for key in kind._fields:
+            if key != "noise" or f"{name}.noise" in tensors:
+                expected[f"{name}.{key}"] = shapes.get(key, (d, d))
+    _same_shapes(path, tensors, expected)
     parts = {}
     for name, kind in _PARTS.items():
         values = [tensors.get(f"{name}.{key}") for key in kind._fields]
@@ -86,9 +90,16 @@ def load_transport(path, device="cpu"):
         parts[name] = kind(*values)
         if kind is dot.Moments:
             parts[name] = parts[name]._replace(number=int(parts[name].number))
-    patch = int(told["patch"])
-    channels = len(parts["natural"].mean) // patch**2
-    return dot.Transport(told["autoencoder"], channels, patch, **parts)
+    return dot.Transport(autoencoder, channels, patch, **parts)
+
+
+def _same_shapes(path, tensors, expected):
+    """Raise ValueError, with the name, where a tensor is missing, too many, or of another shape."""
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    for name in sorted(expected.keys() | found):
+        wanted = tuple(expected[name]) if name in expected else "absent"
+        if found.get(name, "absent") != wanted:
+            raise ValueError(f"{path}: {name} must be {wanted}, got {found.get(name, 'none')}")
 
 
 def _read(path, kind):
@@ -96,8 +107,11 @@ def _read(path, kind):
     try:
         with safe_open(path, framework="pt") as file:
             told = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+            # copies: the tensors lie in the file, which may be written anew
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError) as error:  # OSError of a folder
         raise ValueError(f"{path} must be a safetensors file of otlib: {error}") from error
     if told.get("kind") != kind:
         raise ValueError(f"{path} must hold an {kind}, got {told.get('kind', 'no kind')!r}")
