@@ -12,6 +12,7 @@ book: .venv/.ready
 lint: .venv/.ready # which pre-commit calls too
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	for page in notebooks/*.md; do \
 		notebook="$(BIN)/jupytext --quiet --to ipynb --output - $$page"; \
 		$$notebook | $(BIN)/ruff check --stdin-filename $$page.ipynb - || exit 1; \
@@ -52,7 +53,7 @@ bench: .venv/.bench-$(DEVICE) .venv-jax/.ready
 
 clean: # everything generated but the environment
 	rm -rf .companion _build book/_build book/sections *.egg-info \
-		.pytest_cache .ruff_cache .hypothesis
+		.pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -path './.venv*' -prune -o -name __pycache__ -exec rm -rf {} +
 
 distclean: clean

@@ -36,7 +36,8 @@ def restored(name, task, images, seed, device="cpu"):
     folder = Path(shared) if shared else None
     found = [_read(folder, key) for key in keys]
     missing = [i for i, image in enumerate(found) if image is None]
-    restore = restorers.load(name, device) if missing else None
+    if missing:
+        restore = restorers.load(name, device)
     for i in tqdm(missing, desc=f"{name}, {task}", disable=not missing):
         found[i] = restore(measured(task, images[i], seed).to(device)).cpu().contiguous()
         if folder:

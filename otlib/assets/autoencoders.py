@@ -19,7 +19,7 @@ __all__ = ["Autoencoder", "load"]
 
 _BLOCK = 4  # side of the blocks of the linear autoencoder, pixels
 _CHANNELS = {"pca8": 8, "pca16": 16}
-_fallen = set()  # names whose fallback was told
+_fallen: set[str] = set()  # names whose fallback was told
 
 
 class Autoencoder(NamedTuple):
@@ -36,7 +36,9 @@ class Autoencoder(NamedTuple):
 
 @plain
 @defaults()
-def load(name, device="cpu", generator=None):
+def load(
+    name: str, device: str | torch.device = "cpu", generator: torch.Generator | None = None
+) -> Autoencoder:
     """Load an autoencoder; its two calls stand in for E and D of Adrai et al. 2023, sec. 4.1.
 
     name: "pca16" or "pca8", linear, embedded, at hand at once: the coefficients of 4 x 4 blocks

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import skimage.data
 import torch
+from torch import Tensor
 
 from otlib import _check, patches
 from otlib._ambient import plain
@@ -24,7 +25,7 @@ CARRIED = {
 
 
 @plain
-def load(name, size):
+def load(name: str, size: int) -> tuple[Tensor, ...]:
     """A square of a texture, and a second one of the same texture.
 
     name: of CARRIED, or the path of an image file: see `images.read`; "./brick" is a file so named.

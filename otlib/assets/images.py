@@ -3,13 +3,15 @@
 import os
 import sys
 import warnings
+from collections.abc import Container
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 
 from otlib import _check
 from otlib._ambient import plain
@@ -26,7 +28,7 @@ _SWAPPED = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 
 
 @plain
-def read(path):
+def read(path: str | Path) -> Tensor:
     """Read an image file as (C, H, W) float32 in [0, 1]: C is 1 for grey and 3 for RGB.
 
     path: a file of up to 16 bits a channel or with a palette, in a format that Pillow reads. It is
@@ -45,7 +47,7 @@ def read(path):
     return scaled.movedim(-1, 0).contiguous()
 
 
-def mask(path):
+def mask(path: str | Path) -> Tensor:
     """Read which pixels a mask marks: those of any level above 0, of any depth, colour or palette.
 
     path: as of `read`, or of 32 bits, signed or float. Transparent pixels are not marked. A JPEG
@@ -61,7 +63,7 @@ def mask(path):
     return torch.from_numpy((levels > least) & pixels.opaque)
 
 
-def size(path):
+def size(path: str | Path) -> tuple[int, int]:
     """Height and width in pixels of what `read` would return.
 
     path: of an image file; only a PNG without an orientation is decoded for it.
@@ -78,7 +80,7 @@ def size(path):
     return _opened(path, upright)
 
 
-def below(folder):
+def below(folder: str | Path) -> list[Path]:
     """List the image files of a folder, at any depth and behind links, each folder once.
 
     folder: a path. Its files count by their ending, see SUFFIXES: what cannot be opened, such as a
@@ -103,7 +105,7 @@ def below(folder):
     return sorted(found)
 
 
-def named(argument, value, names):
+def named(argument: str, value: object, names: Container[str]) -> bool:
     """Whether a value is one of the names; all else is a path.
 
     argument: for a message. value: a text, or a Path. names: texts.
@@ -120,7 +122,7 @@ def named(argument, value, names):
 
 
 @plain
-def grey(image):
+def grey(image: Tensor) -> Tensor:
     """Luma of an image, by the weights .299, .587, .114 (ITU-R BT.601).
 
     image: (1 or 3, H, W) float32 or float64; one channel is grey already.
@@ -136,7 +138,7 @@ def grey(image):
 
 
 @plain
-def resize(image, size):
+def resize(image: Tensor, size: int) -> Tensor:
     """Resize the central square of an image: bicubic with antialiasing, clamped to [0, 1].
 
     image: (C, H, W) float32 or float64 in [0, 1], any device.
@@ -152,7 +154,7 @@ def resize(image, size):
     square = image[None, :, top : top + side, left : left + side]
     if side == size:
         return square[0]
-    how = {"mode": "bicubic", "antialias": True, "align_corners": False}
+    how: dict[str, Any] = {"mode": "bicubic", "antialias": True, "align_corners": False}
     return F.interpolate(square, (size, size), **how)[0].clamp(0, 1)
 
 
@@ -170,7 +172,8 @@ def _pixels(path):
     image, layout, tags = _opened(path, _decoded)
     mode, clear = image.mode, image.info.get("transparency")
     lossy = image.format in ("JPEG", "MPO")
-    values, white, alpha = np.asarray(image), 255, mode in ("LA", "La", "RGBA", "RGBa")
+    values, alpha = np.asarray(image), mode in ("LA", "La", "RGBA", "RGBa")
+    white: int | None = 255
     if mode in ("P", "PA"):
         colours = np.reshape(image.getpalette(), (-1, 3))
         values, alpha, clear = np.asarray(image.convert("RGBA")), True, None
@@ -199,7 +202,7 @@ def _pixels(path):
     opaque = np.ones(values.shape[:2], bool)
     if alpha:
         values, opaque = values[..., :-1], values[..., -1] == white
-    elif clear is not None:
+    elif clear is not None and white is not None:
         opaque = (values != np.asarray(clear) % (white + 1)).any(-1)
     if set(tags.get(_KIND, (1,))) != {1}:
         mode, white = f"{mode}, signed or float", None

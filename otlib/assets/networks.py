@@ -4,10 +4,11 @@ import importlib
 import pickle
 from collections import OrderedDict
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from otlib._ambient import defaults, plain
 from otlib.assets.registry import REGISTRY, opened
@@ -22,7 +23,9 @@ _LITE = ((127 / 255,) * 3, (128 / 255,) * 3)  # of EfficientNet-lite: (byte - 12
 
 @plain
 @defaults()
-def vgg16(device="cpu", pooling="max"):
+def vgg16(
+    device: str | torch.device = "cpu", pooling: Literal["max", "average"] = "max"
+) -> nn.Sequential:
     """VGG-16 up to relu5_3 (Simonyan and Zisserman 2015), frozen.
 
     device: of torch. pooling: "max", or "average" (Gatys et al. 2015).
@@ -48,7 +51,7 @@ def vgg16(device="cpu", pooling="max"):
 
 @plain
 @defaults()
-def alexnet(device="cpu"):
+def alexnet(device: str | torch.device = "cpu") -> nn.Sequential:
     """AlexNet up to relu5 (Krizhevsky 2014), frozen.
 
     device: of torch.
@@ -70,7 +73,7 @@ def alexnet(device="cpu"):
 
 @plain
 @defaults()
-def efficientnet(device="cpu"):
+def efficientnet(device: str | torch.device = "cpu") -> nn.Sequential:
     """EfficientNet-lite0 (Tan and Le 2019, without squeeze and excitation), frozen.
 
     device: of torch.
@@ -97,7 +100,9 @@ def efficientnet(device="cpu"):
 
 @plain
 @defaults()
-def lpips_heads(net, device="cpu"):
+def lpips_heads(
+    net: Literal["alexnet", "vgg16"], device: str | torch.device = "cpu"
+) -> list[Tensor]:
     """The 1 x 1 heads of LPIPS v0.1 (Zhang et al. 2018), one for each of the five taps.
 
     net: "alexnet" or "vgg16". device: of torch.
@@ -121,7 +126,7 @@ def pretrained(name, module, kind):
     there is no config.json, ValueError where the file does not hold such a network.
     """
     with opened(name) as path:
-        expected, folder = Path(REGISTRY[name].file).name, path.parent
+        expected, folder = Path(str(REGISTRY[name].file)).name, path.parent
         if path.name != expected:  # another file of the folder would be read
             raise ValueError(f"its name must be {expected}")
         if not (folder / "config.json").is_file():

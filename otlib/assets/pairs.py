@@ -5,9 +5,9 @@ import math
 import os
 import warnings
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -43,7 +43,13 @@ class _Category(NamedTuple):
 
 
 @plain
-def draw(folder, count=18, size=256, seed=0, split="test"):
+def draw(
+    folder: str | Path,
+    count: int = 18,
+    size: int = 256,
+    seed: int = 0,
+    split: Literal["test", "tuning"] = "test",
+) -> list[Pair]:
     """Draw images to restore, each with an intact and a defective reference of the same product.
 
     The data of Mignon et al. 2023, sec. III and Table I: MVTec AD, or the solar cells of elpv.
@@ -78,10 +84,12 @@ def draw(folder, count=18, size=256, seed=0, split="test"):
     _check.whole("seed", seed, least=0)
     if split not in ("test", "tuning"):
         raise ValueError(f"split must be 'test' or 'tuning', got {split!r}")
-    asset = registry.REGISTRY[folder] if named("folder", folder, ("elpv", "mvtec")) else None
-    root = registry.find(folder) if asset else Path(folder)
+    known = named("folder", folder, ("elpv", "mvtec"))
+    asset = registry.REGISTRY[str(folder)] if known else None
+    root = registry.find(str(folder)) if asset else Path(folder)
     root = root.parent if root.name == "labels.csv" else root
-    notes, images = [], {}
+    notes: list[str] = []
+    images: dict[Path, Any] = {}  # None where it cannot be read
 
     def load(path):
         if path not in images:
@@ -92,7 +100,8 @@ def draw(folder, count=18, size=256, seed=0, split="test"):
                 images[path] = None
         return images[path]
 
-    turns, found = deque(), []
+    turns: deque[Iterator] = deque()
+    found: list[tuple[_Category, tuple[Path, ...]]] = []
     categories = [_part(category, split) for category in _categories(root, notes)]
     rngs = np.random.default_rng(seed).spawn(len(categories))
     for category, rng in zip(categories, rngs, strict=True):
@@ -126,13 +135,16 @@ def draw(folder, count=18, size=256, seed=0, split="test"):
         warnings.warn(f"{root.name}: " + "; ".join(dict.fromkeys(notes)), stacklevel=3)
     if asset is None or asset.sha256 is None:
         drawn = sorted({file for _, files in found for file in files})
-        note(*_identity(asset, root, drawn), private=True)
+        name, source, digest, licence = _identity(asset, root, drawn)
+        note(name, source, digest, licence, private=True)
     return [
         Pair(
-            category.name,
-            *(images[file] for file in files),
-            tuple(file.relative_to(root).as_posix() for file in files),
-            area,
+            category=category.name,
+            target=images[files[0]],
+            good=images[files[1]],
+            defective=images[files[2]],
+            names=tuple(file.relative_to(root).as_posix() for file in files),
+            area=area,
         )
         for (category, files), area in zip(found, areas, strict=True)
     ]
@@ -144,7 +156,7 @@ def _draws(category, rng, load):
         [files[i] for i in rng.permutation(len(files))]
         for files in (category.good, category.defective)
     )
-    served = Counter()
+    served: Counter[Path] = Counter()
     for target in good:
         if load(target) is None:
             continue

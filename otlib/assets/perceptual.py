@@ -1,8 +1,11 @@
 """What networks see: LPIPS of two images, the embeddings of a set that KID, FID, IS compare."""
 
 import functools
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
+from torch import Tensor
 
 from otlib import _check, layers
 from otlib._ambient import plain
@@ -19,7 +22,9 @@ _NETS = {
 
 
 @plain
-def lpips(x, reference, net="alex", border=0):
+def lpips(
+    x: Tensor, reference: Tensor, net: Literal["alex", "vgg"] = "alex", border: int = 0
+) -> float:
     """Learned perceptual distance LPIPS v0.1 (Zhang et al. 2018, eq. (1)); 0 for identical images.
 
     x, reference: (C, H, W) float32 or float64 with values in [0, 1], nothing clipped (other scales
@@ -56,7 +61,9 @@ def _lpips_weights(trunk, device):
 
 
 @plain
-def embeddings(images, device="cpu"):
+def embeddings(
+    images: Sequence[Tensor], device: str | torch.device = "cpu"
+) -> tuple[Tensor, Tensor]:
     """Features and class probabilities of EfficientNet-lite0, what `kid`, `fid` and IS compare.
 
     The papers' are Inception's: numbers of different networks never share a row.

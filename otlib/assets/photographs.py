@@ -3,8 +3,9 @@
 import hashlib
 import importlib.metadata
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -48,7 +49,7 @@ class _Scene(NamedTuple):
     corners: list  # of its crops, in the order drawn
 
 
-def files(folder="embedded"):
+def files(folder: str | Path = "embedded") -> list[Path]:
     """Return the paths of all image files of a folder, at any depth and behind links, sorted.
 
     folder: a path, or "embedded" for seven photographs that scikit-image, matplotlib and scico
@@ -59,7 +60,7 @@ def files(folder="embedded"):
     """
     if images.named("folder", folder, ("embedded",)):
         carried = [
-            Path(importlib.metadata.distribution(package).locate_file(file))
+            Path(str(importlib.metadata.distribution(package).locate_file(file)))
             for package, file in _EMBEDDED
         ]
         return [*carried, registry.find("kodim23")]
@@ -70,7 +71,12 @@ def files(folder="embedded"):
 
 
 @plain
-def sets(folder="embedded", size=256, counts=(10, 10, 8), seed=0):
+def sets(
+    folder: str | Path = "embedded",
+    size: int = 256,
+    counts: Sequence[int] = (10, 10, 8),
+    seed: int = 0,
+) -> Sets:
     """Draw three disjoint sets of square photographs (Adrai et al. 2023, sec. 5).
 
     folder: as in `files`. size: side of the crops in pixels >= 1; nothing is resized.
@@ -95,7 +101,8 @@ def sets(folder="embedded", size=256, counts=(10, 10, 8), seed=0):
         _check.whole("counts", count, least=0)
     if not any(counts):
         raise ValueError(f"counts must not all be 0, got {counts!r}")
-    notes, seen = [], {}
+    notes: list[str] = []
+    seen: dict[str, str] = {}
     dealt = _deal(files(folder), folder, size, counts, np.random.default_rng(seed), notes, seen)
     drawn = [
         _crops(scenes, size, count, notes, seen)
@@ -115,7 +122,8 @@ def sets(folder="embedded", size=256, counts=(10, 10, 8), seed=0):
 
 def _deal(paths, folder, size, counts, rng, notes, seen):
     """The scenes of each set, by the rule of `sets`."""
-    dealt, held = [[] for _ in counts], [0] * len(counts)
+    dealt: list[list[_Scene]] = [[] for _ in counts]
+    held = [0] * len(counts)
     for index in rng.permutation(len(paths)):
         wanting = [i for i, count in enumerate(counts) if len(dealt[i]) < count]
         if not wanting:
@@ -148,7 +156,8 @@ def _deal(paths, folder, size, counts, rng, notes, seen):
 
 def _crops(scenes, size, count, notes, seen):
     """The first `count` crops of the scenes, which take turns."""
-    found, read = [], {}
+    found: list[Photograph] = []
+    read: dict[Path, Any] = {}  # None where it cannot be read
     turns = max((len(scene.corners) for scene in scenes), default=0)
     places = [(scene, turn) for turn in range(turns) for scene in scenes]
     for scene, turn in places:

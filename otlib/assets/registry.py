@@ -209,7 +209,7 @@ REGISTRY = {
 }
 
 
-def find(name):
+def find(name: str) -> Path:
     """Return the path of an entry of the registry: the user's, the hub's, or a package's.
 
     name: of REGISTRY. Its environment variable comes first, then the hub, at the registered

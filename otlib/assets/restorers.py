@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from skimage.restoration import denoise_nl_means
-from torch import nn
+from torch import Tensor, nn
 
 from otlib import _check, ddrm, operators
 from otlib._ambient import defaults, plain
@@ -41,7 +41,7 @@ class Restorer(NamedTuple):
 
 
 @plain
-def degrade(image, task, generator=None):
+def degrade(image: Tensor, task: str, generator: torch.Generator | None = None) -> Tensor:
     """Measurement of an image: the tasks of Adrai et al. 2023, sec. 5, and of the slides.
 
     image: (3, H, W) float32 or float64, in [0, 1].
@@ -67,7 +67,9 @@ def degrade(image, task, generator=None):
 
 @plain
 @defaults()
-def load(name, device="cpu", seed=0):
+def load(
+    name: str, device: str | torch.device = "cpu", seed: int = 0
+) -> Callable[[Tensor], Tensor]:
     """Load a restorer: x* of Adrai et al. 2023, sec. 4, any method at all.
 
     name: of RESTORERS, which tells its task and whose place it takes.

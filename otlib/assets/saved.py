@@ -1,6 +1,8 @@
 """What was trained or fitted here, as safetensors files: no code in them, settings beside."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,10 +15,15 @@ from otlib.assets.registry import holding
 __all__ = ["load_generator", "load_transport", "save_generator", "save_transport"]
 
 _GENERATOR, _TRANSPORT = "otlib texture generator", "otlib deep optimal transport"
-_PARTS = {"natural": dot.Moments, "restored": dot.Moments, "full": dot.Map, "kept": dot.Map}
+_PARTS: dict[str, Any] = {
+    "natural": dot.Moments,
+    "restored": dot.Moments,
+    "full": dot.Map,
+    "kept": dot.Map,
+}
 
 
-def save_generator(path, net, **facts):
+def save_generator(path: str | Path, net: generator.Network, **facts: Any) -> None:
     """Write a network of `otlib.generator` and its settings into one file.
 
     path: of the file. net: generator.Network. facts: what the file is to tell of the training, as
@@ -30,7 +37,7 @@ def save_generator(path, net, **facts):
 
 
 @plain
-def load_generator(path):
+def load_generator(path: str | Path) -> tuple[generator.Network, dict[str, Any]]:
     """Read a network that `save_generator` wrote.
 
     path: of the file.
@@ -47,7 +54,7 @@ def load_generator(path):
     return net.eval(), facts
 
 
-def save_transport(path, fitted):
+def save_transport(path: str | Path, fitted: dot.Transport) -> None:
     """Write a Transport of `otlib.dot` into one file.
 
     path: of the file. fitted: of `dot.fit`.
@@ -65,7 +72,7 @@ def save_transport(path, fitted):
 
 
 @plain
-def load_transport(path, device="cpu"):
+def load_transport(path: str | Path, device: str | torch.device = "cpu") -> dot.Transport:
     """Read a Transport that `save_transport` wrote.
 
     path: of the file. device: of torch.
@@ -83,7 +90,7 @@ def load_transport(path, device="cpu"):
             if key != "noise" or f"{name}.noise" in tensors:
                 expected[f"{name}.{key}"] = shapes.get(key, (d, d))
     _same_shapes(path, tensors, expected)
-    parts = {}
+    parts: dict[str, Any] = {}
     for name, kind in _PARTS.items():
         values = [tensors.get(f"{name}.{key}") for key in kind._fields]
         values = [value if value is None else value.to(device) for value in values]

@@ -1,11 +1,13 @@
 """What this process opened: data and weights, with source, hash and licence."""
 
+from typing import Any
+
 __all__ = ["note", "used"]
 
-_used = {}
+_used: dict[tuple[str, str, str | None], tuple[str, bool]] = {}
 
 
-def note(name, source, sha256, licence, private=False):
+def note(name: str, source: str, sha256: str | None, licence: str, private: bool = False) -> None:
     """Add to what `used` returns.
 
     name, source, licence: text. sha256: text, None where nothing was hashed. private: whether these
@@ -14,7 +16,7 @@ def note(name, source, sha256, licence, private=False):
     _used[name, source, sha256] = licence, private
 
 
-def used():
+def used() -> list[dict[str, Any]]:
     """Return what this process opened, sorted by name.
 
     Each is {"name", "source", "sha256", "licence", "private"}; source is package and version, id
