@@ -1,7 +1,10 @@
 """The page of equations: what the documents number, and where the book has it."""
 
+from pathlib import Path
+
 import pydantic
 
+from companion.claims import Claim
 from companion.errors import UsageError, known
 from companion.files import read_yaml
 from companion.markdown import table
@@ -34,7 +37,7 @@ class Document(pydantic.BaseModel):
     formulas: list[Formula]
 
 
-def load_equations(root):
+def load_equations(root: Path) -> dict[str, Document]:
     """Read book/equations.yml.
 
     root: project folder. Returns {document: Document} in the order of the file.
@@ -56,7 +59,9 @@ def load_equations(root):
     return found
 
 
-def equations_page(equations, claims, titles):
+def equations_page(
+    equations: dict[str, Document], claims: list[Claim], titles: dict[str, str]
+) -> str:
     """Return the page of equations as MyST Markdown.
 
     equations: of `load_equations`; claims: list of Claim; titles: {bib key: title of the document}.

@@ -116,6 +116,16 @@ def test_the_map_pushes_the_restored_covariance_to_the_natural_one(patch):
     torch.testing.assert_close(fitted.full.target, fitted.natural.mean)
 
 
+def test_the_map_of_a_fit_at_full_rank_is_the_closed_form():
+    """Eq. (2) of the paper, which `fit` reaches by the stochastic map."""
+    fitted = dot.fit(smooth(3, kernel=0.5), smooth(3, seed=1), toy(), 3)
+    cov0, cov1 = fitted.restored.covariance, fitted.natural.covariance
+    assert fitted.full.noise is None
+    torch.testing.assert_close(
+        fitted.full.matrix, gaussian.transport_map(cov0, cov1), rtol=0, atol=1e-9
+    )
+
+
 def test_fewer_patches_than_dimensions_is_stochastic_and_said():
     natural, restored = smooth(4), smooth(1, 4, 4, seed=1)
     with pytest.warns(UserWarning, match=r"^restored gives 4 patches in 18 dimensions: .* eq. .5"):

@@ -1,13 +1,15 @@
 """The numbers that the documents print: book/published/, one file a document."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from companion.errors import UsageError, known
 from companion.files import project_root, read_yaml
 from companion.markdown import number
 
 
-def published(document, root=None):
+def published(document: str, root: Path | None = None) -> dict[Any, Any]:
     """Read the numbers that a document prints.
 
     document: its key in book/references.bib, such as "mignon2023". root: project folder; None for
@@ -26,13 +28,13 @@ def published(document, root=None):
     return read_yaml(folder / f"{document}.yml", f"book/published/{document}.yml")
 
 
-def cell(numbers, path):
+def cell(numbers: dict[Any, Any], path: Sequence[str | float]) -> float:
     """One number of `published`.
 
     numbers: what that returns. path: list of keys from the outermost to the number's own.
     Returns it. Raises UsageError where no number has that path.
     """
-    found = numbers
+    found: Any = numbers
     for depth, key in enumerate(path):
         here = found if isinstance(found, dict) else {}
         if here and key not in here:
@@ -43,7 +45,12 @@ def cell(numbers, path):
     return found
 
 
-def shown(numbers, path, less=None, over=None):
+def shown(
+    numbers: dict[Any, Any],
+    path: Sequence[str | float],
+    less: Sequence[str | float] | None = None,
+    over: Sequence[str | float] | None = None,
+) -> tuple[float, str]:
     """One number, or how it compares with another, as the document prints numbers.
 
     numbers, path: as for `cell`. less: path of a number to subtract. over: path of a divisor.
