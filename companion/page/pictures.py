@@ -63,3 +63,16 @@ def in_noise(image, padding, generator):
     wide = wide.to(image)
     wide[:, rows, columns] = image
     return wide, (slice(None), rows, columns)
+
+
+def beside(large, small):
+    """Lay a small image to the right of a large one, both at their own scale, on white.
+
+    large: (C, H, W), clipped to [0, 1]. small: (C, h, w), h <= H. Returns (C, H, W + w + w // 8).
+    """
+    channels, height, width = large.shape
+    h, w = small.shape[1:]
+    canvas = torch.ones(channels, height, width + w + w // 8)
+    canvas[:, :, :width] = large.cpu().clamp(0, 1)
+    canvas[:, :h, -w:] = small.cpu()
+    return canvas
