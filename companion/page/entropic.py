@@ -26,9 +26,10 @@ def primal(x, y, pi, eps, rho):
 
 
 def semi_dual(x, y, f, g, eps, rho):
-    """The dual objective, eq. (5) there, where the first marginal is exact and the second costs rho.
+    """The dual objective, eq. (5) there, of the semi-unbalanced form: the first marginal is exact.
 
-    x, y, eps: as in `primal`. f: (N,), g: (M,) potentials. rho: finite. Returns a tensor.
+    x, y, eps: as in `primal`. f: (N,), g: (M,) potentials. rho: price of the second marginal.
+    Returns a tensor.
     """
     mass = ((f[:, None] + g - torch.cdist(x, y).square()) / eps).exp().mean()
     return f.mean() + rho * (1 - (-g / rho).exp()).mean() - eps * (mass - 1)
