@@ -101,7 +101,7 @@ def test_measures_of_a_restorer_are_noted_and_read_back(monkeypatch):
 
 def test_scenes_are_counted_once():
     photos = [types.SimpleNamespace(name=name) for name in ("b.png@0,0", "a.png@0,8", "b.png@8,0")]
-    assert deep_ot.scenes(photos) == ["a.png", "b.png"]
+    assert list(deep_ot.scenes(photos).items()) == [("a.png", [1]), ("b.png", [0, 2])]
 
 
 def test_a_round_trip_encodes_each_image_by_itself_without_gradients():

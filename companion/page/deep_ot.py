@@ -11,8 +11,14 @@ def key(restorer):
 
 
 def scenes(photos):
-    """The names of the scenes that photographs show, sorted. photos: list of Photograph."""
-    return sorted({photo.name.partition("@")[0] for photo in photos})
+    """The scenes that photographs show.
+
+    photos: list of Photograph. Returns {scene: places of its photographs in the list}, sorted.
+    """
+    found = {}
+    for place, photo in enumerate(photos):
+        found.setdefault(photo.name.partition("@")[0], []).append(place)
+    return dict(sorted(found.items()))
 
 
 @torch.no_grad()
