@@ -43,6 +43,28 @@ def test_a_curve_is_the_same_svg_each_time(shown):
     assert first == second
 
 
+def test_marks_without_a_line_are_all_there():
+    axis = figures.curves({"a": range(25)}, range(25), xlabel="x", ylabel="y", line=False)
+    (marks,) = axis.lines
+    assert marks.get_linestyle() == "None" and marks.get_markevery() is None
+    assert marks.get_xydata().shape == (25, 2)
+
+
+def test_a_row_has_a_plot_each_and_one_ordinate_where_shared():
+    plots = [({"a": [1, 2]}, [1, 10], "x", "y"), ({"b": [30, 40]}, [2, 3], "u", "v")]
+    figure, axes = figures.row(plots, size=(5, 2), log=True, sharey=True)
+    assert [axis.get_xlabel() for axis in axes] == ["x", "u"] and axes[1].get_ylabel() == "v"
+    assert axes[0].get_ylim() == axes[1].get_ylim() and axes[0].get_xscale() == "log"
+    np.testing.assert_array_equal(axes[1].lines[0].get_xydata(), [[2, 30], [3, 40]])
+    assert figure.get_size_inches().tolist() == [5, 2]
+
+
+def test_a_grid_names_its_panels_and_hides_what_is_left():
+    figure, axes = figures.grid({key: key.upper() for key in "abcd"}, columns=3)
+    assert list(axes) == list("abcd") and axes["d"].get_title() == "D"
+    assert [axis.axison for axis in figure.axes] == [True] * 4 + [False] * 2
+
+
 def test_an_image_keeps_its_grey_levels(shown):
     ramp = torch.linspace(0, 1, 64).reshape(1, 8, 8)
     data = shown(lambda: figures.images({"ramp": ramp}, columns=1))["image/png"]

@@ -30,8 +30,9 @@ def calls(monkeypatch, tmp_path):
 
     weights = tmp_path / "weights.bin"
     weights.write_bytes(b"first")
-    entry = types.SimpleNamespace(asset="net")
-    module = types.SimpleNamespace(degrade=degrade, load=load, RESTORERS={"twice": entry})
+    names = {"twice": "0.1", "another": "0.1", "loud": "1.0"}
+    entries = {k: types.SimpleNamespace(asset="net", task=task) for k, task in names.items()}
+    module = types.SimpleNamespace(degrade=degrade, load=load, RESTORERS=entries)
     monkeypatch.setattr(otlib.assets, "restorers", module, raising=False)
     monkeypatch.setitem(registry.REGISTRY, "net", registry.Asset("x", "MIT", "OTLIB_NET"))
     monkeypatch.setenv("OTLIB_NET", str(weights))
@@ -44,23 +45,25 @@ def images(count):
 
 
 def test_an_image_is_restored_once_for_all_pages(calls, monkeypatch, tmp_path):
-    first = restored("twice", "0.1", images(3), seed=0)
+    first = restored("twice", images(3), seed=0)
     assert calls == [("load", "twice"), *[("restore", "twice")] * 3]
-    again = restored("twice", "0.1", images(3)[::-1], seed=0)
+    again = restored("twice", images(3)[::-1], seed=0)
     assert len(calls) == 4  # nothing was loaded either
     assert all(torch.equal(x, y) for x, y in zip(first, again[::-1], strict=True))
-    expected = [2 * measured("0.1", image, 0) for image in images(3)]
+    expected = [2 * measured("twice", image, 0) for image in images(3)]
     assert all(torch.equal(x, y) for x, y in zip(first, expected, strict=True))
 
 
 @pytest.mark.parametrize("change", ["seed", "task", "name", "images", "weights", "code"])
 def test_what_it_depends_on_is_computed_anew(calls, monkeypatch, tmp_path, change):
-    given = dict(name="twice", task="0.1", images=images(1), seed=0)
-    other = dict(name="another", task="0.2", images=[images(1)[0] + 0.01], seed=1)
+    given = dict(name="twice", images=images(1), seed=0)
+    other = dict(name="another", images=[images(1)[0] + 0.01], seed=1)
     restored(**given)
     before = len(calls)
     if change == "weights":
         (tmp_path / "weights.bin").write_bytes(b"second")
+    elif change == "task":
+        otlib.assets.restorers.RESTORERS["twice"].task = "0.2"
     elif change == "code":
         monkeypatch.setattr(shared, "imported", lambda *modules: {"another": ""})
     else:
@@ -71,27 +74,27 @@ def test_what_it_depends_on_is_computed_anew(calls, monkeypatch, tmp_path, chang
 
 def test_the_noise_belongs_to_the_image_and_not_to_its_place(calls):
     one, two = images(2)
-    alone = measured("1.0", two, 0) - two
-    torch.testing.assert_close(restored("twice", "1.0", [one, two], 0)[1], 2 * (two + alone))
-    assert not torch.allclose(alone, measured("1.0", one, 0) - one, atol=1e-3)
-    assert not torch.allclose(alone, measured("1.0", two, 1) - two, atol=1e-3)
+    alone = measured("loud", two, 0) - two
+    torch.testing.assert_close(restored("loud", [one, two], 0)[1], 2 * (two + alone))
+    assert not torch.allclose(alone, measured("loud", one, 0) - one, atol=1e-3)
+    assert not torch.allclose(alone, measured("loud", two, 1) - two, atol=1e-3)
 
 
 def test_without_the_pipeline_nothing_is_kept(calls, monkeypatch, tmp_path):
     monkeypatch.delenv("COMPANION_RESTORED")
     for _ in range(2):
-        restored("twice", "0.1", images(1), seed=0)
+        restored("twice", images(1), seed=0)
     assert calls.count(("restore", "twice")) == 2
     assert not (tmp_path / ".companion").exists()
 
 
 def test_a_damaged_file_is_computed_anew(calls, tmp_path):
-    (first,) = restored("twice", "0.1", images(1), seed=0)
+    (first,) = restored("twice", images(1), seed=0)
     (file,) = (tmp_path / ".companion" / "restored").iterdir()
     file.write_bytes(file.read_bytes()[:20])
-    (again,) = restored("twice", "0.1", images(1), seed=0)
+    (again,) = restored("twice", images(1), seed=0)
     assert torch.equal(first, again) and calls.count(("restore", "twice")) == 2
-    restored("twice", "0.1", images(1), seed=0)
+    restored("twice", images(1), seed=0)
     assert calls.count(("restore", "twice")) == 2
 
 
@@ -110,7 +113,15 @@ def test_images_finished_before_an_interruption_are_kept(calls, monkeypatch):
 
     monkeypatch.setattr(otlib.assets.restorers, "load", failing)
     with pytest.raises(KeyboardInterrupt):
-        restored("twice", "0.1", [one, two], seed=0)
+        restored("twice", [one, two], seed=0)
     monkeypatch.setattr(otlib.assets.restorers, "load", load)
-    restored("twice", "0.1", [one, two], seed=0)
+    restored("twice", [one, two], seed=0)
     assert calls.count(("restore", "twice")) == 2
+
+
+def test_an_unknown_restorer_is_refused_by_its_name(calls):
+    with pytest.raises(ValueError, match=r"name must be one of twice, another, loud, got 'none'"):
+        restored("none", images(1), seed=0)
+    with pytest.raises(ValueError, match="got 'none'"):
+        measured("none", images(1)[0], seed=0)
+    assert not calls

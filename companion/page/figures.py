@@ -101,11 +101,11 @@ def images(panels, *, columns=4, limits=(0, 1), zoom=None, cmap="gray", label=No
     show(figure, "png")
 
 
-def curves(series, x, *, xlabel, ylabel, ax=None, log=False):
+def curves(series, x, *, xlabel, ylabel, ax=None, log=False, line=True):
     """Draw one line a method with a band of one standard deviation.
 
     series: {name: (n,) values, or (n, seeds) values whose mean and spread are drawn}.
-    x: (n,) abscissae. log: logarithmic abscissa.
+    x: (n,) abscissae. log: logarithmic abscissa. line: False for a mark a value and no line.
     xlabel, ylabel: texts with units. ax: axes to draw on; a new figure by default.
     Returns the axes.
     """
@@ -113,9 +113,10 @@ def curves(series, x, *, xlabel, ylabel, ax=None, log=False):
     for name, values in series.items():
         values = np.asarray(values, dtype=float).reshape(len(x), -1)
         mean, spread = values.mean(1), values.std(1)
-        (line,) = ax.plot(x, mean, label=name, markevery=max(1, len(x) // 10))
+        style = dict(markevery=max(1, len(x) // 10)) if line else dict(linestyle="none")
+        (drawn,) = ax.plot(x, mean, label=name, **style)
         if values.shape[1] > 1:
-            ax.fill_between(x, mean - spread, mean + spread, color=line.get_color(), alpha=0.2)
+            ax.fill_between(x, mean - spread, mean + spread, color=drawn.get_color(), alpha=0.2)
     if log:
         ax.set_xscale("log")
         if len(x) <= 8:  # name the abscissae themselves: the decades' minor labels overlap
@@ -124,6 +125,34 @@ def curves(series, x, *, xlabel, ylabel, ax=None, log=False):
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.legend(frameon=False, fontsize=8)
     return ax
+
+
+def grid(titles, columns=3):
+    """Make a panel for each title, on a grid.
+
+    titles: {key: text}. columns: panels in a row.
+    Returns (figure, {key: axes}).
+    """
+    rows = -(-len(titles) // columns)
+    size = (round(3.2 * columns, 1), 2.9 * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    for axis in axes.flat[len(titles) :]:
+        axis.axis("off")
+    for axis, title in zip(axes.flat, titles.values(), strict=False):
+        axis.set_title(title, fontsize=10)
+    return figure, dict(zip(titles, axes.flat, strict=False))
+
+
+def row(plots, *, size=(9, 3.2), log=False, sharey=False):
+    """Draw plots of `curves` side by side.
+
+    plots: list of (series, x, xlabel, ylabel). size: inches. log: as there. sharey: one ordinate.
+    Returns (figure, axes).
+    """
+    figure, axes = plt.subplots(1, len(plots), figsize=size, sharey=sharey)
+    for axis, (series, x, xlabel, ylabel) in zip(axes, plots, strict=True):
+        curves(series, x, xlabel=xlabel, ylabel=ylabel, ax=axis, log=log)
+    return figure, axes
 
 
 def plane(axis, points, x, y, *, colour=COLOURS[0], label=None):

@@ -56,3 +56,8 @@ def since(facts):
         root = None
     told = facts["code"].items()
     return changed({file: was for file, was in told if root or file.endswith(".py")}, root)
+
+
+def values(run):
+    """The records of a run without units: {name: value}. run: of `archived`."""
+    return {name: entry["value"] for name, entry in run["records"].items()}

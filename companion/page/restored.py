@@ -15,22 +15,23 @@ from companion.keys import imported, together
 from companion.page.facts import versions
 
 
-def restored(name, task, images, seed, device="cpu"):
-    """Degrade images and restore them, or read what another page restored.
+def restored(name, images, seed, device="cpu"):
+    """Degrade images by a restorer's task and restore them, or read what another page restored.
 
-    name: of `restorers.RESTORERS`. task: of its TASKS. images: list of (3, H, W) float32 in
-        [0, 1] on the CPU. seed: of the noise, with the image itself: its place in the list does not
-        matter. device: of torch, where the restorer runs.
+    name: of `restorers.RESTORERS`. images: list of (3, H, W) float32 in [0, 1]. seed: of the noise,
+        with the image itself: its place in the list does not matter. device: of torch, where the
+        restorer runs.
 
     Where `companion run` runs the notebook, each restored image is kept under .companion/restored
     by the hash of restorer, weights, task, image, seed, device, code and torch.
 
-    Returns a list of (3, H, W) float32 on the CPU. Raises as `degrade` and `load` of
-    `otlib.assets.restorers` do.
+    Returns a list of (3, H, W) float32 on that device. Raises ValueError on an unknown name, and as
+    `degrade` and `load` of `otlib.assets.restorers` do.
     """
     from otlib.assets import restorers  # late: they wait for the networks' libraries
 
-    code = _code(name, task, seed, device)
+    images = [image.cpu() for image in images]
+    code = _code(name, seed, device)
     keys = [hashlib.sha256(code + _bytes(image)).hexdigest() for image in images]
     shared = os.environ.get("COMPANION_RESTORED")
     folder = Path(shared) if shared else None
@@ -38,33 +39,43 @@ def restored(name, task, images, seed, device="cpu"):
     missing = [i for i, image in enumerate(found) if image is None]
     if missing:
         restore = restorers.load(name, device)
-    for i in tqdm(missing, desc=f"{name}, {task}", disable=not missing):
-        found[i] = restore(measured(task, images[i], seed).to(device)).cpu().contiguous()
+    for i in tqdm(missing, desc=f"{name}, {_entry(name).task}", disable=not missing):
+        found[i] = restore(measured(name, images[i], seed).to(device)).cpu().contiguous()
         if folder:
             write_aside(folder / f"{keys[i]}.safetensors", files.save({"image": found[i]}))
-    return found
+    return [image.to(device) for image in found]
 
 
-def measured(task, image, seed):
+def measured(name, image, seed):
     """The measurement that `restored` restores: `restorers.degrade` with the image's noise.
 
-    task, image, seed: as there. Returns (3, h, w) float32 on the CPU.
+    name, seed: as there; image: one of them. Returns (3, h, w) float32 on the CPU.
     """
     from otlib.assets import restorers
 
+    image, task = image.cpu(), _entry(name).task
     digest = hashlib.sha256(f"{task} {seed} ".encode() + _bytes(image)).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
     return restorers.degrade(image, task, generator)
 
 
-def _code(name, task, seed, device):
-    """What a restored image depends on, but for the image; the weights are noted as opened."""
-    from otlib.assets import registry, restorers
+def _entry(name):
+    from otlib.assets import restorers
 
-    asset = restorers.RESTORERS[name].asset if name in restorers.RESTORERS else None
-    weights = hashlib.sha256(registry.find(asset).read_bytes()).hexdigest() if asset else ""
+    if name not in restorers.RESTORERS:
+        raise ValueError(f"name must be one of {', '.join(restorers.RESTORERS)}, got {name!r}")
+    return restorers.RESTORERS[name]
+
+
+def _code(name, seed, device):
+    """What a restored image depends on, but for the image; the weights are noted as opened."""
+    from otlib.assets import registry
+
+    entry, weights = _entry(name), ""
+    if entry.asset:
+        weights = hashlib.sha256(registry.find(entry.asset).read_bytes()).hexdigest()
     code = together(imported("otlib.assets.restorers", "companion.page.restored"))
-    facts = [name, task, weights, seed, str(device), code, versions(("torch", "ncnn"))]
+    facts = [name, entry.task, weights, seed, str(device), code, versions(("torch", "ncnn"))]
     return json.dumps(facts, sort_keys=True).encode()
 
 

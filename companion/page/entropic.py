@@ -1,0 +1,55 @@
+"""Entropic transport by its definitions, entry by entry: what the solver is checked against."""
+
+import math
+
+import torch
+
+
+def kl(p, q):
+    """KL(p | q) = sum p log(p / q) - p + q of positive measures, as tensors of one shape."""
+    return torch.xlogy(p, p / q).sum() - p.sum() + q.sum()
+
+
+def primal(x, y, pi, eps, rho):
+    """The primal objective of Mignon et al. 2023, Definitions 1 to 3, at a plan.
+
+    x: (N, d), y: (M, d) points of equal weights, the cost their squared distance. pi: (N, M) plan.
+    eps: temperature. rho: prices of the two marginals; infinite where a marginal is exact.
+    Returns a float.
+    """
+    a, b = (pi.new_full((len(points),), 1 / len(points)) for points in (x, y))
+    value = (pi * torch.cdist(x, y).square()).sum() + eps * kl(pi, a[:, None] * b)
+    for price, marginal, weight in zip(rho, (pi.sum(1), pi.sum(0)), (a, b), strict=True):
+        if price < math.inf:
+            value = value + price * kl(marginal, weight)
+    return float(value)
+
+
+def semi_dual(x, y, f, g, eps, rho):
+    """The dual objective, eq. (5) there, of the semi-unbalanced form: the first marginal is exact.
+
+    x, y, eps: as in `primal`. f: (N,), g: (M,) potentials. rho: price of the second marginal.
+    Returns a tensor.
+    """
+    mass = ((f[:, None] + g - torch.cdist(x, y).square()) / eps).exp().mean()
+    return f.mean() + rho * (1 - (-g / rho).exp()).mean() - eps * (mass - 1)
+
+
+def maximise(function, *start):
+    """Maximise a concave function by L-BFGS.
+
+    function: of tensors to a scalar tensor. start: the tensors it starts at.
+    Returns the largest value, a float.
+    """
+    at = [part.clone().requires_grad_() for part in start]
+    stop = dict(max_iter=2000, tolerance_grad=1e-12, tolerance_change=0)
+    optimiser = torch.optim.LBFGS(at, history_size=50, line_search_fn="strong_wolfe", **stop)
+
+    def energy():
+        optimiser.zero_grad()
+        loss = -function(*at)
+        loss.backward()
+        return loss
+
+    optimiser.step(energy)
+    return float(function(*(part.detach() for part in at)))

@@ -1,0 +1,85 @@
+"""How near restored images are to the truth, image by image, and whether a difference is one."""
+
+from typing import NamedTuple
+
+import torch
+from scipy import stats
+
+from companion.page import figures
+from otlib import metrics, patches
+from otlib.assets import perceptual
+from otlib.softmin import hardmin
+
+MEASURES = ("PSNR", "LPIPS-Alex", "LPIPS-VGG", "SSIM")
+
+
+class Gain(NamedTuple):
+    """A mean difference and the ends of its confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def texts(self, form):
+        """The mean and the interval in words. form: format of a number, such as "+.2f"."""
+        return [f"{self.mean:{form}}", f"{self.low:{form}} to {self.high:{form}}"]
+
+
+def quality(image, truth, border=0):
+    """Measure a restored image as Table I of Mignon et al. 2023 does, and by two measures more.
+
+    image, truth: (C, H, W) float32 in [0, 1]. border: pixels left out on each side.
+    Returns [PSNR in dB, LPIPS by AlexNet, LPIPS by VGG, SSIM]: see MEASURES.
+    """
+    lpips = [perceptual.lpips(image, truth, net, border=border) for net in ("alex", "vgg")]
+    psnr, ssim = (measure(image, truth, border=border) for measure in (metrics.psnr, metrics.ssim))
+    return [psnr, *lpips, ssim]
+
+
+def spread(values, digits):
+    """The mean and standard deviation (n - 1) of values in words. values: (n,), n >= 2."""
+    return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
+
+
+def beside(title, values, names, printed):
+    """Show Table I: our scores of each method, and the printed ones beside them.
+
+    title: of the first column. values: {method: (n, 4) as `quality` has them}. names: {method: text
+        of its row}, in that order. printed: {method: {"psnr", "lpips"}}, of some methods.
+    Returns None.
+    """
+    rows = []
+    for method, name in names.items():
+        columns = zip(values[method].T, (2, 3, 3, 3), strict=True)
+        psnr, alex, vgg, ssim = (spread(column, digits) for column, digits in columns)
+        theirs = ("-", "-")
+        if method in printed:
+            theirs = f"{printed[method]['psnr']:.2f}", f"{printed[method]['lpips']:.3f}"
+        rows.append([name, psnr, theirs[0], alex, theirs[1], vgg, ssim])
+    head = [title, "PSNR (dB)", "paper", "LPIPS-Alex", "paper", "LPIPS-VGG", "SSIM"]
+    figures.table(head, rows)
+
+
+def gain(one, other, level=0.95):
+    """Mean of one - other with its confidence interval, from Student's t for pairs.
+
+    one, other: (n,) values of the same images, n >= 2. level: probability covered.
+    Returns a Gain.
+    """
+    interval = stats.ttest_1samp(one - other, 0).confidence_interval(level)
+    return Gain((one - other).mean(), interval.low, interval.high)
+
+
+def foreign(reference, clean, target, patch, step=2, usual=0.99):
+    """Share of a reference's patches that are farther from all clean ones than is usual.
+
+    reference, clean, target: (C, H, W); the usual distance is that quantile of the distances of the
+        target's patches to the nearest clean one. patch: side, step: of the grid, pixels.
+    Returns a float in [0, 1].
+    """
+    clean, reference, target = (
+        patches.extract(image, patch, step) for image in (clean, reference, target)
+    )
+    zero = torch.zeros(len(clean), dtype=clean.dtype, device=clean.device)
+    farthest = hardmin(target, clean, zero)[0].quantile(usual)
+    return float((hardmin(reference, clean, zero)[0] > farthest).float().mean())

@@ -1,0 +1,27 @@
+"""Networks that were trained by a page and are kept in the archive."""
+
+from pathlib import Path
+
+from companion.page.kept import files
+from otlib.assets import saved
+
+
+def trained(pattern, exemplar, size, device="cpu"):
+    """Read the networks of one exemplar.
+
+    pattern: of their files, as for `kept.files`. exemplar: what they were trained on, a name or an
+        image's path; size: pixels. device: of torch, where they go.
+    Returns {loss: (network, facts)} as `saved.load_generator` gives them. Raises FileNotFoundError
+    where the pattern names no file, ValueError where a network is of another exemplar or size.
+    """
+    paths, found = files(pattern), {}
+    if not paths:
+        raise FileNotFoundError(f"trained={pattern!r} names no file")
+    for path in paths:
+        net, facts = saved.load_generator(path)
+        if (facts["exemplar"], facts["size"]) != (Path(exemplar).name, size):
+            of = f"{facts['exemplar']} at {facts['size']} pixels"
+            wanted = f"{exemplar} at {size}"
+            raise ValueError(f"trained: {path.name} is of {of}, not {wanted}: -p trained ''")
+        found[facts["loss"]] = (net.to(device), facts)
+    return found

@@ -1,0 +1,125 @@
+"""Seeds, noises, clocks, watchers, kept values: what is short and used by many pages."""
+
+import math
+import time
+import types
+
+import numpy as np
+import pytest
+import torch
+
+from companion.page import clock, deep_ot, trained
+from companion.page.kept import values
+from companion.page.noises import between
+from companion.page.seeds import seeded
+from companion.page.tradeoff import Estimate
+from companion.page.watch import watch
+from otlib import generator
+from otlib.assets import saved
+from otlib.restore import restore
+
+
+def draw(*keys):
+    return torch.rand(4, generator=seeded(*keys)).tolist()
+
+
+def test_one_key_is_the_seed_and_several_are_told_apart():
+    assert draw(7) == torch.rand(4, generator=torch.Generator().manual_seed(7)).tolist()
+    keys = [(0,), (0, 0), (0, 1), (1, 0), (1,), (0, 0, 1)]
+    assert len({tuple(draw(*each)) for each in keys}) == len(keys)
+    assert draw(3, 1) == draw(3, 1)
+
+
+def test_seeds_are_those_of_the_runs_that_are_kept():
+    hashed = int(np.random.SeedSequence((2, 7, 1)).generate_state(1)[0])
+    assert seeded(2, 7, 1).initial_seed() == hashed
+
+
+def test_a_noise_between_two_is_uniform_and_begins_and_ends_with_them():
+    one, two = torch.rand(2, 40000, generator=seeded(0), dtype=torch.float64)
+    torch.testing.assert_close(between(one, two, 0), one, rtol=0, atol=1e-8)
+    torch.testing.assert_close(between(one, two, 1), two, rtol=0, atol=1e-8)
+    middle = between(one, two, 0.3).sort().values
+    gap = (middle - torch.linspace(0, 1, 40000, dtype=torch.float64)).abs().max()
+    assert gap < 1.95 / math.sqrt(40000)  # Kolmogorov's at 0.1 %
+    assert between(one.float(), two.float(), 0.5).dtype == torch.float32
+
+
+def test_a_clock_counts_work_and_not_sleep():
+    spent = []
+    work = clock.timed(lambda n: sum(range(n)), "cpu", spent)
+    assert work(1_000_000) == 499999500000
+    clock.timed(time.sleep, "cpu", spent)(0.05)
+    assert len(spent) == 2 and spent[0] > 0.001 and spent[1] < 0.02
+
+
+def test_the_typical_time_is_the_middle_one():
+    pauses = iter([0.3, 0.02, 0.05])
+    assert 0.05 <= clock.typical(lambda: time.sleep(next(pauses))) < 0.25
+
+
+def test_a_watched_restoration_has_an_entry_a_step_and_a_solve():
+    ticks, y = [], torch.full((1, 8, 8), 0.5)
+    seen, solved, stepped = watch(lambda image: float(image.mean()), lambda: ticks.append(1))
+    solution = types.SimpleNamespace(iterations=3, residual=0.25)
+
+    def prior(image):
+        solved(solution, None)
+        return image.square().mean()
+
+    image = restore(y, lambda u: u, [prior], lam=1.0, steps=4, lr=0.01, callback=stepped)
+    assert len(ticks) == len(seen["psnr"]) == 4
+    assert seen["psnr"][-1] == pytest.approx(float(image.mean()))
+    assert seen["updates"] == [3] * len(seen["updates"]) and len(seen["updates"]) >= 4
+    assert set(seen["residual"]) == {0.25}
+
+
+def test_kept_records_lose_their_units():
+    run = {"records": {"psnr": {"value": 30.5, "unit": "dB", "better": "higher"}}}
+    assert values(run) == {"psnr": 30.5}
+
+
+def test_measures_of_a_restorer_are_noted_and_read_back(monkeypatch):
+    noted = {}
+    monkeypatch.setattr(
+        deep_ot,
+        "record",
+        lambda name, value, unit="", better="": noted.update({name: (value, better)}),
+    )
+    found = {"psnr": Estimate(30.126, torch.empty(0)), "kid": Estimate(-1.0, torch.empty(0))}
+    deep_ot.note("dat-light", "kept", found)
+    deep_ot.note("dat-light", "paired", found, {"kid": "lower"})
+    assert noted == {
+        "dat_light_psnr_kept": (30.126, ""),
+        "dat_light_kid_kept": (-1.0, ""),
+        "dat_light_kid_paired": (-1.0, "lower"),
+    }
+    read = {name: value for name, (value, _) in noted.items()}
+    assert deep_ot.slashed(read, "dat-light", {"kid": 1}, ("kept", "paired")) == ["-1.0 / -1.0"]
+    assert deep_ot.slashed(read, "dat-light", {"psnr": 2}, ("kept",)) == ["30.13"]
+
+
+def test_scenes_are_counted_once():
+    photos = [types.SimpleNamespace(name=name) for name in ("b.png@0,0", "a.png@0,8", "b.png@8,0")]
+    assert list(deep_ot.scenes(photos).items()) == [("a.png", [1]), ("b.png", [0, 2])]
+
+
+def test_a_round_trip_encodes_each_image_by_itself_without_gradients():
+    ae = types.SimpleNamespace(encode=lambda x: x[:, :, ::2], decode=lambda z: 2 * z)
+    images = [torch.rand(3, 4, 4, requires_grad=True), torch.rand(3, 6, 2)]
+    back = deep_ot.round_trip(images, ae)
+    assert [tuple(image.shape) for image in back] == [(3, 2, 4), (3, 3, 2)]
+    assert torch.equal(back[0], 2 * images[0][:, ::2]) and not back[0].requires_grad
+
+
+def test_networks_of_another_exemplar_or_size_are_refused(tmp_path, monkeypatch):
+    net = generator.network(1, 2, 1, generator=seeded(0))
+    saved.save_generator(tmp_path / "a.safetensors", net, loss="gram", exemplar="brick", size=64)
+    monkeypatch.setattr(trained, "files", lambda pattern: sorted(tmp_path.glob(pattern)))
+    found = trained.trained("*.safetensors", "brick", 64)
+    assert list(found) == ["gram"] and found["gram"][1]["size"] == 64
+    for exemplar, size in (("grass", 64), ("brick", 32)):
+        with pytest.raises(ValueError, match=f"brick at 64 pixels, not {exemplar} at {size}"):
+            trained.trained("*.safetensors", exemplar, size)
+    with pytest.raises(FileNotFoundError, match="trained='none' names no file"):
+        trained.trained("none", "brick", 64)
