@@ -214,8 +214,8 @@ def solve(
     Returns a Solution: `value` is the cost of `plan`, with the gradient 2 (a_i x_i - sum_j plan_ij
     y_j), that of the transport cost where the plan is unique; its second derivatives, 2 a_i on the
     diagonal, too. The certificate is `gap`, measured on (f, g) and the plan: it counts what (f, g)
-    may be infeasible by and the mass that the marginals lack, beyond the last digits of a and b. At
-    an optimal g the arg min has ties, `assignment` is the one that carries most mass.
+    may be infeasible by, and the mass that the marginals lack beyond a rounding of the whole. At an
+    optimal g the arg min has ties, `assignment` is the one that carries most mass.
     Raises ValueError on bad input, RuntimeError where POT's solver fails and under torch.func's
     transforms; warns (ConvergenceWarning) where the gap stays above tol.
 
@@ -255,15 +255,16 @@ def solve(
         # of what the simplex rounds, only what is far is dear
         kept = (costs <= cap) | (flow > 8 * _ULP * torch.minimum(mass_p[here], mass_q[there]))
         here, there, flow, costs = here[kept], there[kept], flow[kept], costs[kept]
-        upper = float(flow @ costs)
-        # what rounding leaves of the marginals could be mended at no more than the farthest cost
-        missing = _lacking(here, flow, mass_p) + _lacking(there, flow, mass_q)
-        gap = max(upper + missing * farthest - max(lower, 0.0), 0.0)
+        upper, dearest = float(flow @ costs), float(costs[flow > 0].max())
+        # what the marginals lack could be mended at no more than the farthest cost; a rounding of
+        # the whole mass, to which nobody knows the weights, where it is
+        lost, beyond = (_lacking(here, flow, mass_p) + _lacking(there, flow, mass_q)).tolist()
+        missing = lost * 4 * dearest + beyond * farthest
+        gap = max(upper + missing - max(lower, 0.0), 0.0)
         converged = gap <= tol * upper
         iterations += 1
         if converged or iterations == max_iter:
             break
-        dearest = float(costs[flow > 0].max())
         if dearest > cap:
             cap = used = 8 * cap
         elif 64 * _ULP * min(cap, farthest) > tol * upper:
@@ -352,9 +353,10 @@ def _capped(found, h, cap):
 
 
 def _lacking(index, flow, mass):
-    """The mass that a plan lacks at points, or has too much, beyond the last digits of theirs."""
+    """What a plan lacks of a marginal, or has too much, in all and beyond a rounding of sum 1."""
     error = (mass - _counts(index, flow, mass)).abs()
-    return float((error - 16 * _ULP * mass).clamp(min=0).sum())
+    borne = (mass / 2).clamp(max=16 * _ULP)
+    return torch.stack([error.sum(), (error - borne).clamp(min=0).sum()])
 
 
 def _warn(name, max_iter, what):

@@ -1,5 +1,7 @@
+import itertools
 import math
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import ot
@@ -8,6 +10,8 @@ import torch
 from clouds import generator, points, uniform, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+from torch.autograd import forward_ad
 
 from otlib import semidual, sinkhorn
 from otlib.sinkhorn import ConvergenceWarning
@@ -28,6 +32,8 @@ def no_silent_failure():
     """A solve that warns of its tolerance, or a library that warns, fails the test."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        # torch's own, at the first use of its forward mode
+        warnings.filterwarnings("ignore", "`torch.jit.script` is", DeprecationWarning)
         yield
 
 
@@ -204,8 +210,8 @@ def is_optimal(s, x, y, a, b, tol=1e-9):
     floor = rounding * scale * float(a.sum())
     assert abs(float((plan * cost).sum()) - float(s.value)) <= floor
     dual = float(a @ s.f.double() + b @ s.g.double())
-    # the gap counts the rounding of the marginals besides
-    assert -floor <= s.gap - (float(s.value) - dual) <= 2 * floor
+    # the gap counts what rounds besides, of the costs and of the marginals
+    assert -floor <= s.gap - (float(s.value) - dual) <= 4 * floor
     assert s.converged and 0 <= s.gap <= tol * max(
         float(s.value), 1e-3 * float(cost.mean() * a.sum())
     )
@@ -334,6 +340,165 @@ def test_a_plan_with_other_marginals_is_no_certificate(monkeypatch):
     most = exact(x, y, a, b)
     assert not s.converged and abs(float(s.value) - most) <= s.gap
     assert relative(s.value, 0.9 * most) <= 1e-9
+
+
+def far_problem(kind, far, dtype=torch.float64, n=40):
+    """Equally many x and y, parts of them moved by far; given to the type first."""
+    x, y = points(n, 1), points(n, 2)
+    if kind == "one matched":
+        x[3], y[5] = far, far
+    elif kind == "two matched":
+        x[3], y[5], x[4], y[7] = far, far, -far, -far + 0.25
+    elif kind == "one unmatched":
+        x[3] += far
+    elif kind == "half":
+        x[: n // 2] += far
+        y[n // 2 :] += far
+    elif kind == "one coordinate":
+        x[::2, 0] += far
+        y[1::2, 0] += far
+    elif kind == "scales":
+        x, y = (t * torch.tensor([far, 1.0, 1 / far], dtype=torch.float64) for t in (x, y))
+    elif kind == "clusters":  # matched within 1e-3 in each of 8, and a pair at 1e3 far
+        y[:, 1] += far * (torch.arange(n) % 8)
+        x = y[torch.randperm(n, generator=generator(3))] + 1e-3 * x
+        i, j = int((x[:, 1] < far / 2).nonzero()[0]), 0
+        x[i], y[j] = 1e3 * far, 1e3 * far
+    else:
+        x, y = x + far, y + far
+    return x.to(dtype), y.to(dtype)
+
+
+FAR = (
+    "one matched",
+    "two matched",
+    "one unmatched",
+    "half",
+    "one coordinate",
+    "scales",
+    "clusters",
+    "all",
+)
+
+
+def assigned(x, y):
+    """The cost of the best assignment, by scipy, of costs from differences.
+
+    They are capped by what the best assignment does not reach: else their digits would not do.
+    """
+    cost = costs(x, y).numpy()
+    for cap in 10.0 ** np.arange(-8, 40):
+        pairs = linear_sum_assignment(np.minimum(cost, cap))
+        if cost[pairs].max() < cap:
+            return float(cost[pairs].mean())
+    raise AssertionError("no cap is high enough")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("far", [1e2, 1e4, 1e6, 1e10, 1e13])
+@pytest.mark.parametrize("kind", FAR)
+def test_far_points_do_not_spoil_the_value(kind, far, dtype):
+    """Right to the digits of the type, certified, and without a warning."""
+    if kind == "all" and dtype is torch.float32:
+        far = min(far, 1e6)  # from 1e8 on all of them are one point
+    x, y = far_problem(kind, far, dtype)
+    value, s = assigned(x, y), semidual.solve(x, y)
+    assert s.converged and s.gap <= 1e-9 * value
+    assert relative(s.value, value) <= (1e-9 if dtype is torch.float64 else 2e-7)
+    assert len(s.assignment.unique()) == len(y)
+
+
+@pytest.mark.parametrize("far", [1.0, 1e5, 1e10])
+@pytest.mark.parametrize("kind", ["one matched", "one unmatched", "half"])
+def test_the_certificate_in_exact_arithmetic(kind, far):
+    """Fractions: the transport cost lies within the gap of the value, and above the dual.
+
+    The dual is that of (f, g) less what they are infeasible by.
+    """
+    x, y = far_problem(kind, far, n=6)
+    exactly = [[[Fraction(v) for v in row] for row in t.tolist()] for t in (x, y)]
+
+    def square(p, q):
+        return sum((u - v) ** 2 for u, v in zip(p, q, strict=True))
+
+    cost = [[square(p, q) for q in exactly[1]] for p in exactly[0]]
+    orders = itertools.permutations(range(6))
+    best = min(sum(cost[i][j] for i, j in enumerate(order)) for order in orders) / 6
+    s = semidual.solve(x, y)
+    f, g = ([Fraction(v) for v in t.tolist()] for t in (s.f, s.g))
+    excess = max(max(f[i] + g[j] - cost[i][j] for i in range(6) for j in range(6)), Fraction(0))
+    assert abs(Fraction(float(s.value)) - best) <= Fraction(s.gap)
+    dual = (sum(f) + sum(g)) / 6 - excess
+    assert dual <= best <= dual + 2 * Fraction(s.gap)
+
+
+def test_a_far_pair_of_any_weights():
+    """Weights whose sums agree to a rounding, which far away would cost more than all else."""
+    x, y = points(60, 1), points(60, 2)
+    a, b = weights(60, 3), weights(60, 4)
+    b[5] = a[3]
+    others = torch.arange(60) != 5
+    b[others] *= (1 - a[3]) / b[others].sum()
+    rows = torch.arange(60) != 3
+    value = exact(x[rows], y[others], a[rows], b[others])
+    for far in (1e4, 1e8, 1e12):
+        x[3], y[5] = far, far
+        s = semidual.solve(x, y, a=a, b=b)
+        assert s.converged and relative(s.value, value) <= 1e-9
+        assert s.gap <= 1e-9 * value
+
+
+@pytest.mark.parametrize("count", [3, 9, 40])
+def test_a_cap_that_the_best_plan_would_profit_from_is_raised(count):
+    """On a line all move by 1 rather than one by `count`, whatever a far pair cuts costs to."""
+    x = torch.arange(count, dtype=torch.float64)[:, None]
+    far = torch.full((1, 1), 1e11, dtype=torch.float64)
+    s = semidual.solve(torch.cat([x, far]), torch.cat([x + 1, far]))
+    assert s.converged and relative(s.value, count / (count + 1)) <= 1e-12
+
+
+@pytest.mark.parametrize("noise", [1e-3, 1e-6, 1e-9])
+def test_clouds_that_nearly_coincide(noise):
+    """The tolerance is relative to the value, however small beside the mean cost."""
+    y = points(80, 1)
+    x = y[torch.randperm(80, generator=generator(2))] + noise * points(80, 3)
+    value, s = assigned(x, y), semidual.solve(x, y)
+    assert s.converged and s.gap <= 1e-9 * value and relative(s.value, value) <= 1e-9
+
+
+@pytest.mark.parametrize("scale", [2.0**-450, 2.0**450])
+def test_any_unit_that_the_type_holds(scale):
+    x, y, a, b = problem("random")
+    s, other = semidual.solve(x, y, a=a, b=b), semidual.solve(scale * x, scale * y, a=a, b=b)
+    assert other.converged and relative(other.value / scale**2, float(s.value)) <= 1e-12
+
+
+def test_high_dimension():
+    """20 points in dimension 50,000, whose scatter would take 20 GB."""
+    x, y = points(20, 1, 50_000), points(20, 2, 50_000)
+    s = semidual.solve(x, y)
+    assert relative(s.value, exact(x, y)) <= 1e-12
+    assert s.converged
+
+
+def test_the_staircase_follows_the_main_direction():
+    """Its order is that of the projections on the first eigenvector of the scatter."""
+    basis = torch.randn(5, 36, generator=generator(9), dtype=torch.float64)
+    x, y = (
+        torch.randn(n, 5, generator=generator(n), dtype=torch.float64) @ basis for n in (70, 45)
+    )
+    joined = torch.cat([x, y]) - y.mean(0)
+    way = torch.linalg.eigh(joined.T @ joined).eigenvectors[:, -1]
+    a, b = uniform(None, 70), uniform(None, 45)
+    pairs = semidual._staircase(x, y, a, b)
+    ranks = [(t @ way).argsort().argsort() for t in (x, y)]
+    steps = torch.stack([ranks[0][pairs // 45], ranks[1][pairs % 45]], 1).double()
+    steps = steps[steps[:, 0].argsort()]
+    assert sorted(steps[[0, -1], 1].tolist()) == [0, 44]
+    # a monotone path: no two pairs cross, in the one sense or the other
+    apart = steps[:, None] - steps
+    sense = (apart[..., 0] * apart[..., 1]).sign()
+    assert (sense >= 0).all() or (sense <= 0).all()
 
 
 def test_clouds_that_coincide_cost_nothing():
@@ -465,6 +630,89 @@ def test_averaged_ascent_is_the_mean_of_its_iterates():
 # all
 
 
+def functions(y, b, g):
+    return {
+        "solve": lambda x: semidual.solve(x, y, b=b),
+        "ascend": lambda x: semidual.ascend(x, y, b=b, step=0.1, max_iter=20),
+        "evaluate": lambda x: semidual.evaluate(x, y, g, b=b),
+    }
+
+
+@pytest.mark.parametrize("name", ["solve", "ascend", "evaluate"])
+def test_second_derivatives_are_those_of_the_piece(name):
+    """2 a_i on the diagonal, which differences of gradients confirm."""
+    x, y = points(7, 1), points(5, 2)
+    b, g = weights(5, 3), 0.05 * points(5, 4, 1)[:, 0]
+    function = functions(y, b, g)[name]
+    hessian = torch.autograd.functional.hessian(lambda x: function(x).value, x).reshape(21, 21)
+    expected = 2 / 7 * torch.eye(21, dtype=torch.float64)
+    torch.testing.assert_close(hessian, expected, rtol=0, atol=1e-14)
+
+    def slope(x):
+        x = x.clone().requires_grad_()
+        return torch.autograd.grad(function(x).value, x)[0].flatten()
+
+    step = 1e-6
+    for k in range(21):
+        way = torch.zeros(21, dtype=torch.float64)
+        way[k] = step
+        way = way.view_as(x)
+        column = (slope(x + way) - slope(x - way)) / (2 * step)
+        torch.testing.assert_close(column, expected[k], rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["solve", "ascend", "evaluate"])
+def test_forward_mode_is_the_gradient(name):
+    x, y = points(7, 1), points(5, 2)
+    function = functions(y, None, 0.05 * points(5, 4, 1)[:, 0])[name]
+    leaf = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(function(leaf).value, leaf)
+    with forward_ad.dual_level():
+        value = function(forward_ad.make_dual(x, y[:1].expand(7, 3).clone())).value
+        found = forward_ad.unpack_dual(value).tangent
+    assert float(found) == pytest.approx(float((slope * y[0]).sum()), rel=1e-12)
+
+
+TRANSFORMS = [
+    *(getattr(torch.func, name) for name in ("grad", "hessian", "jacrev", "jacfwd")),
+    lambda value: lambda x: torch.func.vmap(value)(x[None]),
+]
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("name", ["solve", "ascend", "evaluate"])
+def test_transforms_of_torch_func_are_refused(name, transform):
+    x, y = points(7, 1), points(5, 2)
+    function = functions(y, None, y[:, 0].contiguous())[name]
+    with pytest.raises(RuntimeError, match=rf"^semidual.{name} does not run under torch.func"):
+        transform(lambda x: function(x).value)(x)
+
+
+@pytest.mark.parametrize("far", [1e2, 1e4, 1e6])
+@pytest.mark.parametrize("kind", FAR)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_values_at_a_potential_bear_far_points(kind, far, dtype):
+    """F(g) of the ascent and of `evaluate` against the N x M costs; a lower bound."""
+    x, y = far_problem(kind, far, dtype)
+    most, rounding = assigned(x, y), 1e-5 if dtype is torch.float32 else 1e-9
+    for s in (
+        semidual.ascend(x, y, step=0.1, max_iter=10),
+        semidual.evaluate(x, y, 0.01 * points(40, 5, 1, dtype)[:, 0]),
+    ):
+        value = semi_dual(s.g, x, y)
+        scale = float((x - y[s.assignment]).double().square().sum(1).mean())
+        assert abs(float(s.value) - value) <= 0.02 * scale + rounding
+        assert float(s.value) <= most + 0.02 * scale + rounding
+
+
+def test_averaged_ascent_bears_far_points():
+    """A cloud half of which lies far: the same iterates in float32 and in float64."""
+    x, y = far_problem("half", 1e4, torch.float32)
+    g = semidual.ascend_averaged(lambda: x, y, step=0.1, max_iter=30)
+    double = semidual.ascend_averaged(lambda: x.double(), y.double(), step=0.1, max_iter=30)
+    torch.testing.assert_close(g.double(), double, rtol=0, atol=0.01 * float(double.abs().max()))
+
+
 def test_inputs_are_left_alone():
     x, y, a, b = problem("random")
     g = torch.linspace(0, 0.1, len(y), dtype=torch.float64)
@@ -501,8 +749,12 @@ BAD = [
     *(("tol", v) for v in (-1e-3, math.nan, math.inf, None)),
     *(("max_iter", v) for v in (-1, 2.5, None, math.nan)),
     ("backend", "numpy"),
+    # squares that float32 does not hold
+    *(("x", torch.full((3, 2), v)) for v in (1e19, -3e38)),
+    ("y", torch.tensor([[1e20, 0.0]] + [[0.0, 0.0]] * 3)),
+    ("a", torch.full((3,), 2e38)),
 ]
-STEPS = [("step", v) for v in (0.0, -1.0, math.nan, math.inf, "1", None)]
+STEPS = [("step", v) for v in (0.0, -1.0, math.nan, math.inf, "1", None, 1e-320, 1e38)]
 DRAWS = [
     ("source", 3),
     ("source", torch.zeros(3, 2)),
@@ -511,6 +763,7 @@ DRAWS = [
     ("source()", lambda: torch.zeros(3, 3)),
     ("source()", lambda: torch.zeros(3, 2).double()),
     ("source()", lambda: torch.full((3, 2), math.nan)),
+    ("source()", lambda: torch.full((3, 2), 1e19)),
     *((n, v) for n, v in BAD if n in ("b", "init", "max_iter", "backend")),
     ("max_iter", 0),
     *STEPS,
@@ -539,5 +792,5 @@ def test_bad_input_is_one_line_that_names_the_argument(function, good, name, val
     with pytest.raises(ValueError) as error:
         function(**{**good, name.rstrip("()"): value})
     message = str(error.value)
-    assert message.startswith((f"{name} ", f"{name} and b ")), message
+    assert message.startswith((f"{name} ", f"{name} and b ", "x and y ")), message
     assert "\n" not in message and len(message) < 200
