@@ -454,8 +454,8 @@ def test_features_see_what_the_photograph_shows():
     assert p[0, 281:286].sum() > 0.8
     assert p[1].argmax() == 967
     head = perceptual._efficientnet(torch.device("cpu")).classes
-    again = (found.float() @ head.weight.mT + head.bias).softmax(1)  # of those very features
-    torch.testing.assert_close(again.double(), p, rtol=1e-3, atol=1e-6)
+    again = found @ head.weight.mT.double() + head.bias.double()  # of those very features
+    torch.testing.assert_close(again.softmax(1), p, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize(
