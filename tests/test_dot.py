@@ -36,8 +36,8 @@ def smooth(count, height=24, width=24, seed=0, kernel=1.0, std=0.1):
     made = []
     for k in range(count):
         image = gaussian.texture((3, height, width), kernel, std, 0.5, seeded(seed * 1000 + k))
-        mixing = torch.tensor([[1, 0.4, 0.2], [0, 0.9, 0.3], [0, 0, 0.8]])
-        made.append(torch.einsum("ij,jhw->ihw", mixing, image - 0.5).add(0.5).clamp(0, 1))
+        mixing = image.new_tensor([[1, 0.4, 0.2], [0, 0.9, 0.3], [0, 0, 0.8]])[:, :, None, None]
+        made.append((mixing * (image - 0.5)).sum(1).add(0.5).clamp(0, 1))
     return made
 
 

@@ -140,7 +140,7 @@ def test_gradient_of_the_loss():
 def short(seed, steps=60):
     draw = seeded(seed)
     net = generator.network(1, 3, 2, generator=draw)
-    loss = generator.transport_loss(stripes(), levels=2, batch=200, generator=draw)
+    loss = generator.transport_loss(stripes().float(), levels=2, batch=200, generator=draw)
     losses = generator.train(net, loss, 32, 32, steps=steps, generator=draw)
     return net, losses
 
