@@ -1,16 +1,19 @@
 """Entropic transport by its definitions, entry by entry: what the solver is checked against."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import Tensor
 
 
-def kl(p, q):
+def kl(p: Tensor, q: Tensor) -> Tensor:
     """KL(p | q) = sum p log(p / q) - p + q of positive measures, as tensors of one shape."""
     return torch.xlogy(p, p / q).sum() - p.sum() + q.sum()
 
 
-def primal(x, y, pi, eps, rho):
+def primal(x: Tensor, y: Tensor, pi: Tensor, eps: float, rho: tuple[float, float]) -> float:
     """The primal objective of Mignon et al. 2023, Definitions 1 to 3, at a plan.
 
     x: (N, d), y: (M, d) points of equal weights, the cost their squared distance. pi: (N, M) plan.
@@ -25,7 +28,9 @@ def primal(x, y, pi, eps, rho):
     return float(value)
 
 
-def semi_dual(x, y, f, g, eps, rho):
+def semi_dual(
+    x: Tensor, y: Tensor, f: Tensor, g: Tensor, eps: float, rho: tuple[float, float]
+) -> Tensor:
     """The dual objective, eq. (5) there, of the semi-unbalanced form: the first marginal is exact.
 
     x, y, eps: as in `primal`. f: (N,), g: (M,) potentials. rho: price of the second marginal.
@@ -35,7 +40,7 @@ def semi_dual(x, y, f, g, eps, rho):
     return f.mean() + rho * (1 - (-g / rho).exp()).mean() - eps * (mass - 1)
 
 
-def maximise(function, *start):
+def maximise(function: Callable[..., Tensor], *start: Tensor) -> Any:
     """Maximise a concave function by L-BFGS.
 
     function: of tensors to a scalar tensor. start: the tensors it starts at.

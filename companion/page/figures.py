@@ -5,11 +5,16 @@ import csv
 import html
 import io
 import json
+from collections.abc import Collection, Sequence
+from typing import Any, Literal
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Markdown, display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 from PIL import Image
 
 # Okabe and Ito's palette tells apart with any colour vision; the markers tell apart in print.
@@ -43,7 +48,7 @@ pen.putImageData(mixed, 0, 0);
 box.querySelector('p').textContent = text; this.setAttribute('aria-valuetext', text)"""
 
 
-def show(figure, kind):
+def show(figure: Figure, kind: Literal["svg", "png"]) -> None:
     """Display a figure and close it.
 
     figure: matplotlib Figure. kind: "svg" for curves, "png" for images, which keeps grey levels.
@@ -62,7 +67,15 @@ def show(figure, kind):
     display({mime: data.decode() if kind == "svg" else data, "text/plain": "figure"}, raw=True)
 
 
-def images(panels, *, columns=4, limits=(0, 1), zoom=None, cmap="gray", label=None):
+def images(
+    panels: dict[str, ArrayLike],
+    *,
+    columns: int = 4,
+    limits: tuple[float, float] = (0, 1),
+    zoom: tuple[int, int, int] | None = None,
+    cmap: str = "gray",
+    label: str | None = None,
+) -> None:
     """Show images side by side, all in one range, each with a magnified inset.
 
     panels: {title: (H, W), (1, H, W) or, in colour, (3, H, W) tensor or array}.
@@ -101,7 +114,16 @@ def images(panels, *, columns=4, limits=(0, 1), zoom=None, cmap="gray", label=No
     show(figure, "png")
 
 
-def curves(series, x, *, xlabel, ylabel, ax=None, log=False, line=True):
+def curves(
+    series: dict[str, ArrayLike],
+    x: ArrayLike,
+    *,
+    xlabel: str,
+    ylabel: str,
+    ax: Axes | None = None,
+    log: bool = False,
+    line: bool = True,
+) -> Axes:
     """Draw one line a method with a band of one standard deviation.
 
     series: {name: (n,) values, or (n, seeds) values whose mean and spread are drawn}.
@@ -127,7 +149,7 @@ def curves(series, x, *, xlabel, ylabel, ax=None, log=False, line=True):
     return ax
 
 
-def grid(titles, columns=3):
+def grid(titles: Sequence[str], columns: int = 3) -> Any:
     """Make a panel for each title, on a grid.
 
     titles: {key: text}. columns: panels in a row.
@@ -143,7 +165,13 @@ def grid(titles, columns=3):
     return figure, dict(zip(titles, axes.flat, strict=False))
 
 
-def row(plots, *, size=(9, 3.2), log=False, sharey=False):
+def row(
+    plots: Sequence[tuple],
+    *,
+    size: tuple[float, float] = (9, 3.2),
+    log: bool = False,
+    sharey: bool = False,
+) -> Any:
     """Draw plots of `curves` side by side.
 
     plots: list of (series, x, xlabel, ylabel). size: inches. log: as there. sharey: one ordinate.
@@ -155,7 +183,15 @@ def row(plots, *, size=(9, 3.2), log=False, sharey=False):
     return figure, axes
 
 
-def plane(axis, points, x, y, *, colour=COLOURS[0], label=None):
+def plane(
+    axis: Axes,
+    points: dict[float, dict[str, Any]],
+    x: str,
+    y: str,
+    *,
+    colour: str = COLOURS[0],
+    label: str | None = None,
+) -> None:
     """Draw one curve over alpha in the plane of two measures, with its ends and their intervals.
 
     axis: matplotlib Axes. points: of `companion.tradeoff.points`, 0 and 1 among its alphas; those
@@ -176,7 +212,7 @@ def plane(axis, points, x, y, *, colour=COLOURS[0], label=None):
         axis.errorbar(p.value, q.value, **bars, **style)
 
 
-def table(headers, rows):
+def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Show a table.
 
     headers: texts. rows: lists of texts or numbers, as many as headers; floats get two decimals.
@@ -191,7 +227,7 @@ def table(headers, rows):
     display(Markdown("\n".join(lines)))
 
 
-def matching(axis, x, y, plan):
+def matching(axis: Axes, x: ArrayLike, y: ArrayLike, plan: ArrayLike) -> None:
     """Draw a transport plan between two clouds of the plane.
 
     axis: matplotlib Axes. x: (N, 2), y: (M, 2) points. plan: (N, M) masses; an entry is drawn as a
@@ -215,7 +251,7 @@ def matching(axis, x, y, plan):
     axis.set(aspect="equal", xticks=[], yticks=[])
 
 
-def contact_sheet(tiles, *, columns, framed=()):
+def contact_sheet(tiles: ArrayLike, *, columns: int, framed: Collection[int] = ()) -> None:
     """Show small images on a grid, some of them framed.
 
     tiles: (n, h, w) tensor or array in [0, 1]. columns: tiles in a row. framed: their indices.
@@ -230,7 +266,7 @@ def contact_sheet(tiles, *, columns, framed=()):
     show(figure, "png")
 
 
-def compare(panels, *, scale=3):
+def compare(panels: dict[str, ArrayLike], *, scale: int = 3) -> None:
     """Show two images on top of each other; a handle, dragged or moved by keys, divides them.
 
     panels: {title: (H, W), (1, H, W) or (3, H, W) tensor or array in [0, 1]}, two of them, the left
@@ -255,7 +291,9 @@ oninput="this.parentNode.style.setProperty('--cut', this.value + '%')">
     )
 
 
-def along(zero, one, captions, *, label, scale=2):
+def along(
+    zero: ArrayLike, one: ArrayLike, captions: dict[float, str], *, label: str, scale: int = 2
+) -> None:
     """Show (1 - alpha) zero + alpha one, clipped, at the alpha of a slider: Adrai et al., eq. (4).
 
     zero, one: (H, W), (1, H, W) or (3, H, W) tensor or array in [0, 1], of one shape.
@@ -282,7 +320,7 @@ oninput="{_MIX}"><p>{html.escape(captions[0])}</p></div>''',
     )
 
 
-def download(name, headers, rows):
+def download(name: str, headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Show a link that saves a table as CSV; it is in the page, so that it needs no server.
 
     name: file name. headers, rows: as in `table`, floats in full.

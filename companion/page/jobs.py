@@ -4,15 +4,20 @@ import hashlib
 import os
 import pickle
 import re
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from companion.files import write_aside
 
 
-def side_by_side(work, jobs, label, steps=None):
+def side_by_side(
+    work: Callable[..., Any], jobs: Sequence[Any], label: str, steps: int | None = None
+) -> list[Any]:
     """Apply a function to every job, on as many threads as torch has, with a progress bar.
 
     On shared cores the threads of one small product mostly wait for each other, so each job gets
@@ -25,7 +30,6 @@ def side_by_side(work, jobs, label, steps=None):
         are kept under it until the run is whole: an interrupted run takes up where it was.
     Returns the list of results in the order of the jobs; raises what a job raised.
     """
-    import torch  # late: only notebooks with such jobs need it
 
     workers, done, parts = torch.get_num_threads(), 0, os.environ.get("COMPANION_PARTS")
     torch.set_num_threads(1)

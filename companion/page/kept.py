@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from companion.errors import UsageError
 from companion.files import named, numbers, project_root
 from companion.keys import changed
 
 
-def files(pattern):
+def files(pattern: str) -> list[Path]:
     """Find files kept in the archive, from inside a notebook.
 
     pattern: from the project's folder, such as "book/archive/NAME-*.json".
@@ -22,7 +23,7 @@ def files(pattern):
     return named(pattern, root)
 
 
-def archived(pattern):
+def archived(pattern: str) -> dict[str, dict]:
     """Read the archived runs that a pattern names.
 
     pattern: as for `files`.
@@ -45,7 +46,7 @@ def archived(pattern):
     return found
 
 
-def since(facts):
+def since(facts: dict[str, Any]) -> list[str]:
     """The files of a page's code that have changed since a run of it, sorted.
 
     facts: provenance of the run. Notebooks count where the project is around.
@@ -58,6 +59,6 @@ def since(facts):
     return changed({file: was for file, was in told if root or file.endswith(".py")}, root)
 
 
-def values(run):
+def values(run: dict) -> dict[str, Any]:
     """The records of a run without units: {name: value}. run: of `archived`."""
     return {name: entry["value"] for name, entry in run["records"].items()}

@@ -1,12 +1,13 @@
 """Memory that a call of torch takes."""
 
 import os
+from collections.abc import Callable
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 
-def peak(call):
+def peak(call: Callable[[], object]) -> float:
     """Most memory that torch holds during a call, beyond what it held before: MiB.
 
     call: function of no argument. On a CPU all that torch allocates counts, by its profiler; with

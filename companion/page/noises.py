@@ -3,9 +3,10 @@
 import math
 
 import torch
+from torch import Tensor
 
 
-def between(first, last, t):
+def between(first: Tensor, last: Tensor, t: float) -> Tensor:
     """The noise at t on a way between two uniform noises, itself uniform and independent by pixel.
 
     first, last: float tensors with values in [0, 1], of one shape. t: 0 for the first, 1 for the

@@ -1,13 +1,16 @@
 """Parts, enlargements and fine detail of images."""
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from otlib import operators
 
 
-def middle(image, height, width):
+def middle(image: Tensor, height: int, width: int) -> Tensor:
     """Cut the middle out of an image: at most height x width pixels.
 
     image: (C, H, W). Returns (C, min(height, H), min(width, W)).
@@ -16,7 +19,7 @@ def middle(image, height, width):
     return image[:, top : top + height, left : left + width]
 
 
-def enlarge(image, factor, size, before=0):
+def enlarge(image: Tensor, factor: int, size: int, before: int = 0) -> Tensor:
     """Interpolate an image bicubically, and repeat its border where it has to be wider.
 
     image: (C, h, w) float32 or float64. factor: whole number >= 1. size: side of the result,
@@ -28,7 +31,7 @@ def enlarge(image, factor, size, before=0):
     return F.pad(inside, (before, right, before, below), mode="replicate")[0]
 
 
-def details(image, side=5, border=0):
+def details(image: Tensor, side: int = 5, border: int = 0) -> Tensor:
     """What a Gaussian blur of one pixel removes: edges and grain.
 
     image: (C, H, W) float32 or float64. side: of the blur's kernel, pixels. border: pixels left out
@@ -40,7 +43,7 @@ def details(image, side=5, border=0):
     return removed[:, border : height - border, border : width - border]
 
 
-def most_different(one, other, side):
+def most_different(one: Tensor, other: Tensor, side: int) -> tuple[int, int, int]:
     """Find the square in which two images differ most, by the mean absolute difference.
 
     one, other: (1, H, W). side: of the square, pixels.
@@ -51,7 +54,7 @@ def most_different(one, other, side):
     return int(row), int(column), side
 
 
-def in_noise(image, padding, generator):
+def in_noise(image: Tensor, padding: int, generator: torch.Generator) -> Any:
     """Lay an image into a border of uniform noise.
 
     image: (C, H, W). padding: width of the border, pixels. generator: on the CPU, of the noise.
@@ -65,7 +68,7 @@ def in_noise(image, padding, generator):
     return wide, (slice(None), rows, columns)
 
 
-def beside(large, small):
+def beside(large: Tensor, small: Tensor) -> Tensor:
     """Lay a small image to the right of a large one, both at their own scale, on white.
 
     large: (C, H, W), clipped to [0, 1]. small: (C, h, w), h <= H. Returns (C, H, W + w + w // 8).

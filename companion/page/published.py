@@ -9,7 +9,7 @@ from companion.files import project_root, read_yaml
 from companion.markdown import number
 
 
-def published(document: str, root: Path | None = None) -> dict[Any, Any]:
+def published(document: str, root: Path | None = None) -> dict[str, Any]:
     """Read the numbers that a document prints.
 
     document: its key in book/references.bib, such as "mignon2023". root: project folder; None for
@@ -28,7 +28,7 @@ def published(document: str, root: Path | None = None) -> dict[Any, Any]:
     return read_yaml(folder / f"{document}.yml", f"book/published/{document}.yml")
 
 
-def cell(numbers: dict[Any, Any], path: Sequence[str | float]) -> float:
+def cell(numbers: dict[str, Any], path: Sequence[str | float]) -> float:
     """One number of `published`.
 
     numbers: what that returns. path: list of keys from the outermost to the number's own.
@@ -46,7 +46,7 @@ def cell(numbers: dict[Any, Any], path: Sequence[str | float]) -> float:
 
 
 def shown(
-    numbers: dict[Any, Any],
+    numbers: dict[str, Any],
     path: Sequence[str | float],
     less: Sequence[str | float] | None = None,
     over: Sequence[str | float] | None = None,

@@ -1,6 +1,7 @@
 """Numbers worth quoting: a notebook records them, the pipeline reads them back."""
 
 import math
+from typing import Any, Literal
 
 from companion.files import INFINITE, numbers, plain
 
@@ -9,7 +10,9 @@ _MIME = "application/papermill.record/"
 _BETTER = ("", "higher", "lower")
 
 
-def record(name, value, unit="", better=""):
+def record(
+    name: str, value: Any, unit: str = "", better: Literal["", "higher", "lower"] = ""
+) -> None:
     """Record a number, a truth value or a word under a name, from inside a notebook.
 
     name: identifier, once a notebook, e.g. "psnr_semi".
@@ -40,7 +43,7 @@ def record(name, value, unit="", better=""):
     )
 
 
-def collect(nb):
+def collect(nb: Any) -> dict[str, dict[str, Any]]:
     """Read the records of an executed notebook.
 
     nb: notebook as a mapping (nbformat node or parsed .ipynb).

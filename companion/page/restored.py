@@ -3,11 +3,13 @@
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors import torch as files
+from torch import Tensor
 from tqdm import tqdm
 
 from companion.files import write_aside
@@ -15,7 +17,9 @@ from companion.keys import imported, together
 from companion.page.facts import versions
 
 
-def restored(name, images, seed, device="cpu"):
+def restored(
+    name: str, images: Sequence[Tensor], seed: int, device: str | torch.device = "cpu"
+) -> list[Tensor]:
     """Degrade images by a restorer's task and restore them, or read what another page restored.
 
     name: of `restorers.RESTORERS`. images: list of (3, H, W) float32 in [0, 1]. seed: of the noise,
@@ -46,7 +50,7 @@ def restored(name, images, seed, device="cpu"):
     return [image.to(device) for image in found]
 
 
-def measured(name, image, seed):
+def measured(name: str, image: Tensor, seed: int) -> Tensor:
     """The measurement that `restored` restores: `restorers.degrade` with the image's noise.
 
     name, seed: as there; image: one of them. Returns (3, h, w) float32 on the CPU.

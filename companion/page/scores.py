@@ -2,8 +2,10 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from scipy import stats
+from torch import Tensor
 
 from companion.page import figures
 from otlib import metrics, patches
@@ -25,7 +27,7 @@ class Gain(NamedTuple):
         return [f"{self.mean:{form}}", f"{self.low:{form}} to {self.high:{form}}"]
 
 
-def quality(image, truth, border=0):
+def quality(image: Tensor, truth: Tensor, border: int = 0) -> list[float]:
     """Measure a restored image as Table I of Mignon et al. 2023 does, and by two measures more.
 
     image, truth: (C, H, W) float32 in [0, 1]. border: pixels left out on each side.
@@ -36,12 +38,17 @@ def quality(image, truth, border=0):
     return [psnr, *lpips, ssim]
 
 
-def spread(values, digits):
+def spread(values: np.ndarray, digits: int) -> str:
     """The mean and standard deviation (n - 1) of values in words. values: (n,), n >= 2."""
     return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
 
 
-def beside(title, values, names, printed):
+def beside(
+    title: str,
+    values: dict[str, np.ndarray],
+    names: dict[str, str],
+    printed: dict[str, dict[str, float]],
+) -> None:
     """Show Table I: our scores of each method, and the printed ones beside them.
 
     title: of the first column. values: {method: (n, 4) as `quality` has them}. names: {method: text
@@ -60,7 +67,7 @@ def beside(title, values, names, printed):
     figures.table(head, rows)
 
 
-def gain(one, other, level=0.95):
+def gain(one: np.ndarray, other: np.ndarray, level: float = 0.95) -> Gain:
     """Mean of one - other with its confidence interval, from Student's t for pairs.
 
     one, other: (n,) values of the same images, n >= 2. level: probability covered.
@@ -70,7 +77,9 @@ def gain(one, other, level=0.95):
     return Gain((one - other).mean(), interval.low, interval.high)
 
 
-def foreign(reference, clean, target, patch, step=2, usual=0.99):
+def foreign(
+    reference: Tensor, clean: Tensor, target: Tensor, patch: int, step: int = 2, usual: float = 0.99
+) -> float:
     """Share of a reference's patches that are farther from all clean ones than is usual.
 
     reference, clean, target: (C, H, W); the usual distance is that quantile of the distances of the

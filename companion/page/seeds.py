@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 
-def seeded(*keys):
+def seeded(*keys: int) -> torch.Generator:
     """Make a generator that its keys determine.
 
     keys: whole numbers >= 0. A single one is the seed itself. Several are hashed, so that jobs

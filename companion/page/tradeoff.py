@@ -1,9 +1,11 @@
 """Distortion and perception of restored images along alpha: eq. (4) of Adrai et al. 2023."""
 
 import math
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from otlib import metrics
 from otlib.assets import perceptual
@@ -30,7 +32,15 @@ class Estimate(NamedTuple):
         return f"{low:.3g} to {high:.3g}"
 
 
-def points(one, zero, sources, alphas, kinds, draws=100, seed=0):
+def points(
+    one: Sequence[Tensor],
+    zero: Sequence[Tensor],
+    sources: Sequence[Tensor],
+    alphas: Sequence[float],
+    kinds: Collection[str],
+    draws: int = 100,
+    seed: int = 0,
+) -> dict[float, dict[str, Estimate]]:
     """Measure (1 - alpha) zero + alpha one against the sources, clipped to [0, 1] after mixing.
 
     one: restored images, at alpha = 1. zero: the transported ones. sources: what they should be;
@@ -73,7 +83,7 @@ def points(one, zero, sources, alphas, kinds, draws=100, seed=0):
     return found
 
 
-def vertex(one, zero, sources):
+def vertex(one: Sequence[Tensor], zero: Sequence[Tensor], sources: Sequence[Tensor]) -> float:
     """The alpha of least squared error, where the parabola MSE(alpha) of eq. (4) turns.
 
     one, zero, sources: as in `points`; nothing is clipped. 1 where `one` is the best that mixing

@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import torch
+
 from companion.page.kept import files
 from otlib.assets import saved
 
 
-def trained(pattern, exemplar, size, device="cpu"):
+def trained(
+    pattern: str, exemplar: str, size: int, device: str | torch.device = "cpu"
+) -> dict[str, tuple]:
     """Read the networks of one exemplar.
 
     pattern: of their files, as for `kept.files`. exemplar: what they were trained on, a name or an

@@ -1,7 +1,13 @@
 """What happens while `otlib.restore.restore` runs."""
 
+from collections.abc import Callable
 
-def watch(measure, tick=lambda: None):
+from torch import Tensor
+
+
+def watch(
+    measure: Callable[[Tensor], float], tick: Callable[[], object] = lambda: None
+) -> tuple[dict[str, list], Callable, Callable]:
     """Make two functions that look on, and the lists that they fill.
 
     measure: function of the image to the PSNR after a step. tick: called after each step, as of
