@@ -33,7 +33,8 @@ def calls(monkeypatch, tmp_path):
     entry = types.SimpleNamespace(asset="net")
     module = types.SimpleNamespace(degrade=degrade, load=load, RESTORERS={"twice": entry})
     monkeypatch.setattr(otlib.assets, "restorers", module, raising=False)
-    monkeypatch.setitem(registry.REGISTRY, "net", registry.Asset("x", "MIT", "OTLIB_NET"))
+    asset = registry.Asset("x", "MIT", "OTLIB_NET", file="weights.bin")
+    monkeypatch.setitem(registry.REGISTRY, "net", asset)
     monkeypatch.setenv("OTLIB_NET", str(weights))
     monkeypatch.setenv("COMPANION_RESTORED", str(tmp_path / ".companion" / "restored"))
     return seen
