@@ -34,7 +34,8 @@ def calls(monkeypatch, tmp_path):
     entries = {k: types.SimpleNamespace(asset="net", task=task) for k, task in names.items()}
     module = types.SimpleNamespace(degrade=degrade, load=load, RESTORERS=entries)
     monkeypatch.setattr(otlib.assets, "restorers", module, raising=False)
-    monkeypatch.setitem(registry.REGISTRY, "net", registry.Asset("x", "MIT", "OTLIB_NET"))
+    asset = registry.Asset("x", "MIT", "OTLIB_NET", file="weights.bin")
+    monkeypatch.setitem(registry.REGISTRY, "net", asset)
     monkeypatch.setenv("OTLIB_NET", str(weights))
     monkeypatch.setenv("COMPANION_RESTORED", str(tmp_path / ".companion" / "restored"))
     return seen
