@@ -7,6 +7,7 @@ import json
 import math
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -140,11 +141,16 @@ def _plot(grid, values, label):
         key = ", ".join(f"{o}={grid[o][i]}" for o, i in zip(others, place, strict=True))
         series[key or label] = moved[place][order]
     log = x.min() > 0 and x.max() >= 10 * x.min()
-    axis = figures.curves(series, x[order], xlabel=axes[along], ylabel=label, log=log)
+    figure, axis = plt.subplots(figsize=(6.4, 3.4))
+    figures.curves(series, x[order], xlabel=axes[along], ylabel=label, ax=axis, log=log)
     stream = io.BytesIO()
-    style = {"metadata": {"Date": None}, "facecolor": "white", "bbox_inches": "tight"}
-    axis.figure.savefig(stream, format="svg", **style)
-    plt.close(axis.figure)
+    style: dict[str, Any] = {
+        "metadata": {"Date": None},
+        "facecolor": "white",
+        "bbox_inches": "tight",
+    }
+    figure.savefig(stream, format="svg", **style)
+    plt.close(figure)
     return stream.getvalue()
 
 

@@ -36,7 +36,7 @@ class Moments(NamedTuple):
     scatter: torch.Tensor  # (d, d), sum of (x - mean)(x - mean)'
 
     @property
-    def covariance(self):
+    def covariance(self) -> Tensor:
         """Unbiased covariance (d, d); zero for one patch."""
         return self.scatter / max(self.number - 1, 1)
 

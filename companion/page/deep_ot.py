@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from companion.page.record import record
+from companion.page.record import Better, record
 from companion.page.tradeoff import Estimate
 from otlib.assets.autoencoders import Autoencoder
 from otlib.assets.photographs import Photograph
@@ -22,7 +22,7 @@ def scenes(photos: Sequence[Photograph]) -> dict[str, list[int]]:
 
     photos: list of Photograph. Returns {scene: places of its photographs in the list}, sorted.
     """
-    found = {}
+    found: dict[str, list[int]] = {}
     for place, photo in enumerate(photos):
         found.setdefault(photo.name.partition("@")[0], []).append(place)
     return dict(sorted(found.items()))
@@ -35,7 +35,7 @@ def round_trip(images: Sequence[Tensor], autoencoder: Autoencoder) -> list[Tenso
 
 
 def note(
-    restorer: str, label: str, found: dict[str, Estimate], better: dict[str, str] | None = None
+    restorer: str, label: str, found: dict[str, Estimate], better: dict[str, Better] | None = None
 ) -> None:
     """Record the measures of a restorer as RESTORER_KIND_LABEL.
 

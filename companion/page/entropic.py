@@ -28,9 +28,7 @@ def primal(x: Tensor, y: Tensor, pi: Tensor, eps: float, rho: tuple[float, float
     return float(value)
 
 
-def semi_dual(
-    x: Tensor, y: Tensor, f: Tensor, g: Tensor, eps: float, rho: tuple[float, float]
-) -> Tensor:
+def semi_dual(x: Tensor, y: Tensor, f: Tensor, g: Tensor, eps: float, rho: float) -> Tensor:
     """The dual objective, eq. (5) there, of the semi-unbalanced form: the first marginal is exact.
 
     x, y, eps: as in `primal`. f: (N,), g: (M,) potentials. rho: price of the second marginal.
@@ -47,7 +45,7 @@ def maximise(function: Callable[..., Tensor], *start: Tensor) -> Any:
     Returns the largest value, a float.
     """
     at = [part.clone().requires_grad_() for part in start]
-    stop = dict(max_iter=2000, tolerance_grad=1e-12, tolerance_change=0)
+    stop: dict[str, Any] = dict(max_iter=2000, tolerance_grad=1e-12, tolerance_change=0)
     optimiser = torch.optim.LBFGS(at, history_size=50, line_search_fn="strong_wolfe", **stop)
 
     def energy():

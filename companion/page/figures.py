@@ -6,25 +6,26 @@ import html
 import io
 import json
 from collections.abc import Collection, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
+import cycler
 import matplotlib
+import matplotlib.collections
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Markdown, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
 from PIL import Image
 
+Array: TypeAlias = Any  # a tensor, an array or a list of numbers
 # Okabe and Ito's palette tells apart with any colour vision; the markers tell apart in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
 
 matplotlib.rcParams.update(
     {
-        "axes.prop_cycle": matplotlib.cycler(color=COLOURS)
-        + matplotlib.cycler(marker=list(MARKERS)),
+        "axes.prop_cycle": cycler.cycler(color=COLOURS) + cycler.cycler(marker=list(MARKERS)),
         "axes.spines.right": False,
         "axes.spines.top": False,
         "figure.constrained_layout.use": True,
@@ -68,7 +69,7 @@ def show(figure: Figure, kind: Literal["svg", "png"]) -> None:
 
 
 def images(
-    panels: dict[str, ArrayLike],
+    panels: dict[str, Array],
     *,
     columns: int = 4,
     limits: tuple[float, float] = (0, 1),
@@ -115,8 +116,8 @@ def images(
 
 
 def curves(
-    series: dict[str, ArrayLike],
-    x: ArrayLike,
+    series: dict[str, Array],
+    x: Array,
     *,
     xlabel: str,
     ylabel: str,
@@ -135,7 +136,9 @@ def curves(
     for name, values in series.items():
         values = np.asarray(values, dtype=float).reshape(len(x), -1)
         mean, spread = values.mean(1), values.std(1)
-        style = dict(markevery=max(1, len(x) // 10)) if line else dict(linestyle="none")
+        style: dict[str, Any] = {"linestyle": "none"}
+        if line:
+            style = {"markevery": max(1, len(x) // 10)}
         (drawn,) = ax.plot(x, mean, label=name, **style)
         if values.shape[1] > 1:
             ax.fill_between(x, mean - spread, mean + spread, color=drawn.get_color(), alpha=0.2)
@@ -149,7 +152,7 @@ def curves(
     return ax
 
 
-def grid(titles: Sequence[str], columns: int = 3) -> Any:
+def grid(titles: dict[Any, str], columns: int = 3) -> Any:
     """Make a panel for each title, on a grid.
 
     titles: {key: text}. columns: panels in a row.
@@ -202,13 +205,18 @@ def plane(
     """
     along = sorted(alpha for alpha, values in points.items() if {x, y} <= set(values))
     inside = [alpha for alpha in along if 0 <= alpha <= 1]
-    for part, style, name in ((along, ":", None), (inside, "-", label)):
+    for part, dash, name in ((along, ":", None), (inside, "-", label)):
         values = [[points[alpha][kind].value for alpha in part] for kind in (x, y)]
-        axis.plot(*values, style, color=colour, marker="", label=name)
+        axis.plot(*values, dash, color=colour, marker="", label=name)
     for alpha, marker in ((1, "o"), (0, "s")):
         p, q = (points[alpha][kind] for kind in (x, y))
-        bars = {"xerr": [[e] for e in p.error], "yerr": [[e] for e in q.error]}
-        style = {"color": colour, "marker": marker, "markersize": 6, "elinewidth": 0.8}
+        bars: dict[str, Any] = {"xerr": [[e] for e in p.error], "yerr": [[e] for e in q.error]}
+        style: dict[str, Any] = {
+            "color": colour,
+            "marker": marker,
+            "markersize": 6,
+            "elinewidth": 0.8,
+        }
         axis.errorbar(p.value, q.value, **bars, **style)
 
 
@@ -227,7 +235,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     display(Markdown("\n".join(lines)))
 
 
-def matching(axis: Axes, x: ArrayLike, y: ArrayLike, plan: ArrayLike) -> None:
+def matching(axis: Axes, x: Array, y: Array, plan: Array) -> None:
     """Draw a transport plan between two clouds of the plane.
 
     axis: matplotlib Axes. x: (N, 2), y: (M, 2) points. plan: (N, M) masses; an entry is drawn as a
@@ -238,20 +246,20 @@ def matching(axis: Axes, x: ArrayLike, y: ArrayLike, plan: ArrayLike) -> None:
     opacity = plan / plan.max()
     rows, columns = np.nonzero(opacity > 0.02)
     lines = matplotlib.collections.LineCollection(
-        np.stack([x[rows], y[columns]], 1),
+        list(np.stack([x[rows], y[columns]], 1)),
         colors=[(0.3, 0.3, 0.3, alpha) for alpha in opacity[rows, columns]],
         linewidths=0.6,
     )
     axis.add_collection(lines)
     for points in (x, y):  # a point that moves no mass is still seen
-        axis.scatter(*points.T, s=4, color="0.75", marker="o", zorder=0)
+        axis.scatter(points[:, 0], points[:, 1], s=4, color="0.75", marker="o", zorder=0)
     size = 14 * max(plan.shape)
-    axis.scatter(*x.T, s=size * plan.sum(1), color=COLOURS[0], marker="o", zorder=2)
-    axis.scatter(*y.T, s=size * plan.sum(0), color=COLOURS[1], marker="x", zorder=3)
+    axis.scatter(x[:, 0], x[:, 1], s=size * plan.sum(1), color=COLOURS[0], marker="o", zorder=2)
+    axis.scatter(y[:, 0], y[:, 1], s=size * plan.sum(0), color=COLOURS[1], marker="x", zorder=3)
     axis.set(aspect="equal", xticks=[], yticks=[])
 
 
-def contact_sheet(tiles: ArrayLike, *, columns: int, framed: Collection[int] = ()) -> None:
+def contact_sheet(tiles: Array, *, columns: int, framed: Collection[int] = ()) -> None:
     """Show small images on a grid, some of them framed.
 
     tiles: (n, h, w) tensor or array in [0, 1]. columns: tiles in a row. framed: their indices.
@@ -266,7 +274,7 @@ def contact_sheet(tiles: ArrayLike, *, columns: int, framed: Collection[int] = (
     show(figure, "png")
 
 
-def compare(panels: dict[str, ArrayLike], *, scale: int = 3) -> None:
+def compare(panels: dict[str, Array], *, scale: int = 3) -> None:
     """Show two images on top of each other; a handle, dragged or moved by keys, divides them.
 
     panels: {title: (H, W), (1, H, W) or (3, H, W) tensor or array in [0, 1]}, two of them, the left
@@ -292,7 +300,7 @@ oninput="this.parentNode.style.setProperty('--cut', this.value + '%')">
 
 
 def along(
-    zero: ArrayLike, one: ArrayLike, captions: dict[float, str], *, label: str, scale: int = 2
+    zero: Array, one: Array, captions: dict[float, str], *, label: str, scale: int = 2
 ) -> None:
     """Show (1 - alpha) zero + alpha one, clipped, at the alpha of a slider: Adrai et al., eq. (4).
 

@@ -1,18 +1,17 @@
 """Numbers worth quoting: a notebook records them, the pipeline reads them back."""
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from companion.files import INFINITE, numbers, plain
 
 # The prefix keeps the output off the page while MyST's `glue` roles still find it.
 _MIME = "application/papermill.record/"
-_BETTER = ("", "higher", "lower")
+Better = Literal["", "higher", "lower"]
+_BETTER = get_args(Better)
 
 
-def record(
-    name: str, value: Any, unit: str = "", better: Literal["", "higher", "lower"] = ""
-) -> None:
+def record(name: str, value: Any, unit: str = "", better: Better = "") -> None:
     """Record a number, a truth value or a word under a name, from inside a notebook.
 
     name: identifier, once a notebook, e.g. "psnr_semi".

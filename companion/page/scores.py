@@ -22,7 +22,7 @@ class Gain(NamedTuple):
     low: float
     high: float
 
-    def texts(self, form):
+    def texts(self, form: str) -> list[str]:
         """The mean and the interval in words. form: format of a number, such as "+.2f"."""
         return [f"{self.mean:{form}}", f"{self.low:{form}} to {self.high:{form}}"]
 

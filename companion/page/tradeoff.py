@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ class Estimate(NamedTuple):
     draws: torch.Tensor  # (draws,); resample k is the same for every kind and alpha of a test set
 
     @property
-    def error(self):
+    def error(self) -> tuple[float, float]:
         """Distances (below, above) of the ends of the 90 % interval; 0 where nothing was drawn."""
         if not len(self.draws):
             return 0.0, 0.0
@@ -26,7 +26,7 @@ class Estimate(NamedTuple):
         return max(self.value - low, 0.0), max(high - self.value, 0.0)
 
     @property
-    def text(self):
+    def text(self) -> str:
         """The 90 % interval in words."""
         low, high = metrics.interval(self.draws)
         return f"{low:.3g} to {high:.3g}"
@@ -53,7 +53,8 @@ def points(
     Returns {alpha: {kind: Estimate}}. Raises ValueError as `otlib.metrics` does.
     """
     perceived = {"kid", "fid", "is"} & set(kinds)
-    clean = _moments(sources) if "gelbrich" in kinds else None
+    clean: Any = _moments(sources) if "gelbrich" in kinds else None
+    true: Any
     true, _ = perceptual.embeddings(sources, sources[0].device) if perceived else (None, None)
     found = {}
     for alpha in alphas:
@@ -92,9 +93,9 @@ def vertex(one: Sequence[Tensor], zero: Sequence[Tensor], sources: Sequence[Tens
     Returns a float.
     """
     pairs = [[t.double() for t in triple] for triple in zip(one, zero, sources, strict=True)]
-    across = sum(((x - z) * (o - z)).sum() for o, z, x in pairs)
-    along = sum((o - z).square().sum() for o, z, x in pairs)
-    return (across / along).item()
+    across = sum(float(((x - z) * (o - z)).sum()) for o, z, x in pairs)
+    along = sum(float((o - z).square().sum()) for o, z, x in pairs)
+    return across / along
 
 
 def _moments(images):

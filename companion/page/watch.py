@@ -16,7 +16,7 @@ def watch(
     observe with, which appends a solve's updates of the potentials and its residual, and the
     callback of `restore`, which appends the PSNR.
     """
-    seen = {"psnr": [], "updates": [], "residual": []}
+    seen: dict[str, list] = {"psnr": [], "updates": [], "residual": []}
 
     def solved(solution, cloud):
         seen["updates"].append(solution.iterations)

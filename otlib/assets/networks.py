@@ -4,7 +4,7 @@ import importlib
 import pickle
 from collections import OrderedDict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -116,7 +116,7 @@ def lpips_heads(
     return [head.to(device) for head in heads]
 
 
-def pretrained(name, module, kind):
+def pretrained(name: str, module: str, kind: str) -> tuple[Any, Path]:
     """A network that diffusers or transformers saved, frozen; every weight must be there and fit.
 
     name: of the registry, whose file lies beside the network's config.json. module, kind: where its

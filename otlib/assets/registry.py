@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -249,7 +250,7 @@ def find(name: str) -> Path:
 
 
 @contextlib.contextmanager
-def opened(name):
+def opened(name: str) -> Iterator[Path]:
     """Find an entry of the registry for a loader; what it raises is told as by `holding`.
 
     name: of REGISTRY. Yields the path. Raises as `find` does.
@@ -260,7 +261,7 @@ def opened(name):
 
 
 @contextlib.contextmanager
-def holding(file, what):
+def holding(file: Path, what: str) -> Iterator[None]:
     """Turn what any library raises of a file that is not what it should be into one line.
 
     file: its name, for the message. what: that it must hold.
