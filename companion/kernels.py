@@ -4,6 +4,7 @@ Each kernel is a process of its own, as always; only the imports are shared. Thi
 program of the process they are forked from, and so imports nothing of the project.
 """
 
+import contextlib
 import functools
 import importlib
 import json
@@ -45,9 +46,8 @@ def manager(folder: Path, preload: Iterable[str], variables: dict[str, str]) -> 
 
 
 @functools.cache
-def _provisioner():
+def _kernel():
     import psutil
-    from jupyter_client.provisioning import LocalProvisioner
 
     class Kernel(psutil.Process):
         """A process that is not our child, with what is used of a subprocess.Popen."""
@@ -55,11 +55,26 @@ def _provisioner():
         stdin = stdout = stderr = None
 
         def poll(self):
-            return None if self.is_running() and self.status() != psutil.STATUS_ZOMBIE else 0
+            try:
+                runs = self.is_running() and self.status() != psutil.STATUS_ZOMBIE
+            except psutil.NoSuchProcess:  # it ended between the two questions
+                return 0
+            return None if runs else 0
+
+        def send_signal(self, sig):
+            with contextlib.suppress(psutil.NoSuchProcess):  # as with a Popen that has ended
+                super().send_signal(sig)
+
+    return Kernel
+
+
+@functools.cache
+def _provisioner():
+    from jupyter_client.provisioning import LocalProvisioner
 
     class Provisioner(LocalProvisioner):
         preload: Iterable[str] = ()
-        process: Any  # a Kernel, where jupyter_client has a Popen
+        process: Any  # of _kernel(), where jupyter_client has a Popen
 
         async def launch_kernel(self, cmd, **options):
             request = {
@@ -68,7 +83,7 @@ def _provisioner():
                 "environment": options["env"],
                 "preload": list(self.preload),
             }
-            kernel = Kernel(_fork(request))
+            kernel = _kernel()(_fork(request))
             self.process, self.pid, self.pgid = kernel, kernel.pid, kernel.pid
             self.cwd = options["cwd"]
             return self.connection_info

@@ -590,6 +590,15 @@ def test_kernels_share_what_is_imported_and_nothing_else(project):
     assert records(3)["parent"] != one["parent"]
 
 
+def test_a_kernel_may_end_between_two_questions(monkeypatch):
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
+        kernel = kernels._kernel()(child.pid)
+        assert kernel.poll() is None
+    monkeypatch.setattr(kernel, "is_running", lambda: True)  # asked a moment before
+    assert kernel.poll() == 0
+    kernel.send_signal(signal.SIGTERM)
+
+
 FIGURE = """
 import matplotlib.pyplot as plt, numpy, sys
 # otlib
