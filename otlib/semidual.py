@@ -169,11 +169,13 @@ def ascend_averaged(
     whole("max_iter", max_iter)
     prepare = kernel(backend, hard=True)
     g = torch.zeros_like(b) if init is None else init.detach()
-    mean = torch.zeros_like(g)
+    mean, largest = torch.zeros_like(g), -1.0
     for k in range(1, max_iter + 1):
         x = source()
         cloud("source()", x, like=y)
-        squares(x, y)
+        if (top := float(x.detach().abs().max())) > largest:  # of the draws so far
+            squares(x, y)
+            largest = top
         a = (b.sum() / len(x)).expand(len(x))
         g = g + step / math.sqrt(k) * (b - _counts(prepare(x.detach(), y)(g)[1], a, b))
         mean = mean + (g - mean) / k

@@ -238,7 +238,7 @@ def _torch_hardmin(x, y):
     near_x, near_y, _ = centred(x, y)
     norm_y, transposed = near_y.square().sum(1), near_y.T.contiguous()
     rows, columns = _tile(x)
-    settle = _settling(x, y)
+    settle = _settling(x, y, near_x, norm_y)
 
     def hard(h, within=None):
         bias, found = (h - norm_y) / 2, []
@@ -260,17 +260,17 @@ def _torch_hardmin(x, y):
     return hard
 
 
-def _settling(x, y):
+def _settling(x, y, near_x, norm_y):
     """What follows the search of a hard-min: a function (h, index, within) -> (s, index, rounding).
 
+    near_x, norm_y: x, and the squared norms of y, around the mean of y.
     s is |x_i - y_j|^2 - h_j at the index, from differences: no cancellation of squared norms there.
     The search may have missed a lower value, by the unit roundoff times the squares it summed: rows
     where that exceeds `within` are searched again from differences, by default those where it is
     not small beside |x_i - y_j|^2, nor beside the squared distances of neighbours in y.
     rounding: (N,) bound on what s is above the minimum.
     """
-    near_x, near_y, _ = centred(x, y)
-    terms = (near_x.square().sum(1).sqrt() + near_y.square().sum(1).max().sqrt()).square()
+    terms = (near_x.square().sum(1).sqrt() + norm_y.max().sqrt()).square()
     unit, d, span = torch.finfo(x.dtype).eps / 2, x.shape[1], 2 * float(terms.max())
     rows, _ = _tile(x)
     spacing = functools.cache(lambda: _spacing(y))
@@ -403,7 +403,8 @@ def _keops_softmin(x, y):
 
 def _keops_hardmin(x, y):
     cost, _ = _keops_cost(x, y)
-    settle = _settling(x, y)
+    near_x, near_y, _ = _centred(x, y)
+    settle = _settling(x, y, near_x, near_y.square().sum(1))
 
     def hard(h, within=None):
         return settle(h, (cost - _keops_bias(h, 1)).argmin(1).view(-1), within)

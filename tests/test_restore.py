@@ -105,6 +105,18 @@ def test_gradient_of_the_energy(rho):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
 
 
+def test_second_derivatives_of_the_priors():
+    """Refused of the entropic one; of the semi-dual one 2 a patch, over their number."""
+    image, reference = texture(0, 6), patches.extract(texture(1, 8), 3)
+    entropic = patch_ot(reference, 3, eps=0.05, rho=(INF, 0.1))
+    with pytest.raises(RuntimeError, match=r"^sinkhorn.solve's value has first derivatives only"):
+        torch.autograd.functional.hessian(entropic, image)
+    exact = patch_semidual(reference, 3, ascents=3)
+    hessian = torch.autograd.functional.hessian(exact, image).reshape(36, 36)
+    cover = patches.adjoint(torch.ones(16, 9, dtype=image.dtype), image.shape, 3).flatten()
+    torch.testing.assert_close(hessian, torch.diag(2 / 16 * cover))
+
+
 def test_prior_is_the_transport_cost_of_the_patches():
     """Its value, and its derivative in the image by central differences."""
     image, reference = texture(0, 8), patches.extract(texture(1, 10), 3)

@@ -54,6 +54,22 @@ def test_gradient_of_the_loss_is_that_of_finite_differences(periodic, channels, 
     torch.testing.assert_close((gradient * direction).sum(), slope, rtol=1e-6, atol=1e-10)
 
 
+def test_second_derivatives_of_the_loss_are_those_of_its_piece():
+    """At a given phi each pixel's is the number of its patches over N, with no mixed ones."""
+    law, u = targets(1), noise(1, 5, 4, seed=5)
+    value = lambda u: texture.loss(law, 2, periodic=True, dual_steps=3, dual_lr=0.2)(u)
+    hessian = torch.autograd.functional.hessian(value, u).reshape(20, 20)
+    torch.testing.assert_close(hessian, 4 / 20 * torch.eye(20, dtype=u.dtype))
+    step = torch.zeros_like(u)
+    step[0, 2, 1] = 1e-6
+    slopes = (
+        torch.autograd.grad(value(moved.requires_grad_()), moved)[0]
+        for moved in (u + step, u - step)
+    )
+    column = ((next(slopes) - next(slopes)) / 2e-6).flatten()
+    torch.testing.assert_close(column, hessian[9], rtol=0, atol=1e-8)
+
+
 def test_the_gradient_is_the_patch_average_of_eq_8():
     u, cloud = noise(1, 6, 7, seed=1).requires_grad_(), noise(5, 9, seed=2)
     (gradient,) = torch.autograd.grad(
