@@ -261,7 +261,7 @@ def opened(name: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def holding(file: Path, what: str) -> Iterator[None]:
+def holding(file: str | Path, what: str) -> Iterator[None]:
     """Turn what any library raises of a file that is not what it should be into one line.
 
     file: its name, for the message. what: that it must hold.
