@@ -403,7 +403,7 @@ def _keops_softmin(x, y):
 
 def _keops_hardmin(x, y):
     cost, _ = _keops_cost(x, y)
-    near_x, near_y, _ = _centred(x, y)
+    near_x, near_y, _ = centred(x, y)
     settle = _settling(x, y, near_x, near_y.square().sum(1))
 
     def hard(h, within=None):
