@@ -161,7 +161,7 @@ def transport_loss(
     samples: int = 2048,
     batch: float = 1024,
     dual_steps: int = 10,
-    rise: float = 5e-4,
+    dual_step: float = 5e-4,
     generator: torch.Generator,
 ) -> Callable[[Tensor], Tensor]:
     """The loss of eq. (13), Houdard et al. 2020: 1/2 W_2^2 between patches, summed over a pyramid.
@@ -172,9 +172,9 @@ def transport_loss(
         seam is not learnt. batch: patches of the image drawn afresh for each step, at most.
     dual_steps: steps of the averaged stochastic ascent in phi_l at each call (100 in the paper, 10
         in the authors' code).
-    rise: > 0, squared grey levels, by how much the first of them lifts phi at a patch that no patch
-        chooses; 1 / 2000 in the authors' code. It is the C of `semidual.ascend_averaged` over the
-        number of patches, so that scales of few patches take steps of the same size.
+    dual_step: > 0, squared grey levels, by how much the first of them lifts phi at a patch that no
+        other chooses; 1 / 2000 in the authors' code. It is the C of `semidual.ascend_averaged`
+        over the number of patches, so that scales of few patches take steps of the same size.
     generator: torch.Generator on the CPU.
 
     Returns a function u (C, h, w) -> scalar, differentiable, that takes u as periodic
@@ -185,7 +185,7 @@ def transport_loss(
     _check.image("exemplar", exemplar)
     for name, value in dict(samples=samples, batch=batch, dual_steps=dual_steps).items():
         _check.whole(name, value)
-    _check.positive("rise", rise)
+    _check.positive("dual_step", dual_step)
     _check.generator(generator, cpu=True)
     _check.levels("exemplar", exemplar)
     pools = [patches.extract(scale, size) for scale in patches.pyramid(exemplar, levels)]
@@ -201,7 +201,7 @@ def transport_loss(
                 functools.partial(_some, cloud.detach(), batch, generator),
                 target,
                 init=potentials[level],
-                step=rise * len(target),
+                step=dual_step * len(target),
                 max_iter=dual_steps,
             )
             points = _some(cloud, batch, generator)

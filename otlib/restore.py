@@ -57,23 +57,23 @@ def patch_ot(
 
 @plain
 def patch_semidual(
-    reference: Tensor, size: int, stride: int = 1, *, ascents: int, step: float = 1.0
+    reference: Tensor, size: int, stride: int = 1, *, dual_steps: int, dual_step: float = 1.0
 ) -> Callable[[Tensor], Tensor]:
     """The prior OT_0(alpha_u, beta) by its semi-dual: eq. (9), Mignon et al. 2023.
 
     reference, size, stride: as in `patch_ot`, the reference a fixed cloud.
-    ascents: supergradient steps >= 0 an evaluation, from the potential of the one before (10 in the
-        Wasserstein patch prior of Hertrich et al. 2022). 0 leaves the potential at 0: each patch is
-        compared with its nearest reference patch, the limit of `patch_ot` at rho = (inf, 0).
-    step: size > 0 of a supergradient step, see `semidual.ascend`.
+    dual_steps: supergradient steps >= 0 an evaluation, from the potential of the one before (10 in
+        the Wasserstein patch prior of Hertrich et al. 2022). 0 leaves the potential at 0: each
+        patch is compared with its nearest reference patch, the limit of `patch_ot` at rho = (inf, 0).
+    dual_step: size > 0 of a supergradient step, see `semidual.ascend`.
 
     Returns a function image (C, H, W) -> scalar, differentiable, scaled as that of `patch_ot`.
     Errors are those of `extract` and `ascend`.
     """
     _check.whole("size", size)
     _check.whole("stride", stride)
-    _check.whole("ascents", ascents, least=0)
-    _check.positive("step", step)
+    _check.whole("dual_steps", dual_steps, least=0)
+    _check.positive("dual_step", dual_step)
     _check.cloud("reference", reference)
     g = None
 
@@ -81,7 +81,8 @@ def patch_semidual(
     def prior(image):
         nonlocal g
         cloud = patches.extract(image, size, stride)
-        solution = semidual.ascend(cloud, reference.to(cloud), init=g, step=step, max_iter=ascents)
+        options: dict[str, Any] = dict(init=g, step=dual_step, max_iter=dual_steps)
+        solution = semidual.ascend(cloud, reference.to(cloud), **options)
         g = solution.g
         return solution.value
 

@@ -38,7 +38,7 @@ def synthesise(
     samples: int = 2048,
     batch: float = math.inf,
     dual_steps: int = 10,
-    dual_lr: float = 1.0,
+    dual_step: float = 1.0,
     generator: torch.Generator,
     callback: Callable[[int, Tensor], object] | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -55,13 +55,13 @@ def synthesise(
         that each of its patches has the weight floor(N / M) / N or ceil(N / M) / N; where M > N, N
         of them are kept.
     batch: patches of u_l drawn afresh at each step, at most; inf takes all, as the paper does.
-    dual_steps, dual_lr: N_phi supergradient steps on a scale's phi for each step on u, from the phi
-        of the step before, and their size: see `semidual.ascend` (the authors' code: 10, 1).
+    dual_steps, dual_step: N_phi supergradient steps on a scale's phi for each step on u, from the
+        phi of the step before, and their size: see `semidual.ascend` (the authors' code: 10, 1).
     generator: torch.Generator on the CPU. callback: called with (step, u) after each step.
 
     Returns (u, losses): u (C, h, w), not clipped, and (steps,) float64, the loss at the
     image before each step, an estimate where `batch` leaves patches out. It is a lower bound of the
-    maximum over phi, by as much as the ascent wobbles: a loss below 0 asks for a smaller dual_lr.
+    maximum over phi, by as much as the ascent wobbles: a loss below 0 asks for a smaller dual_step.
     Raises ValueError on bad pixels, an exemplar of another scale or of one value, images that
     differ in channels, type or device, a scale at which one is smaller than a patch, numbers out
     of range.
@@ -69,7 +69,7 @@ def synthesise(
     _check.image("exemplar", exemplar)
     _check.varied("exemplar", exemplar)
     _like("start", start, exemplar)
-    _numbers(size, levels, samples, batch, dual_steps, dual_lr, generator)
+    _numbers(size, levels, samples, batch, dual_steps, dual_step, generator)
     _check.levels("exemplar", exemplar)
     _room("exemplar", exemplar, size, levels, periodic=False)
     _room("start", start, size, levels, periodic=True)
@@ -77,7 +77,7 @@ def synthesise(
     numbers = [scale[0].numel() for scale in patches.pyramid(start, levels, periodic=True)]
     targets = _targets(pools, numbers, samples, batch, generator)
     options: dict[str, Any] = dict(
-        periodic=True, batch=batch, dual_steps=dual_steps, dual_lr=dual_lr
+        periodic=True, batch=batch, dual_steps=dual_steps, dual_step=dual_step
     )
     return _minimise(
         loss(targets, size, generator=generator, **options), start, steps, lr, callback
@@ -96,7 +96,7 @@ def inpaint(
     samples: int = 2048,
     batch: float = math.inf,
     dual_steps: int = 10,
-    dual_lr: float = 1.0,
+    dual_step: float = 1.0,
     generator: torch.Generator,
     callback: Callable[[int, Tensor], object] | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -113,7 +113,7 @@ def inpaint(
     scale at which no patch is free of it.
     """
     _check.image("image", image)
-    _numbers(size, levels, samples, batch, dual_steps, dual_lr, generator)
+    _numbers(size, levels, samples, batch, dual_steps, dual_step, generator)
     _check.levels("image", image)
     if not torch.is_tensor(hole) or hole.dtype != torch.bool or hole.device != image.device:
         kind = f"{hole.dtype} on {hole.device}" if torch.is_tensor(hole) else type(hole).__name__
@@ -138,7 +138,9 @@ def inpaint(
     ]
     rows = [mask.nonzero().squeeze(1) for mask in seen]
     targets = _targets(pools, [len(r) for r in rows], samples, batch, generator)
-    options: dict[str, Any] = dict(rows=rows, batch=batch, dual_steps=dual_steps, dual_lr=dual_lr)
+    options: dict[str, Any] = dict(
+        rows=rows, batch=batch, dual_steps=dual_steps, dual_step=dual_step
+    )
     value = loss(targets, size, generator=generator, **options)
     noise = torch.rand(image.shape, generator=generator, dtype=image.dtype, device="cpu")
     start = torch.where(hole, noise.to(image.device), image)
@@ -155,7 +157,7 @@ def loss(
     rows: Sequence[Tensor] | None = None,
     batch: float = math.inf,
     dual_steps: int = 10,
-    dual_lr: float = 1.0,
+    dual_step: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Callable[[Tensor], Tensor]:
     """The loss of eq. (10), Houdard et al. 2020: a function of an image that remembers its phi_l.
@@ -165,7 +167,7 @@ def loss(
     periodic: whether the image wraps, in the pyramid and in its patches.
     rows: one tensor a scale, the indices of the patches that count; all by default.
     batch: patches a scale and call, drawn by `generator` where there are more.
-    dual_steps, dual_lr: see `synthesise`; 0 steps leave phi = 0, the energy of nearest neighbours.
+    dual_steps, dual_step: see `synthesise`; 0 steps leave phi = 0, the energy of nearest patches.
 
     Returns a function image (C, H, W) -> scalar with the gradient of eq. (11) of Houdard et al.
     Errors are those of `extract`, `pyramid` and `semidual.ascend`.
@@ -183,7 +185,7 @@ def loss(
             x = cloud if len(chosen) == len(cloud) else cloud[chosen]
             y, b = targets[level]
             solution = semidual.ascend(
-                x, y, b=b, init=potentials[level], step=dual_lr, max_iter=dual_steps
+                x, y, b=b, init=potentials[level], step=dual_step, max_iter=dual_steps
             )
             potentials[level] = solution.g
             total = total + solution.value / 2
@@ -424,13 +426,13 @@ def _draw(pool, count, generator):
     return pool[chosen.to(pool.device)]
 
 
-def _numbers(size, levels, samples, batch, dual_steps, dual_lr, generator):
+def _numbers(size, levels, samples, batch, dual_steps, dual_step, generator):
     for name, value in dict(size=size, levels=levels, samples=samples).items():
         _check.whole(name, value)
     if batch != math.inf:
         _check.whole("batch", batch)
     _check.whole("dual_steps", dual_steps, least=0)
-    _check.positive("dual_lr", dual_lr)
+    _check.positive("dual_step", dual_step)
     _check.generator(generator, cpu=True)
 
 

@@ -222,7 +222,7 @@ CALLS = {
         d.mean[:, None] * d.mean, d.cov
     ),
     "restore.patch_ot": lambda d, _: restore.patch_ot(d.y[:, :4], 2, 3, **SOLVE)(d.image),
-    "restore.patch_semidual": lambda d, _: restore.patch_semidual(d.y[:, :4], 2, 3, ascents=2)(
+    "restore.patch_semidual": lambda d, _: restore.patch_semidual(d.y[:, :4], 2, 3, dual_steps=2)(
         d.image
     ),
     "restore.restore": lambda d, _: restore.restore(

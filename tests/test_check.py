@@ -97,7 +97,7 @@ TAKE_REAL = {
     "psnr": lambda n: torch.tensor(metrics.psnr(IMAGE / 2, IMAGE, peak=4 * n)),
     "interval": lambda n: torch.tensor(metrics.interval(G, n)),
     "synthesise": lambda n: texture.synthesise(
-        IMAGE, IMAGE, size=3, levels=1, steps=2, lr=n, dual_lr=n, generator=seeded()
+        IMAGE, IMAGE, size=3, levels=1, steps=2, lr=n, dual_step=n, generator=seeded()
     )[0],
     "ddrm": lambda n: ddrm.sample(
         IMAGE[:, :2, :4], n, X[:2], X[:4], lambda x, t: x, [99 * n], seeded(), n, n
@@ -239,7 +239,7 @@ BAD = {
         torch.ones(4, 4), (1, 16, 16.5), 2
     ),
     "exemplar must have a texture, got 0.5 at every pixel": lambda: texture.synthesise(
-        GREY, GREY, dual_lr=float(GREY.var()), generator=seeded()
+        GREY, GREY, dual_step=float(GREY.var()), generator=seeded()
     ),
     "dual_steps must be a whole number >= 0, got -1": lambda: texture.synthesise(
         IMAGE, IMAGE, dual_steps=-1, generator=seeded()
@@ -254,10 +254,10 @@ BAD = {
         IMAGE, lambda u: u, torch.sum, lam=1.0, steps=1, lr=0.1
     ),
     "reference must be a floating point tensor, got function": lambda: restore.patch_semidual(
-        lambda: X, 2, ascents=1
+        lambda: X, 2, dual_steps=1
     ),
-    "step must be a number > 0 and finite, got 0": lambda: restore.patch_semidual(
-        X, 2, ascents=1, step=0
+    "dual_step must be a number > 0 and finite, got 0": lambda: restore.patch_semidual(
+        X, 2, dual_steps=1, dual_step=0
     ),
     "alpha must hold at least one number, got none": lambda: dot.transport(*fitted(), alpha=[]),
     "weights must have a sum > 1, as counts have, got 1": lambda: metrics.fid(

@@ -105,7 +105,7 @@ def test_loss_is_half_the_transport_cost():
     ]
     exact = sum(float(semidual.solve(x, y).value) for x, y in clouds) / 2
     loss = generator.transport_loss(
-        exemplar, size=3, levels=2, dual_steps=4, rise=2e-3, generator=seeded()
+        exemplar, size=3, levels=2, dual_steps=4, dual_step=2e-3, generator=seeded()
     )
     values = [float(loss(image)) for _ in range(60)]
     assert all(value <= exact + 1e-9 for value in values)
@@ -210,8 +210,8 @@ def test_bad_settings(name, value):
 
 
 def test_bad_losses():
-    with pytest.raises(ValueError, match="rise must be a number > 0"):
-        generator.transport_loss(stripes(), rise=0, generator=seeded())
+    with pytest.raises(ValueError, match="dual_step must be a number > 0"):
+        generator.transport_loss(stripes(), dual_step=0, generator=seeded())
     with pytest.raises(ValueError, match="dual_steps must be a whole number >= 1, got 0"):
         generator.transport_loss(stripes(), dual_steps=0, generator=seeded())
     with pytest.raises(ValueError, match="size must be at most the image's 3 x 3 pixels, got 4"):

@@ -111,7 +111,7 @@ def test_second_derivatives_of_the_priors():
     entropic = patch_ot(reference, 3, eps=0.05, rho=(INF, 0.1))
     with pytest.raises(RuntimeError, match=r"^sinkhorn.solve's value has first derivatives only"):
         torch.autograd.functional.hessian(entropic, image)
-    exact = patch_semidual(reference, 3, ascents=3)
+    exact = patch_semidual(reference, 3, dual_steps=3)
     hessian = torch.autograd.functional.hessian(exact, image).reshape(36, 36)
     cover = patches.adjoint(torch.ones(16, 9, dtype=image.dtype), image.shape, 3).flatten()
     torch.testing.assert_close(hessian, torch.diag(2 / 16 * cover))
@@ -304,7 +304,7 @@ def test_without_ascents_each_patch_meets_its_nearest():
     image, reference = texture(0), patches.extract(texture(1), 4)
     cloud = patches.extract(image, 4, 2)
     nearest = torch.cdist(cloud, reference).amin(1).square().mean()
-    torch.testing.assert_close(patch_semidual(reference, 4, 2, ascents=0)(image), nearest)
+    torch.testing.assert_close(patch_semidual(reference, 4, 2, dual_steps=0)(image), nearest)
     limit = patch_ot(reference, 4, 2, eps=1e-7, rho=(INF, 1e-7))(image)
     torch.testing.assert_close(limit, nearest, rtol=1e-4, atol=0)
 
@@ -312,7 +312,7 @@ def test_without_ascents_each_patch_meets_its_nearest():
 def test_ascents_go_on_where_the_last_evaluation_ended():
     image, reference = texture(0), patches.extract(texture(1), 4, 3)
     exact = semidual.solve(patches.extract(image, 4, 2), reference).value
-    prior = patch_semidual(reference, 4, 2, ascents=100, step=0.1)
+    prior = patch_semidual(reference, 4, 2, dual_steps=100, dual_step=0.1)
     values = torch.stack([prior(image) for _ in range(10)])
     assert (values.diff() >= 0).all() and values[0] < values[-1]
     torch.testing.assert_close(values[-1], exact, rtol=1e-2, atol=0)
@@ -322,10 +322,10 @@ def test_gradient_of_the_semidual_prior():
     """At a fixed potential the prior is piecewise quadratic: central differences are exact."""
     image, reference = texture(0, 8), patches.extract(texture(1, 8), 3)
     u = image.clone().requires_grad_()
-    patch_semidual(reference, 3, ascents=0)(u).backward()
+    patch_semidual(reference, 3, dual_steps=0)(u).backward()
     way = noise(u.shape, 3)
     h = 1e-6
-    prior = patch_semidual(reference, 3, ascents=0)
+    prior = patch_semidual(reference, 3, dual_steps=0)
     slope = (prior(image + h * way) - prior(image - h * way)) / (2 * h)
     torch.testing.assert_close((u.grad * way).sum(), slope, rtol=1e-6, atol=1e-9)
 
@@ -342,7 +342,9 @@ def test_a_fixed_cloud_is_solved_from_the_potentials_of_the_step_before():
     assert spent == [spent[0], 1, spent[0], spent[0]] and spent[0] > 1
 
 
-@pytest.mark.parametrize("ascents", [-1, 1.5])
-def test_bad_ascents(ascents):
-    with pytest.raises(ValueError, match=f"ascents must be a whole number >= 0, got {ascents}"):
-        patch_semidual(torch.zeros(3, 16), 4, ascents=ascents)
+@pytest.mark.parametrize("dual_steps", [-1, 1.5])
+def test_bad_ascents(dual_steps):
+    with pytest.raises(
+        ValueError, match=f"dual_steps must be a whole number >= 0, got {dual_steps}"
+    ):
+        patch_semidual(torch.zeros(3, 16), 4, dual_steps=dual_steps)

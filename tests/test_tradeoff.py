@@ -20,7 +20,7 @@ def sets(count=4, side=32, seed=0):
 def test_every_number_is_that_of_the_metric():
     one, zero, sources = sets()
     kinds = ["mse", "psnr", "pooled", "ssim", "lpips", "gelbrich", "kid", "fid", "is"]
-    found = tradeoff.points(one, zero, sources, [0.25], kinds, draws=3)[0.25]
+    found = tradeoff.points(zero, one, sources, [0.25], kinds, draws=3)[0.25]
     mixed = [(0.75 * z + 0.25 * o).clamp(0, 1) for z, o in zip(zero, one, strict=True)]
     (seen, p), (true, _) = perceptual.embeddings(mixed), perceptual.embeddings(sources)
     pairs = list(zip(mixed, sources, strict=True))
@@ -44,19 +44,19 @@ def test_every_number_is_that_of_the_metric():
 def test_values_are_clipped_after_mixing():
     sources = [torch.full((3, 4, 4), 0.9)] * 2
     one, zero = [torch.full((3, 4, 4), 0.8)] * 2, [torch.full((3, 4, 4), 0.95)] * 2
-    found = tradeoff.points(one, zero, sources, [-1, 2], ["mse"])
+    found = tradeoff.points(zero, one, sources, [-1, 2], ["mse"])
     assert found[-1]["mse"].value == pytest.approx(0.1**2, rel=1e-4)  # 1.1 is seen as 1
     assert found[2]["mse"].value == pytest.approx(0.25**2, rel=1e-4)
 
 
 def test_resamples_are_the_same_at_each_alpha():
     one, zero, sources = sets()
-    found = tradeoff.points(one, zero, sources, [0, 1], ["mse", "pooled"], draws=20)
+    found = tradeoff.points(zero, one, sources, [0, 1], ["mse", "pooled"], draws=20)
     again = tradeoff.points(one, one, sources, [1], ["mse"], draws=20)
     assert torch.equal(found[1]["mse"].draws, again[1]["mse"].draws)
     pooled = -10 * found[0]["mse"].draws.log10()
     torch.testing.assert_close(found[0]["pooled"].draws, pooled)
-    bare = tradeoff.points(one, zero, sources, [0], ["mse"], draws=0)[0]["mse"]
+    bare = tradeoff.points(zero, one, sources, [0], ["mse"], draws=0)[0]["mse"]
     assert bare.value == found[0]["mse"].value and bare.error == (0, 0) and len(bare.draws) == 0
     below, above = found[0]["mse"].error
     low, high = metrics.interval(found[0]["mse"].draws)
@@ -67,9 +67,9 @@ def test_resamples_are_the_same_at_each_alpha():
 
 def test_the_vertex_is_the_alpha_of_least_error():
     one, zero, sources = sets()
-    best = tradeoff.vertex(one, zero, sources)
+    best = tradeoff.vertex(zero, one, sources)
     around = [best - 0.01, best, best + 0.01]
-    found = tradeoff.points(one, zero, sources, around, ["mse"])
+    found = tradeoff.points(zero, one, sources, around, ["mse"])
     errors = [found[alpha]["mse"].value for alpha in around]
     assert errors[1] < min(errors[0], errors[2])
     assert errors[0] == pytest.approx(errors[2], rel=1e-3)
@@ -81,7 +81,7 @@ def test_the_vertex_of_the_best_estimate_is_1():
     x = torch.randn((1, 3, 400, 400), generator=generator)
     y = x + torch.randn(x.shape, generator=generator)
     for gain in (0.5, 0.6):  # the best estimate, and one that is not
-        best = tradeoff.vertex(list(gain * y), list(y / 2**0.5), list(x))
+        best = tradeoff.vertex(list(y / 2**0.5), list(gain * y), list(x))
         # (1 - a) / sqrt 2 + a gain = 1 / 2
         expected = (0.5**0.5 - 0.5) / (0.5**0.5 - gain)
         assert best == pytest.approx(expected, abs=0.03)

@@ -33,8 +33,8 @@ class Estimate(NamedTuple):
 
 
 def points(
-    one: Sequence[Tensor],
     zero: Sequence[Tensor],
+    one: Sequence[Tensor],
     sources: Sequence[Tensor],
     alphas: Sequence[float],
     kinds: Collection[str],
@@ -43,7 +43,7 @@ def points(
 ) -> dict[float, dict[str, Estimate]]:
     """Measure (1 - alpha) zero + alpha one against the sources, clipped to [0, 1] after mixing.
 
-    one: restored images, at alpha = 1. zero: the transported ones. sources: what they should be;
+    zero: the transported images, at alpha = 0. one: the restored. sources: what they should be;
         lists of (3, H, W) float32, on one device, where all but SSIM and bootstrap is computed.
     alphas: numbers.
     kinds: of "mse", "psnr" (mean of the images'), "pooled" (PSNR of the mean error), "ssim",
@@ -84,10 +84,10 @@ def points(
     return found
 
 
-def vertex(one: Sequence[Tensor], zero: Sequence[Tensor], sources: Sequence[Tensor]) -> float:
+def vertex(zero: Sequence[Tensor], one: Sequence[Tensor], sources: Sequence[Tensor]) -> float:
     """The alpha of least squared error, where the parabola MSE(alpha) of eq. (4) turns.
 
-    one, zero, sources: as in `points`; nothing is clipped. 1 where `one` is the best that mixing
+    zero, one, sources: as in `points`; nothing is clipped. 1 where `one` is the best that mixing
     with `zero` can give, as the MMSE estimate is; below, `zero` takes error away from `one`.
 
     Returns a float.
