@@ -18,13 +18,14 @@ HTML = ROOT / "book" / "_build" / "html"
 TOC = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text())
 CHAPTERS = [page for part in TOC["parts"] for page in part["chapters"]]
 PAGES = [TOC["root"], *(page["file"] for page in CHAPTERS if "file" in page)]
+REFERENCE = [below["file"] for page in CHAPTERS for below in page.get("sections", ())]
 NOTEBOOKS = [f"sections/{source.stem}" for source in sorted((ROOT / "notebooks").glob("*.md"))]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
     " --disable-background-networking --disable-component-update --disable-sync"
 )
-DESKTOP, PHONE = 1280, 390
+DESKTOP, PHONE, SMALL = 1280, 390, 320
 
 every_page = pytest.mark.parametrize("name", PAGES)
 
@@ -79,22 +80,89 @@ def test_equations_are_set(browser, name):
         assert "\\(" not in page.locator("main").inner_text()
 
 
-@every_page
-def test_a_phone_shows_it_all(browser, name):
-    with visit(browser, name, width=PHONE) as page:
-        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE + 1
-        # What is wider than the screen must lie in a box that scrolls.
-        cut = page.evaluate(
-            """width => {
-                const scrolls = e => e.matches("main, body") ? false
-                    : /auto|scroll/.test(getComputedStyle(e).overflowX) || scrolls(e.parentElement);
-                return [...document.querySelectorAll("article *")]
-                    .filter(e => e.checkVisibility() && e.getBoundingClientRect().right > width + 1)
-                    .filter(e => !scrolls(e)).map(e => e.outerHTML.slice(0, 120));
-            }""",
-            PHONE,
+# Each piece of a page, opened to the last fold, lies in the box that would cut it: the nearest one
+# that does not let it hang out, or the screen. To the right it may lie behind where that box scrolls.
+CUT = """() => {
+    const screen = document.documentElement, found = [];
+    const cuts = new Map([[screen, null], [document.body, null]]);
+    const cutter = element => {
+        if (!cuts.has(element)) {
+            const style = getComputedStyle(element);
+            const cut = style.overflowX !== "visible" && style.display !== "inline";
+            cuts.set(element, cut ? element : cutter(element.parentElement));
+        }
+        return cuts.get(element);
+    };
+    const scrolls = box => /auto|scroll/.test(getComputedStyle(box).overflowX);
+    const told = node => (node.outerHTML ?? node.data).trim().slice(0, 120);
+    const look = (node, parent, place) => {
+        const box = cutter(parent);
+        const edge = box ? box.getBoundingClientRect().left + box.clientLeft : 0;
+        const left = edge - (box?.scrollLeft ?? 0), right = edge + (box ?? screen).clientWidth;
+        if (!place.width || !place.height) return;
+        if (place.left < left - 1 || (place.right > right + 1 && !(box && scrolls(box))))
+            found.push(`cut at a side: ${told(node)}`);
+    };
+    if (screen.scrollWidth > screen.clientWidth) found.push("the page scrolls sideways");
+    for (const part of document.querySelectorAll("article, .prev-next-area")) {
+        const nodes = document.createTreeWalker(part, NodeFilter.SHOW_ELEMENT | NodeFilter.SHOW_TEXT);
+        for (let node = nodes.nextNode(); node; node = nodes.nextNode()) {
+            const element = node.nodeType === Node.ELEMENT_NODE ? node : node.parentElement;
+            // what is for screen readers alone is a point
+            if (!element.checkVisibility() || element.closest("mjx-assistive-mml, svg")) continue;
+            if (node !== element) {
+                const range = document.createRange();
+                range.selectNodeContents(node);
+                look(node, element, range.getBoundingClientRect());
+                continue;
+            }
+            look(node, element.parentElement, element.getBoundingClientRect());
+            const style = getComputedStyle(element);
+            if (style.display === "inline") continue;
+            if (/hidden|clip/.test(style.overflowY) && element.scrollHeight > element.clientHeight + 1)
+                found.push(`cut above or below: ${told(element)}`);
+            if (scrolls(element) && element.scrollWidth > element.clientWidth + 1) {
+                if (style.maskImage === "none") found.push(`no cue: ${told(element)}`);
+                if (element.tabIndex < 0) found.push(`not for the keyboard: ${told(element)}`);
+            }
+        }
+    }
+    for (const number of document.querySelectorAll("article .eqno")) {
+        const formula = number.parentElement.querySelector("mjx-container");
+        if (number.getBoundingClientRect().left < formula.getBoundingClientRect().right - 1)
+            found.push(`covers its equation: ${told(number)}`);
+    }
+    return found;
+}"""
+WIDE = """[...document.querySelectorAll("article div.math mjx-container")].filter(
+    formula => formula.scrollWidth > formula.clientWidth + 1).map(formula => formula.innerText)"""
+
+
+@pytest.mark.parametrize("name", [*PAGES, *REFERENCE, "genindex"])
+def test_nothing_is_cut(browser, name):
+    with visit(browser, name) as page:
+        page.add_style_tag(content="* { transition: none !important }")
+        page.evaluate(
+            """() => {
+                document.querySelectorAll("article details").forEach(fold => fold.open = true);
+                document.querySelectorAll(".toggle-hidden").forEach(
+                    fold => fold.classList.remove("toggle-hidden"));
+            }"""
         )
-        assert cut == []
+        for width in (DESKTOP, PHONE, SMALL):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.wait_for_timeout(50)  # the marks on what scrolls follow the size
+            assert page.evaluate(CUT) == [], width
+            if width == DESKTOP:
+                assert page.evaluate(WIDE) == []
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_no_warning_stands_on_a_page(browser, name):
+    with visit(browser, name) as page:
+        assert page.locator(".output.stderr").all_inner_texts() == []
+        printed = page.locator(".cell_output").evaluate_all("all => all.map(e => e.textContent)")
+        assert [text for text in printed if "Warning" in text or "[KeOps]" in text] == []
 
 
 @every_page

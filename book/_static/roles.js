@@ -1,0 +1,9 @@
+// Markup of the tools below the book, put right for those who hear a page.
+document.addEventListener("DOMContentLoaded", () => {
+  const set = (where, name, value) =>
+    document.querySelectorAll(where).forEach((element) => element.setAttribute(name, value));
+  set(".citation-list > .citation", "role", "listitem");
+  set("dt.sig > dl", "role", "list"); // a signature over several lines defines nothing
+  set("dt.sig > dl > dd", "role", "listitem");
+  set(".bd-sidebar-primary summary", "aria-label", "Pages below");
+});

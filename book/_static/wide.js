@@ -1,0 +1,32 @@
+// What is wider than its box scrolls there. The keyboard must reach such a box, and its edge fades
+// where more lies behind: the style sheet looks for .more-left and .more-right.
+function mark(box) {
+  const more = box.scrollWidth - box.clientWidth;
+  const scrolls = more > 1 && /auto|scroll/.test(getComputedStyle(box).overflowX);
+  if (scrolls) box.tabIndex = 0;
+  box.classList.toggle("more-left", scrolls && box.scrollLeft > 1);
+  box.classList.toggle("more-right", scrolls && box.scrollLeft < more - 1);
+}
+
+document.addEventListener("DOMContentLoaded", async () => {
+  // On a phone each row of a scoreboard is a card, whose cells repeat the heads of their columns.
+  for (const cell of document.querySelectorAll("table.scoreboard td")) {
+    cell.dataset.head = cell.closest("table").tHead.rows[0].cells[cell.cellIndex].innerText;
+  }
+  // Curves that keep their size scroll in a box without their caption.
+  for (const curves of document.querySelectorAll("article :is(figure, .cell_output) img[src$='.svg']")) {
+    const box = document.createElement("div");
+    box.className = "curves";
+    curves.replaceWith(box);
+    box.append(curves);
+  }
+  await window.MathJax?.startup.promise; // the equations have their widths
+  const boxes = document.querySelectorAll(
+    "article :is(.math, mjx-container, pre, .pst-scrollable-table-container, .output, .curves)"
+  );
+  const sizes = new ResizeObserver((changes) => changes.forEach(({ target }) => mark(target)));
+  for (const box of boxes) {
+    sizes.observe(box);
+    box.addEventListener("scroll", () => mark(box), { passive: true });
+  }
+});
