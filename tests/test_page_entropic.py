@@ -9,7 +9,7 @@ from companion.page import entropic
 from otlib.sinkhorn import plan, solve
 
 
-def clouds(n=12, m=9):
+def clouds(n=7, m=5):
     random = torch.Generator().manual_seed(0)
     return (torch.rand(k, 2, generator=random, dtype=torch.float64) for k in (n, m))
 
