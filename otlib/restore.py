@@ -64,7 +64,8 @@ def patch_semidual(
     reference, size, stride: as in `patch_ot`, the reference a fixed cloud.
     dual_steps: supergradient steps >= 0 an evaluation, from the potential of the one before (10 in
         the Wasserstein patch prior of Hertrich et al. 2022). 0 leaves the potential at 0: each
-        patch is compared with its nearest reference patch, the limit of `patch_ot` at rho = (inf, 0).
+        patch is compared with its nearest reference patch, which is the limit of `patch_ot` at
+        rho = (inf, 0).
     dual_step: size > 0 of a supergradient step, see `semidual.ascend`.
 
     Returns a function image (C, H, W) -> scalar, differentiable, scaled as that of `patch_ot`.
