@@ -81,7 +81,7 @@ def test_equations_are_set(browser, name):
 
 
 # Each piece of a page, opened to the last fold, lies in the box that would cut it: the nearest one
-# that does not let it hang out, or the screen. To the right it may lie behind where that box scrolls.
+# that does not let it hang out, or the screen. To the right it may lie behind where it scrolls.
 CUT = """() => {
     const screen = document.documentElement, found = [];
     const cuts = new Map([[screen, null], [document.body, null]]);
@@ -105,7 +105,8 @@ CUT = """() => {
     };
     if (screen.scrollWidth > screen.clientWidth) found.push("the page scrolls sideways");
     for (const part of document.querySelectorAll("article, .prev-next-area")) {
-        const nodes = document.createTreeWalker(part, NodeFilter.SHOW_ELEMENT | NodeFilter.SHOW_TEXT);
+        const show = NodeFilter.SHOW_ELEMENT | NodeFilter.SHOW_TEXT;
+        const nodes = document.createTreeWalker(part, show);
         for (let node = nodes.nextNode(); node; node = nodes.nextNode()) {
             const element = node.nodeType === Node.ELEMENT_NODE ? node : node.parentElement;
             // what is for screen readers alone is a point
@@ -119,7 +120,8 @@ CUT = """() => {
             look(node, element.parentElement, element.getBoundingClientRect());
             const style = getComputedStyle(element);
             if (style.display === "inline") continue;
-            if (/hidden|clip/.test(style.overflowY) && element.scrollHeight > element.clientHeight + 1)
+            const below = element.scrollHeight > element.clientHeight + 1;
+            if (/hidden|clip/.test(style.overflowY) && below)
                 found.push(`cut above or below: ${told(element)}`);
             if (scrolls(element) && element.scrollWidth > element.clientWidth + 1) {
                 if (style.maskImage === "none") found.push(`no cue: ${told(element)}`);
