@@ -422,7 +422,7 @@ def test_a_worker_with_other_code_is_refused_by_name(project, client, capsys, tm
     assert not list((project.root / ".companion/runs").iterdir())
     # one that joins during the sweep
     _, (todo,) = sweeps.points("toy", (), seeds=1)
-    with pytest.raises(RunFailed, match="another otlib on worker tcp://"):
+    with pytest.raises(RunFailed, match="other code on worker tcp://"):
         client.submit(cluster.perform, todo, project.root, "0").result()
     client.submit(cluster.perform, todo, project.root, keys.whole()).result()
     assert finished(todo)
