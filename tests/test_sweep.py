@@ -1,6 +1,7 @@
 import contextlib
 import csv
 import json
+import math
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ import pyarrow.parquet
 import pytest
 
 from companion import build as book
-from companion import cluster, kernels, keys, slurm
+from companion import cluster, kernels, keys, slurm, sweep_page
 from companion import sweep as sweeps
 from companion.cli import main
 from companion.errors import UsageError
@@ -253,6 +254,18 @@ def test_the_plots_of_a_sweep_are_a_section_of_the_book(project, client, capsys)
     built = (site / f"sections/sweeps/{page.stem}.html").read_text()
     assert "loss.svg" in built
     assert "0.15" in built
+
+
+def test_infinite_records_of_a_sweep_are_told_and_drawn_as_a_gap(project, sweep):
+    code = "from companion.page.record import record\nrecord('psnr', {}, 'dB', 'higher')"
+    project.notebook("toy", code.format("float('inf') if eps > 1 and seed == 0 else eps + seed"))
+    out, _ = sweep("eps=1,2", seeds=2, out=project.root / "out")
+    text = sweep_page.write(project.root, out).read_text()
+    assert "| `1.0` | 1.5 | 0.5 | 2 |" in text
+    assert "| `2.0` | ∞, 3 | – | 2 |" in text
+    assert "Where a value is infinite the line has a gap." in text
+    assert pyarrow.parquet.read_table(out / "table.parquet")["psnr"].to_pylist()[2] == math.inf
+    assert len(list(csv.DictReader((out / "table.csv").open()))) == 4
 
 
 # ---- what goes wrong
