@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pydantic
 
@@ -18,18 +18,27 @@ REPRODUCED, DIFFERS, NOT_RUN = "reproduced", "differs", "not run at this profile
 SYMBOLS = {REPRODUCED: "✔", DIFFERS: "✘", NOT_RUN: "–"}
 
 
+def _no_nan(value):
+    if math.isnan(value):
+        raise ValueError("nan is no number: nothing is near it, above or below")
+    return value
+
+
+Number = Annotated[float, pydantic.AfterValidator(_no_nan)]
+
+
 class Near(pydantic.BaseModel):
     """A value and how far ours may lie from it; the value is left out where a cell holds it."""
 
-    model_config = pydantic.ConfigDict(extra="forbid")
-    value: float | None = None
-    tolerance: float = pydantic.Field(ge=0)
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+    value: Number | None = None
+    tolerance: float = pydantic.Field(ge=0, allow_inf_nan=False)
 
 
 class Cell(pydantic.BaseModel):
     """A number of book/published/DOCUMENT.yml, by the keys that lead there, or two compared."""
 
-    model_config = pydantic.ConfigDict(extra="forbid")
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
     cell: list[str | float] = pydantic.Field(min_length=1)
     less: list[str | float] | None = None  # the number to subtract from it
     over: list[str | float] | None = None  # the number to divide it by
@@ -38,7 +47,7 @@ class Cell(pydantic.BaseModel):
 class Claim(pydantic.BaseModel):
     """One entry of book/claims.yml."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", populate_by_name=True)
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, populate_by_name=True)
     id: str
     document: str
     where: str
@@ -46,8 +55,8 @@ class Claim(pydantic.BaseModel):
     published: str | float | Cell
     notebook: str
     record: str
-    at_least: float | None = None
-    at_most: float | None = None
+    at_least: Number | None = None
+    at_most: Number | None = None
     near: Near | None = None
     is_: bool | None = pydantic.Field(default=None, alias="is")
     because: str

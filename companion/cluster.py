@@ -136,7 +136,7 @@ def slurm_cluster(path: Path, gpu: bool) -> Iterator[tuple[Any, int]]:
     _quiet()
     try:
         cluster = SLURMCluster(silence_logs="critical", scheduler_options=_NO_PAGES, **asked)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # an interface that is not here
         raise UsageError(f"{where}: {error}") from error
     with cluster:
         yield cluster, settings.jobs

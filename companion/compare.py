@@ -126,7 +126,8 @@ def text(found: list, unit: str = "") -> str:
     if not found:
         return "–"
     if not _numbers(found):
-        return ", ".join(dict.fromkeys(number(value) for value in found))
+        told = ", ".join(dict.fromkeys(number(value) for value in found))
+        return f"{told} {unit}".strip() if _infinite(found) else told
     spread = _spread(found)
     shown = number(statistics.fmean(found))
     if spread is not None:
@@ -155,9 +156,11 @@ def _difference(name, reference, other, pooled, count):
     if not (_numbers(ours) and _numbers(theirs)) or (
         len(set(ours)) == 1 and all(isinstance(value, int) for value in ours + theirs)
     ):
-        same = set(map(repr, theirs)) <= set(map(repr, ours))
-        infinite = any(isinstance(value, float) and math.isinf(value) for value in ours + theirs)
-        other = _verdict(ours, theirs, better) if infinite else DIFFERS
+        if _infinite(ours + theirs):  # no mean, no spread: each has to be near one of the reference
+            same = all(any(_near(value, one) for one in ours) for value in theirs)
+        else:
+            same = set(map(repr, theirs)) <= set(map(repr, ours))
+        other = _verdict(ours, theirs, better) if _infinite(ours + theirs) else DIFFERS
         return Difference(name, unit, ours, theirs, None, SAME if same else other)
     groups = [ours, theirs] if pooled else [ours]
     limit = _tolerance(groups, len(ours), len(theirs), count)
@@ -214,6 +217,19 @@ def _numbers(found):
         isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         for value in found
     )
+
+
+def _infinite(found):
+    """Whether all are numbers and one is infinite."""
+    plain = all(isinstance(value, int | float) and not isinstance(value, bool) for value in found)
+    return plain and any(map(math.isinf, found))
+
+
+def _near(value, one):
+    """Whether two numbers are one but for rounding; an infinite one is near itself alone."""
+    if math.isinf(value) or math.isinf(one):
+        return value == one
+    return abs(value - one) <= max(ROUNDING * abs(one), VANISHING)
 
 
 def _spread(found):

@@ -3,6 +3,7 @@
 import base64
 import glob
 import math
+import re
 import shlex
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from companion.markdown import duration, number, table
 from companion.notebooks import resolve
 from companion.page.kept import archived
 from companion.run import Plan
+
+_ENDS = (math.inf, -math.inf)
+_GLUE = re.compile(r"\{glue:text\}`(\w+)(:[^`]*)?`")
 
 
 def write_section(sections: Path, todo: Plan, result: dict, judged: list[Judged]) -> None:
@@ -43,7 +47,10 @@ def write_section(sections: Path, todo: Plan, result: dict, judged: list[Judged]
         cells.append(_page_cell("companion-numbers", numbers(judged, result, kept)))
     cells.append(_page_cell("companion-provenance", provenance_box(result)))
     nb.cells = cells
+    infinite = {n: r["value"] for n, r in result["records"].items() if r["value"] in _ENDS}
     for cell in cells:
+        if cell.cell_type == "markdown" and infinite:
+            cell.source = _GLUE.sub(lambda told: _infinite(told, infinite), cell.source)
         if cell.cell_type == "code":
             shown = map(_without_progress, _joined(cell.outputs))
             cell.outputs = [output for output in shown if output is not None]
@@ -174,6 +181,11 @@ def provenance_box(result: dict) -> str:
             "::::",
         ]
     )
+
+
+def _infinite(told, infinite):
+    """A role that quotes a record, as the sign where the record is infinite: it would say inf."""
+    return number(infinite[told[1]]) if told[1] in infinite else told[0]
 
 
 def _shell(command):

@@ -10,20 +10,21 @@ import yaml
 from companion.errors import UsageError, known
 from companion.files import read_yaml
 
-Text = Annotated[str, pydantic.Field(min_length=1)]
-Count = Annotated[int, pydantic.Field(strict=True, ge=1)]
-Texts = list[Text]
+_MOST = 10**6  # dask-jobqueue counts the divisors of `cores` one by one
 _WALLTIME = r"\d+:[0-5]\d:[0-5]\d|\d+-\d+(:[0-5]\d){0,2}"
-_MEMORY = r"\d+(\.\d+)? ?([kMGT]i?B?|B)"
+_MEMORY = r"[1-9]\d*(\.\d+)? ?([kMGT]i?B?|B)"
+Text = Annotated[str, pydantic.Field(pattern=r"^[^\r\n]*[^\s][^\r\n]*$")]
+Count = Annotated[int, pydantic.Field(strict=True, ge=1, le=_MOST)]
+Lines = Annotated[str, pydantic.Field(pattern=r"\S")]
 # what a key takes, in words; by its name, else by its type
 _ALLOWED = {
     "walltime": "HH:MM:SS or D-HH:MM:SS, such as 02:00:00",
     "memory": "a number with its unit, such as 32GiB",
-    "job_mem": "a number with its unit, such as 32G",
+    "job_mem": "a whole number with its unit, such as 32G",
     "list": "a list of texts, such as [--gres=gpu:1]",
-    "int": "a whole number >= 1",
+    "int": f"a whole number from 1 to {_MOST}",
     "bool": "true or false",
-    "str": "a text",
+    "str": "a text of one line",
 }
 
 
@@ -39,12 +40,12 @@ class Cluster(pydantic.BaseModel):
     account: Text | None = None
     walltime: Annotated[Text, pydantic.Field(pattern=f"^({_WALLTIME})$")] | None = None
     job_cpu: Count | None = None
-    job_mem: Annotated[Text, pydantic.Field(pattern=f"^({_MEMORY})$")] | None = None
+    job_mem: Annotated[Text, pydantic.Field(pattern=r"^[1-9]\d*[KMGT]$")] | None = None
     job_name: Text | None = None
-    job_extra_directives: Texts | None = None
-    job_directives_skip: Texts | None = None
-    job_script_prologue: Texts | None = None
-    worker_extra_args: Texts | None = None
+    job_extra_directives: list[Text] | None = None
+    job_directives_skip: list[Text] | None = None
+    job_script_prologue: list[Lines] | None = None
+    worker_extra_args: list[Text] | None = None
     interface: Text | None = None
     local_directory: Text | None = None
     shared_temp_directory: Text | None = None
@@ -53,6 +54,12 @@ class Cluster(pydantic.BaseModel):
     python: Text | None = None
     shebang: Text | None = None
     nanny: Annotated[bool, pydantic.Field(strict=True)] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _shared_out(self):
+        if self.processes is not None and self.processes > self.cores:
+            raise ValueError(f"processes: {self.processes}, expected at most cores, {self.cores}")
+        return self
 
 
 def read(path: Path) -> Cluster:
@@ -76,11 +83,22 @@ def read(path: Path) -> Cluster:
 
 
 def _meant(key, typed, written):
-    """The value of a key: as it is written where the key takes texts, else as YAML reads it."""
-    return typed if typed is None or _kind(key) in ("int", "bool") else written
+    """The value of a key: as it is written where the key takes texts, else as YAML reads it.
+
+    YAML 1.1 reads 010 as 8 and 1:30 as 90: a number counts where it is written as one.
+    """
+    if typed is None or (_kind(key) == "bool" and isinstance(typed, bool)):
+        return typed
+    if _kind(key) == "int":
+        return typed if str(typed) == written else written
+    if isinstance(typed, list) and isinstance(written, list):
+        return [_meant(key, *pair) for pair in zip(typed, written, strict=True)]
+    return written
 
 
 def _mistake(found, given):
+    if not found["loc"]:
+        return found["msg"].removeprefix("Value error, ")
     key = str(found["loc"][0])
     if found["type"] == "extra_forbidden":
         try:

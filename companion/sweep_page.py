@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from companion.files import write_aside
+from companion.files import numbers, write_aside
 from companion.markdown import number, table
 from companion.notebooks import load
 
@@ -29,7 +29,8 @@ def write(root: Path, out: Path) -> Path:
     for point in told["points"]:
         if point["status"] == "done":
             path = out / "points" / point["key"][:16] / f"{name}.json"
-            results.append(json.loads(path.read_text(encoding="utf-8")))
+            result = json.loads(path.read_text(encoding="utf-8"))
+            results.append({**result, "records": numbers(result["records"])})
     page = root / "book" / "sections" / "sweeps" / f"{name}-{_digest(told)}.md"
     write_aside(page.with_suffix("") / "table.csv", (out / "table.csv").read_bytes())
     lines = _head(root, told, results, page.stem)
@@ -49,7 +50,8 @@ def write(root: Path, out: Path) -> Path:
             lines += [
                 f":::{{figure}} {page.stem}/{record}.svg",
                 f":alt: {label} over {', '.join(_axes(grid))}; the table below has its values.",
-                f"{label}{better}. The band is one standard deviation over the seeds.",
+                f"{label}{better}. The band is one standard deviation over the seeds."
+                + " Where a value is infinite the line has a gap." * bool(np.isinf(values).any()),
                 ":::",
                 "",
             ]
@@ -165,9 +167,10 @@ def _rows(grid, values, label):
     rows = []
     for place in itertools.product(*(range(len(grid[key])) for key in axes)):
         found = values[place][~np.isnan(values[place])]
-        finite = np.isfinite(found).all()
+        finite = np.isfinite(found).all()  # else there is no mean: all that occurs is told
         spread = number(float(found.std())) if found.size > 1 and finite else "–"
-        mean = number(float(found.mean())) if found.size and (finite or found.size == 1) else "–"
+        told = found.mean(keepdims=True) if found.size and finite else found
+        mean = ", ".join(dict.fromkeys(number(float(value)) for value in told)) or "–"
         point = [f"`{grid[key][i]}`" for key, i in zip(axes, place, strict=True)]
         rows.append((*point, mean, spread, found.size))
     head = (*(f"`{key}`" for key in axes), f"mean of {label}", "standard deviation", "seeds")

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from companion.claims import Claim, counts, judge, load_claims, needed, scoreboard, summary
@@ -34,6 +36,11 @@ def judged(value, profile="laptop", unit="", **changes):
         ({"is": False}, False, True),
         ({"is": True}, True, 1),  # a number is no truth value
         ({"at_least": 0.0}, 0, True),
+        ({"at_least": 30.0}, math.inf, -math.inf),
+        ({"at_most": 30.0}, -math.inf, math.inf),
+        ({"at_least": math.inf}, math.inf, 1e300),
+        ({"near": {"value": math.inf, "tolerance": 0.1}}, math.inf, 1e300),
+        ({"near": {"value": 1e300, "tolerance": 0.1}}, 1e300, math.inf),
     ],
 )
 def test_each_kind_of_bound(bound, holds, fails):
@@ -72,6 +79,13 @@ def test_differs_is_a_result_and_its_end_is_noticed():
         ({"at_least": 1, "because": None}, "because"),
         ({"at_least": 1, "colour": "red"}, "colour"),
         ({"near": {"value": 1, "tolerance": -1}}, "near.tolerance"),
+        ({"near": {"value": 1, "tolerance": math.inf}}, "near.tolerance"),
+        ({"near": {"value": math.nan, "tolerance": 1}}, "near.value nan is no number"),
+        ({"at_least": math.nan}, "at_least nan is no number"),
+        ({"at_least": "1"}, "at_least"),  # a text is no number, a number no truth value
+        ({"at_least": True}, "at_least"),
+        ({"is": 1}, "is"),
+        ({"at_least": 1, "id": 3}, "claim 3: id"),
         ({"at_least": 1, "notebook": "tou"}, "did you mean 'toy'"),
         ({"at_least": 1, "profiles": ["laptp"]}, "did you mean 'laptop'"),
     ],
@@ -80,7 +94,7 @@ def test_an_entry_that_is_no_claim_is_named(project, change, message):
     project.claims({"at_most": None, **change})
     with pytest.raises(UsageError, match=message) as caught:
         load_claims(project.root)
-    assert "toy-eps" in str(caught.value)
+    assert repr(change.get("id", "toy-eps")) in str(caught.value)
 
 
 def test_an_id_belongs_to_one_claim(project):

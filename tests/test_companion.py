@@ -584,6 +584,16 @@ def test_an_infinite_record_is_a_value_all_the_way(project, capsys):
     assert command(capsys, "check", str(folder))[0] == 1
 
 
+def test_a_page_quotes_an_infinite_record_as_a_sign(project, no_sphinx):
+    code = "from companion.page.record import record\nrecord('eps', float('inf'))\nrecord('n', 1.5)"
+    project.notebook("toy", code)
+    with (project.root / "notebooks/toy.md").open("a") as page:
+        page.write("\n{glue:text}`eps:.2f` dB, {glue:text}`n:.2f`, {glue:text}`toy.ipynb::eps`\n")
+    book.build()
+    text = (project.root / "book/sections/toy.ipynb").read_text()
+    assert "∞ dB, {glue:text}`n:.2f`, {glue:text}`toy.ipynb::eps`" in text
+
+
 # ---- locales and paths
 
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from companion import report, results
 from companion.cli import main
-from companion.compare import ALARM, compare, differences, of_same_setting, titles
+from companion.compare import ALARM, compare, differences, of_same_setting, text, titles
 from companion.errors import UsageError
 from companion.run import run
 
@@ -180,6 +180,8 @@ def test_seeds_alone_seldom_raise_an_alarm_and_a_shift_does(tmp_path):
         (["elpv"], ["mvtec"], "", "differs"),
         (["elpv"], [1.0], "", "differs"),
         ([math.inf], [math.inf], "", "same"),
+        ([math.inf, 30.0], [30.0 * (1 + 1e-6)], "", "same"),  # rounding of another machine
+        ([math.inf, 30.0], [31.0], "", "differs"),
         ([math.inf, 30.0], [math.inf], "", "same"),
         ([30.0], [math.inf], "higher", "better"),
         ([math.inf], [30.0], "higher", "worse"),
@@ -194,6 +196,12 @@ def test_each_kind_of_record(tmp_path, ours, theirs, better, verdict):
         for name, values in (("a", ours), ("b", theirs))
     ]
     assert differences(*sides)[0].verdict == verdict
+
+
+def test_an_infinite_value_keeps_its_unit():
+    assert text([math.inf], "dB") == "∞ dB"
+    assert text([30.0, -math.inf], "dB") == "30, −∞ dB"
+    assert text([True, math.inf], "dB") == "true, ∞"
 
 
 def test_a_record_of_one_side_is_missing_in_the_other(tmp_path):

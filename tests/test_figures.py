@@ -91,6 +91,18 @@ def test_a_table_is_markdown_with_two_decimals(shown):
     data = shown(lambda: figures.table(["name", "value"], [["a", 1.23456], ["b", 7]]))
     lines = data.data.splitlines()
     assert lines == ["| name | value |", "| --- | --- |", "| a | 1.23 |", "| b | 7 |"]
+    data = shown(lambda: figures.table(["|x|"], [["a\nb"], [float("inf")], [np.float64(2)]]))
+    assert data.data.splitlines() == ["| \\|x\\| |", "| --- |", "| a b |", "| ∞ |", "| 2.00 |"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_curve_has_a_gap_where_a_value_is_infinite():
+    names = {"xlabel": "x", "ylabel": "y"}
+    axis = figures.curves({"a": [1.0, np.inf, 3.0], "b": [[1, np.inf]] * 3}, [0, 1, 2], **names)
+    assert np.isnan(axis.lines[0].get_ydata()).tolist() == [False, True, False]
+    assert np.isnan(axis.lines[1].get_ydata()).all()
+    axis.figure.savefig(io.BytesIO(), format="svg")
+    matplotlib.pyplot.close(axis.figure)
 
 
 def test_jobs_keep_their_order_and_get_one_thread_each():

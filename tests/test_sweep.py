@@ -1,6 +1,7 @@
 import contextlib
 import csv
 import json
+import math
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ import pyarrow.parquet
 import pytest
 
 from companion import build as book
-from companion import cluster, kernels, keys, slurm
+from companion import cluster, kernels, keys, slurm, sweep_page
 from companion import sweep as sweeps
 from companion.cli import main
 from companion.errors import UsageError
@@ -255,6 +256,18 @@ def test_the_plots_of_a_sweep_are_a_section_of_the_book(project, client, capsys)
     assert "0.15" in built
 
 
+def test_infinite_records_of_a_sweep_are_told_and_drawn_as_a_gap(project, sweep):
+    code = "from companion.page.record import record\nrecord('psnr', {}, 'dB', 'higher')"
+    project.notebook("toy", code.format("float('inf') if eps > 1 and seed == 0 else eps + seed"))
+    out, _ = sweep("eps=1,2", seeds=2, out=project.root / "out")
+    text = sweep_page.write(project.root, out).read_text()
+    assert "| `1.0` | 1.5 | 0.5 | 2 |" in text
+    assert "| `2.0` | ∞, 3 | – | 2 |" in text
+    assert "Where a value is infinite the line has a gap." in text
+    assert pyarrow.parquet.read_table(out / "table.parquet")["psnr"].to_pylist()[2] == math.inf
+    assert len(list(csv.DictReader((out / "table.csv").open()))) == 4
+
+
 # ---- what goes wrong
 
 # Says that it runs and from which worker; a seed above 1 then waits for the file `go`.
@@ -471,13 +484,13 @@ def test_the_job_script_of_the_example_is_shown_and_nothing_submitted(project, c
         (None, "No such file or directory"),
         ("a: [", "while parsing"),
         ("cores", "is no list of `name: value`"),
-        ("{cores: 1, memory: 1GB, jobs: many}", "jobs: 'many', expected a whole number >= 1"),
+        ("{cores: 1, memory: 1GB, jobs: many}", "jobs: 'many', expected a whole number from 1"),
         ("{cores: 1, memory: 1GB, ques: gpu}", "unknown key 'ques': did you mean 'queue'?"),
-        ("{memory: 1GB}", "cores: nothing, expected a whole number >= 1"),
+        ("{memory: 1GB}", "cores: nothing, expected a whole number from 1"),
         ("{cores: 1, memory: 32}", "memory: '32', expected a number with its unit"),
-        ("{cores: 0, memory: 1GB}", "cores: 0, expected a whole number >= 1"),
-        ("{cores: yes, memory: 1GB}", "cores: True, expected a whole number >= 1"),
-        ("{cores: 1, memory: 1GB, nanny: 3}", "nanny: 3, expected true or false"),
+        ("{cores: 0, memory: 1GB}", "cores: 0, expected a whole number from 1"),
+        ("{cores: yes, memory: 1GB}", "cores: 'yes', expected a whole number from 1"),
+        ("{cores: 1, memory: 1GB, nanny: 3}", "nanny: '3', expected true or false"),
         ("{cores: 1, memory: 1GB, walltime: 60}", "walltime: '60', expected HH:MM:SS or D-HH"),
         ("{cores: 1, memory: 1GB, walltime: [1]}", "walltime: ['1'], expected HH:MM:SS"),
         ("{cores: 1, memory: 1GB, account: {a: b}}", "account: {'a': 'b'}, expected a text"),
@@ -487,7 +500,18 @@ def test_the_job_script_of_the_example_is_shown_and_nothing_submitted(project, c
             "job_extra_directives: '--gres=gpu:1', expected a list of texts",
         ),
         ("{cores: 1, memory: 1GB, worker_extra_args: {a: b}}", "expected a list of texts"),
-        ("{cores: x, memory: 1, queu: a}", "cores: 'x', expected a whole number >= 1; memory: '1'"),
+        ("{cores: 1, memory: 0GiB}", "memory: '0GiB', expected a number with its unit"),
+        ("{cores: 1, memory: 1GB, job_mem: 1.5G}", "job_mem: '1.5G', expected a whole number"),
+        ("{cores: 010, memory: 1GB}", "cores: '010', expected a whole number from 1"),
+        ("{cores: 1:30, memory: 1GB}", "cores: '1:30', expected a whole number from 1"),
+        ("{cores: 9999999999999999999999, memory: 1GB}", "expected a whole number from 1 to 10000"),
+        ("{cores: 2, memory: 1GB, processes: 4}", "processes: 4, expected at most cores, 2"),
+        ("{cores: 1, memory: 1GB, queue: ' '}", "queue: ' ', expected a text of one line"),
+        ('{cores: 1, memory: 1GB, job_name: "a\\nb"}', r"job_name: 'a\nb', expected a text of one"),
+        ("{cores: 1, memory: 1GB, job_extra_directives: [null]}", "[None], expected a list of"),
+        ("{cores: 1, memory: 1GB, job_script_prologue: [export A: 1]}", "expected a list of texts"),
+        ("{cores: 1, memory: 1GB, interface: none0}", "'none0' is not a valid network interface"),
+        ("{cores: x, memory: 1, queu: a}", "from 1 to 1000000; memory: '1', expected"),
     ],
 )
 def test_a_wrong_slurm_file_is_told_in_one_line(project, capsys, text, message):

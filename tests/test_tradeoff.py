@@ -41,6 +41,19 @@ def test_every_number_is_that_of_the_metric():
         assert found[kind].draws.shape == (3,)
 
 
+def test_a_perfect_restoration_has_infinite_decibels():
+    _, zero, sources = sets()
+    one = [sources[0], *(0.9 * x for x in sources[1:])]  # one of them alone
+    found = tradeoff.points(zero, one, sources, [1], ["psnr", "pooled"], draws=40)[1]
+    assert found["psnr"].value == np.inf and np.isfinite(found["pooled"].value)
+    without = found["psnr"].draws[found["psnr"].draws.isfinite()]
+    assert 0 < len(without) < 40 and not found["psnr"].draws.isnan().any()
+    assert found["psnr"].error == (0, 0) and found["psnr"].text.endswith("to ∞")
+    found = tradeoff.points(zero, sources, sources, [1], ["psnr", "pooled"], draws=4)[1]
+    assert found["pooled"].value == found["psnr"].value == np.inf
+    assert found["pooled"].text == "∞ to ∞"
+
+
 def test_values_are_clipped_after_mixing():
     sources = [torch.full((3, 4, 4), 0.9)] * 2
     one, zero = [torch.full((3, 4, 4), 0.8)] * 2, [torch.full((3, 4, 4), 0.95)] * 2

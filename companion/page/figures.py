@@ -18,7 +18,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from companion import markdown
+
 Array: TypeAlias = Any  # a tensor, an array or a list of numbers
+
 # Okabe and Ito's palette tells apart with any colour vision; the markers tell apart in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
@@ -128,6 +131,7 @@ def curves(
     """Draw one line a method with a band of one standard deviation.
 
     series: {name: (n,) values, or (n, seeds) values whose mean and spread are drawn}.
+        Where one is infinite the line has a gap.
     x: (n,) abscissae. log: logarithmic abscissa. line: False for a mark a value and no line.
     xlabel, ylabel: texts with units. ax: axes to draw on; a new figure by default.
     Returns the axes.
@@ -135,6 +139,7 @@ def curves(
     ax = plt.subplots(figsize=(6.4, 3.4))[1] if ax is None else ax
     for name, values in series.items():
         values = np.asarray(values, dtype=float).reshape(len(x), -1)
+        values = np.where(np.isfinite(values), values, np.nan)
         mean, spread = values.mean(1), values.std(1)
         style: dict[str, Any] = {"linestyle": "none"}
         if line:
@@ -226,13 +231,14 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     headers: texts. rows: lists of texts or numbers, as many as headers; floats get two decimals.
     Returns None.
     """
+    texts = [[_two_decimals(cell) for cell in row] for row in rows]
+    display(Markdown("\n".join(markdown.table(headers, texts))))
 
-    def line(cells):
-        texts = (f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in cells)
-        return "| " + " | ".join(texts) + " |"
 
-    lines = [line(headers), line(["---"] * len(headers)), *map(line, rows)]
-    display(Markdown("\n".join(lines)))
+def _two_decimals(cell):
+    if isinstance(cell, float) and np.isfinite(cell):
+        return f"{cell:.2f}"
+    return markdown.number(cell) if isinstance(cell, float) else str(cell)
 
 
 def matching(axis: Axes, x: Array, y: Array, plan: Array) -> None:

@@ -4,9 +4,11 @@ import math
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from companion.markdown import number
 from otlib import metrics
 from otlib.assets import perceptual
 
@@ -20,16 +22,16 @@ class Estimate(NamedTuple):
     @property
     def error(self) -> tuple[float, float]:
         """Distances (below, above) of the ends of the 90 % interval; 0 where nothing was drawn."""
-        if not len(self.draws):
+        if not len(self.draws) or math.isinf(self.value):
             return 0.0, 0.0
-        low, high = metrics.interval(self.draws)
+        low, high = _interval(self.draws)
         return max(self.value - low, 0.0), max(high - self.value, 0.0)
 
     @property
     def text(self) -> str:
         """The 90 % interval in words."""
-        low, high = metrics.interval(self.draws)
-        return f"{low:.3g} to {high:.3g}"
+        ends = [number(e) if math.isinf(e) else f"{e:.3g}" for e in _interval(self.draws)]
+        return " to ".join(ends)
 
 
 def points(
@@ -64,7 +66,7 @@ def points(
         mse = _mean([(x - y).square().mean() for x, y in zip(mixed, sources, strict=True)])
         statistics = {
             "mse": mse,
-            "pooled": lambda w, mse=mse: -10 * math.log10(mse(w)),
+            "pooled": lambda w, mse=mse: decibels(mse(w)),
             "gelbrich": lambda w, patches=patches: metrics.gelbrich(patches, clean, w),
             "kid": lambda w, seen=seen: 1000 * metrics.kid(seen, true, paired=True, weights=w),
             "fid": lambda w, seen=seen: metrics.fid(seen, true, w),
@@ -82,6 +84,11 @@ def points(
             for kind in kinds
         }
     return found
+
+
+def decibels(error: float) -> float:
+    """PSNR in dB of a mean squared error of values in [0, 1]: inf of 0."""
+    return -10 * math.log10(error) if error else math.inf
 
 
 def vertex(zero: Sequence[Tensor], one: Sequence[Tensor], sources: Sequence[Tensor]) -> float:
@@ -105,4 +112,17 @@ def _moments(images):
 
 def _mean(values):
     values = torch.tensor([float(value) for value in values], dtype=torch.float64)
-    return lambda weights: float(weights @ values / weights.sum())
+
+    def mean(weights):
+        drawn = torch.where(weights > 0, values, 0.0)  # 0 times infinity would be NaN
+        return float(weights @ drawn / weights.sum())
+
+    return mean
+
+
+def _interval(draws):
+    """The ends of the 90 % interval; between infinite values none is taken in between."""
+    if draws.isfinite().all():
+        return metrics.interval(draws)
+    low, high = np.quantile(draws.numpy(), [0.05, 0.95], method="nearest")
+    return float(low), float(high)
