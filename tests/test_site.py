@@ -25,24 +25,52 @@ FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
     " --disable-background-networking --disable-component-update --disable-sync"
 )
+FONTS = {  # the whole set of a machine; a text's width depends on it
+    name: f"/usr/share/fonts/truetype/{name}" for name in ("dejavu", "liberation")
+}
 DESKTOP, PHONE, SMALL = 1280, 390, 320
 
 every_page = pytest.mark.parametrize("name", PAGES)
 
 
 @pytest.fixture(scope="module")
-def browser():
+def launch():
+    """A function that starts the browser, and what it is to find in its environment."""
     executable = next(filter(None, map(shutil.which, BROWSERS)), None)
     if executable is None:
-        # Continuous integration promised a browser; elsewhere its absence is no fault of the book.
-        stop = pytest.fail if os.environ.get("CI") else pytest.skip
-        stop(f"none of {', '.join(BROWSERS)} is installed")
+        lacks(f"none of {', '.join(BROWSERS)} is installed")
     if not (HTML / "index.html").is_file():
         pytest.fail("the book is not built: run `make test`", pytrace=False)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS.split())
-        yield browser
-        browser.close()
+        yield lambda **variables: playwright.chromium.launch(
+            executable_path=executable, args=FLAGS.split(), env={**os.environ, **variables}
+        )
+
+
+@pytest.fixture(scope="module")
+def browser(launch):
+    browser = launch()
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="module", params=FONTS)
+def browser_of_a_font(launch, request, tmp_path_factory):
+    if not Path(FONTS[request.param]).is_dir():
+        lacks(f"{request.param} is not installed")
+    folder = tmp_path_factory.mktemp("fonts")
+    (folder / "fonts.conf").write_text(
+        f"<fontconfig><dir>{FONTS[request.param]}</dir><cachedir>{folder}</cachedir>"
+        '<include ignore_missing="yes">/etc/fonts/conf.d</include></fontconfig>'
+    )
+    browser = launch(FONTCONFIG_FILE=str(folder / "fonts.conf"))
+    yield browser
+    browser.close()
+
+
+def lacks(what):
+    # Continuous integration promised it; elsewhere its absence is no fault of the book.
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(what)
 
 
 @contextmanager
@@ -81,7 +109,7 @@ def test_equations_are_set(browser, name):
 
 
 # Each piece of a page, opened to the last fold, lies in the box that would cut it: the nearest one
-# that does not let it hang out, or the screen. To the right it may lie behind where it scrolls.
+# that lets nothing hang out, or the screen. To the right it may lie behind, where that box scrolls.
 CUT = """() => {
     const screen = document.documentElement, found = [];
     const cuts = new Map([[screen, null], [document.body, null]]);
@@ -105,8 +133,8 @@ CUT = """() => {
     };
     if (screen.scrollWidth > screen.clientWidth) found.push("the page scrolls sideways");
     for (const part of document.querySelectorAll("article, .prev-next-area")) {
-        const show = NodeFilter.SHOW_ELEMENT | NodeFilter.SHOW_TEXT;
-        const nodes = document.createTreeWalker(part, show);
+        const shown = NodeFilter.SHOW_ELEMENT | NodeFilter.SHOW_TEXT;
+        const nodes = document.createTreeWalker(part, shown);
         for (let node = nodes.nextNode(); node; node = nodes.nextNode()) {
             const element = node.nodeType === Node.ELEMENT_NODE ? node : node.parentElement;
             // what is for screen readers alone is a point
@@ -114,14 +142,18 @@ CUT = """() => {
             if (node !== element) {
                 const range = document.createRange();
                 range.selectNodeContents(node);
-                look(node, element, range.getBoundingClientRect());
+                const place = range.getBoundingClientRect(), cell = element.closest("td, th");
+                look(node, element, place);
+                const beyond = cell && !cell.contains(cutter(element))
+                    && place.right > cell.getBoundingClientRect().right + 1;
+                if (beyond) found.push(`over the next cell: ${told(node)}`);
                 continue;
             }
             look(node, element.parentElement, element.getBoundingClientRect());
             const style = getComputedStyle(element);
             if (style.display === "inline") continue;
-            const below = element.scrollHeight > element.clientHeight + 1;
-            if (/hidden|clip/.test(style.overflowY) && below)
+            const below = element.scrollHeight - element.clientHeight;
+            if (/hidden|clip/.test(style.overflowY) && below > 1)
                 found.push(`cut above or below: ${told(element)}`);
             if (scrolls(element) && element.scrollWidth > element.clientWidth + 1) {
                 if (style.maskImage === "none") found.push(`no cue: ${told(element)}`);
@@ -141,8 +173,8 @@ WIDE = """[...document.querySelectorAll("article div.math mjx-container")].filte
 
 
 @pytest.mark.parametrize("name", [*PAGES, *REFERENCE, "genindex"])
-def test_nothing_is_cut(browser, name):
-    with visit(browser, name) as page:
+def test_nothing_is_cut(browser_of_a_font, name):
+    with visit(browser_of_a_font, name) as page:
         page.add_style_tag(content="* { transition: none !important }")
         page.evaluate(
             """() => {
@@ -165,6 +197,15 @@ def test_no_warning_stands_on_a_page(browser, name):
         assert page.locator(".output.stderr").all_inner_texts() == []
         printed = page.locator(".cell_output").evaluate_all("all => all.map(e => e.textContent)")
         assert [text for text in printed if "Warning" in text or "[KeOps]" in text] == []
+
+
+@pytest.mark.parametrize("name", ["bibliography", *REFERENCE])
+def test_lists_hold_items(browser, name):
+    with visit(browser, name) as page:
+        lists = page.locator("article [role=list]")
+        items = "lists => lists.every(e => [...e.children].every(i => i.role === 'listitem'))"
+        assert lists.evaluate_all(items)
+        assert lists.count() > 0 or name != "bibliography"
 
 
 @every_page
