@@ -146,6 +146,26 @@ def there_and_back(image):
     return autoencoder.decode(autoencoder.encode(image[None]))
 
 
+def entered(context):
+    with context as found:
+        return found
+
+
+def diffused(folder):
+    """A network as diffusers saves it, written and read."""
+    from diffusers.models.unets.unet_2d import UNet2DModel
+
+    ends = ("DownBlock2D",), ("UpBlock2D",)
+    small = dict(block_out_channels=(4,), layers_per_block=1, norm_num_groups=2, sample_size=8)
+    folder = folder / "unet"
+    if not folder.is_dir():
+        net = UNet2DModel(down_block_types=ends[0], up_block_types=ends[1], **small)
+        net.save_pretrained(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OTLIB_DDRM", str(folder))
+        return networks.pretrained("ddrm", "diffusers.models.unets.unet_2d", "UNet2DModel")
+
+
 def fitted(d):
     return dot.fit(d.colours[:4], d.colours[4:], identity(), patch=1)
 
@@ -315,6 +335,7 @@ CALLS = {
     "assets.networks.vgg16": lambda d, _: networks.vgg16()[:4],
     "assets.networks.alexnet": lambda d, _: networks.alexnet(),
     "assets.networks.efficientnet": lambda d, _: networks.efficientnet(),
+    "assets.networks.pretrained": lambda d, folder: diffused(folder),
     "assets.networks.lpips_heads": lambda d, _: networks.lpips_heads("alexnet"),
     "assets.pairs.draw": lambda d, _: pairs.draw("elpv", count=1, size=16),
     "assets.perceptual.lpips": lambda d, _: perceptual.lpips(d.colour, d.colour.flip(1)),
@@ -322,6 +343,8 @@ CALLS = {
     "assets.photographs.files": lambda d, _: photographs.files(),
     "assets.photographs.sets": lambda d, _: photographs.sets(size=64, counts=(1, 1, 1)),
     "assets.registry.find": lambda d, _: registry.find("alexnet"),
+    "assets.registry.holding": lambda d, _: entered(registry.holding("a file", "an asset")),
+    "assets.registry.opened": lambda d, _: entered(registry.opened("alexnet")),
     "assets.restorers.degrade": lambda d, _: [
         restorers.degrade(d.colour, task, seeded()) for task in restorers.TASKS
     ],

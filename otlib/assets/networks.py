@@ -116,6 +116,8 @@ def lpips_heads(
     return [head.to(device) for head in heads]
 
 
+@plain
+@defaults()
 def pretrained(name: str, module: str, kind: str) -> tuple[Any, Path]:
     """A network that diffusers or transformers saved, frozen; every weight must be there and fit.
 
