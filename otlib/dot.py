@@ -13,7 +13,6 @@ from otlib._ambient import plain
 
 __all__ = [
     "Map",
-    "Moments",
     "Transport",
     "fit",
     "merge",
@@ -26,19 +25,6 @@ __all__ = [
 # as singular: at p = 7 the condition number is 1e15 and eq. (2) would amplify rounding by 1e7.
 _RTOL = 1e-6
 _TOLERANCE = 1e-6  # of values in [0, 1], in float32
-
-
-class Moments(NamedTuple):
-    """What a pass over latent patches keeps; float64."""
-
-    number: int  # of patches
-    mean: torch.Tensor  # (d,)
-    scatter: torch.Tensor  # (d, d), sum of (x - mean)(x - mean)'
-
-    @property
-    def covariance(self) -> Tensor:
-        """Unbiased covariance (d, d); zero for one patch."""
-        return self.scatter / max(self.number - 1, 1)
 
 
 class Map(NamedTuple):
@@ -56,14 +42,14 @@ class Transport(NamedTuple):
     autoencoder: str  # name
     channels: int  # of the latents
     patch: int  # side of the patches, latent pixels
-    natural: Moments
-    restored: Moments
+    natural: patches.Moments
+    restored: patches.Moments
     full: Map  # the paper's
     kept: Map  # ours: keeps the mean colours of the source's patches
 
 
 @plain
-def moments(latents: Iterable[Tensor], patch: int) -> Moments:
+def moments(latents: Iterable[Tensor], patch: int) -> patches.Moments:
     """Mean and scatter of all overlapping p x p patches: appendix B.3 of Adrai et al. 2023.
 
     latents: iterable of (C, h, w) float32 or float64, each of any h and w >= patch; one pass, so
@@ -80,10 +66,7 @@ def moments(latents: Iterable[Tensor], patch: int) -> Moments:
         if min(latent.shape[1:]) < patch:
             height, width = latent.shape[1:]
             raise ValueError(f"patch must be at most the {height} x {width} latents, got {patch}")
-        cloud = patches.extract(latent.double(), patch)
-        mean = cloud.mean(0)
-        centred = cloud - mean
-        part = Moments(len(cloud), mean, centred.mT @ centred)
+        part = patches.moments(latent.double(), patch)
         total = part if total is None else merge(total, part)
     if total is None:
         raise ValueError("latents must hold at least one latent image, got none")
@@ -91,7 +74,7 @@ def moments(latents: Iterable[Tensor], patch: int) -> Moments:
 
 
 @plain
-def merge(a: Moments, b: Moments) -> Moments:
+def merge(a: patches.Moments, b: patches.Moments) -> patches.Moments:
     """Moments of two sets together: as if one pass had seen both.
 
     a, b: Moments of the same dimension. Returns Moments. Raises ValueError on other dimensions.
@@ -101,7 +84,7 @@ def merge(a: Moments, b: Moments) -> Moments:
     number = a.number + b.number
     gap = b.mean - a.mean
     scatter = a.scatter + b.scatter + (a.number * b.number / number) * gap.outer(gap)
-    return Moments(number, a.mean + (b.number / number) * gap, scatter)
+    return patches.Moments(number, a.mean + (b.number / number) * gap, scatter)
 
 
 @plain

@@ -50,24 +50,24 @@ def texture(
 
 @plain
 def texture_patch_law(
-    size: int, kernel_sd: float, std: float, mean: float, image_size: int
+    patch: int, kernel_sd: float, std: float, mean: float, image_size: int
 ) -> tuple[Tensor, Tensor]:
     """Gaussian law of the patches of a one-channel square `texture`: N1 of Mignon et al., Fig. 1.
 
-    size: side of the patches in pixels. kernel_sd, std, mean: as in `texture`.
-    image_size: side of the texture in pixels, >= size; its period.
+    patch: side of the patches in pixels. kernel_sd, std, mean: as in `texture`.
+    image_size: side of the texture in pixels, >= patch; its period.
 
-    Returns the mean (size^2,) and the exact covariance (size^2, size^2), float64 on the CPU. The
+    Returns the mean (patch^2,) and the exact covariance (patch^2, patch^2), float64 on the CPU. The
     covariance of a smooth texture is singular to working precision: `sample` takes it as it is.
     Raises ValueError on a bad number.
     """
-    _check.whole("size", size)
-    _check.whole("image_size", image_size, least=size)
+    _check.whole("patch", patch)
+    _check.whole("image_size", image_size, least=patch)
     _check.positive("std", std)
     _check.number("mean", mean)
     correlation = torch.fft.ifft2(_modulus(image_size, image_size, kernel_sd).square()).real
-    place = torch.arange(size * size, device="cpu")
-    row, column = place // size, place % size
+    place = torch.arange(patch * patch, device="cpu")
+    row, column = place // patch, place % patch
     # differences are negative too: indices count from the end, which is the period
     covariance = std**2 * correlation[row[:, None] - row, column[:, None] - column]
     return torch.full_like(covariance[0], mean), covariance
@@ -94,46 +94,47 @@ def random_phase(exemplar: Tensor, generator: torch.Generator) -> Tensor:
 
 
 @plain
-def edge_patches(n: int, size: int, edge: float, mean: float, generator: torch.Generator) -> Tensor:
+def edge_patches(
+    n: int, patch: int, edge: float, mean: float, generator: torch.Generator
+) -> Tensor:
     """Patches with one horizontal edge, for N2 of Mignon et al. 2023, Fig. 1.
 
-    Above and below a row drawn uniformly among the size - 1 inner ones a patch is mean + edge / 2
+    Above and below a row drawn uniformly among the patch - 1 inner ones a patch is mean + edge / 2
     and mean - edge / 2, or the reverse, with probability 1/2 each.
 
-    n: number of patches >= 1. size: side >= 2. edge: height of the edge >= 0. mean: mean value.
+    n: number of patches >= 1. patch: side >= 2. edge: height of the edge >= 0. mean: mean value.
     generator: torch.Generator.
 
-    Returns (n, size^2) float32 on the generator's device.
+    Returns (n, patch^2) float32 on the generator's device.
     Raises ValueError on a bad number.
     """
     _check.whole("n", n)
-    _check_edge(size, edge, mean)
+    _check_edge(patch, edge, mean)
     _check.generator(generator)
     draw: dict[str, Any] = {"generator": generator, "device": generator.device}
-    row = torch.randint(1, size, (n, 1), **draw)
+    row = torch.randint(1, patch, (n, 1), **draw)
     sign = 2 * torch.randint(2, (n, 1), **draw) - 1
-    above = torch.arange(size, device=generator.device) < row
+    above = torch.arange(patch, device=generator.device) < row
     half = torch.full_like(above, edge / 2, dtype=torch.float32)
     column = mean + sign * torch.where(above, half, -half)
-    return column.repeat_interleave(size, 1)
+    return column.repeat_interleave(patch, 1)
 
 
 @plain
-def edge_patch_law(size: int, edge: float, mean: float) -> tuple[Tensor, Tensor]:
+def edge_patch_law(patch: int, edge: float, mean: float) -> tuple[Tensor, Tensor]:
     """Gaussian with the mean and covariance of `edge_patches`: N2 of Mignon et al. 2023, Fig. 1.
 
-    Rows i and j lie on different sides of the edge with probability |i - j| / (size - 1), so their
-    covariance is edge^2 / 4 (1 - 2 |i - j| / (size - 1)).
+    Rows i and j lie on different sides of the edge with probability |i - j| / (patch - 1), so their
+    covariance is edge^2 / 4 (1 - 2 |i - j| / (patch - 1)).
 
-    size: side >= 2. edge: height of the edge >= 0. mean: mean value.
+    patch: side >= 2. edge: height of the edge >= 0. mean: mean value.
 
-    Returns the mean (size^2,) and the covariance (size^2, size^2), of rank size - 1; float64 on the
-    CPU.
-    Raises ValueError on a bad number.
+    Returns the mean (patch^2,) and the covariance (patch^2, patch^2), of rank patch - 1; float64 on
+    the CPU. Raises ValueError on a bad number.
     """
-    _check_edge(size, edge, mean)
-    row = torch.arange(size * size, dtype=torch.float64, device="cpu") // size
-    apart = (row[:, None] - row).abs() / (size - 1)
+    _check_edge(patch, edge, mean)
+    row = torch.arange(patch * patch, dtype=torch.float64, device="cpu") // patch
+    apart = (row[:, None] - row).abs() / (patch - 1)
     return torch.full_like(row, mean), edge**2 / 4 * (1 - 2 * apart)
 
 
@@ -313,8 +314,8 @@ def _modulus(height, width, kernel_sd):
     return modulus / modulus.square().mean().sqrt()
 
 
-def _check_edge(size, edge, mean):
-    _check.whole("size", size, least=2)
+def _check_edge(patch, edge, mean):
+    _check.whole("patch", patch, least=2)
     _check.positive("edge", edge, zero=True)
     _check.number("mean", mean)
 

@@ -156,7 +156,7 @@ def _window(noise, top, left, height, width):
 def transport_loss(
     exemplar: Tensor,
     *,
-    size: int = 4,
+    patch: int = 4,
     levels: int = 5,
     samples: int = 2048,
     batch: float = 1024,
@@ -167,7 +167,7 @@ def transport_loss(
     """The loss of eq. (13), Houdard et al. 2020: 1/2 W_2^2 between patches, summed over a pyramid.
 
     exemplar: v (C, H, W) float32 or float64 in [0, 1], any device.
-    size: side of a patch, pixels. levels: L, images of the pyramid.
+    patch: side of a patch, pixels. levels: L, images of the pyramid.
     samples: target patches a scale, drawn once, at most; those inside the exemplar, so that its
         seam is not learnt. batch: patches of the image drawn afresh for each step, at most.
     dual_steps: steps of the averaged stochastic ascent in phi_l at each call (100 in the paper, 10
@@ -188,35 +188,27 @@ def transport_loss(
     _check.positive("dual_step", dual_step)
     _check.generator(generator, cpu=True)
     _check.levels("exemplar", exemplar)
-    pools = [patches.extract(scale, size) for scale in patches.pyramid(exemplar, levels)]
-    targets = [_some(pool, samples, generator) for pool in pools]
+    pools = [patches.extract(scale, patch) for scale in patches.pyramid(exemplar, levels)]
+    targets = [patches.draw(pool, samples, generator) for pool in pools]
     potentials = [target.new_zeros(len(target)) for target in targets]
 
     @plain
     def loss(image):
         total = image.new_zeros(())
         for level, scale in enumerate(patches.pyramid(image, levels, periodic=True)):
-            cloud, target = patches.extract(scale, size, periodic=True), targets[level]
+            cloud, target = patches.extract(scale, patch, periodic=True), targets[level]
             potentials[level] = semidual.ascend_averaged(
-                functools.partial(_some, cloud.detach(), batch, generator),
+                functools.partial(patches.draw, cloud.detach(), batch, generator),
                 target,
                 init=potentials[level],
                 step=dual_step * len(target),
                 max_iter=dual_steps,
             )
-            points = _some(cloud, batch, generator)
+            points = patches.draw(cloud, batch, generator)
             total = total + semidual.evaluate(points, target, potentials[level]).value / 2
         return total
 
     return loss
-
-
-def _some(cloud, most, generator):
-    """At most so many of the points, without repetition; all of them in order where they fit."""
-    if len(cloud) <= most:
-        return cloud
-    chosen = torch.randperm(len(cloud), generator=generator, device="cpu")[:most]
-    return cloud[chosen.to(cloud.device)]
 
 
 @plain(grad=True)
@@ -229,8 +221,8 @@ def train(
     steps: int,
     lr: float = 0.01,
     generator: torch.Generator,
-    callback: Callable[[int, float], object] | None = None,
-) -> list[float]:
+    callback: Callable[[int, Tensor], object] | None = None,
+) -> Tensor:
     """Minimise the expected loss of a network's images by Adam: Algorithm 2, Houdard et al. 2020.
 
     net: Network, changed in place; left in `eval()`, its statistics those of 32 more images.
@@ -238,10 +230,11 @@ def train(
     height, width: pixels of the images drawn, multiples of 2^(scales - 1).
     steps: steps, one image each. lr: their size > 0 (.01 in the paper); it falls to 0 over the
         last quarter, which the paper does not say.
-    generator: torch.Generator on the CPU. callback: called with (step, loss) after each step.
+    generator: torch.Generator on the CPU. callback: called with (step, u) after each step, u the
+        image that was drawn.
 
-    Returns the list of losses. Raises ValueError on bad numbers or sizes, RuntimeError where the
-    loss is no longer finite.
+    Returns the losses, (steps,) float64. Raises ValueError on bad numbers or sizes, RuntimeError
+    where the loss is no longer finite.
     """
     _check.whole("steps", steps)
     _check.positive("lr", lr)
@@ -254,7 +247,8 @@ def train(
     for step in range(steps):
         adam.param_groups[0]["lr"] = lr * min(1, 4 * (steps - step) / steps)
         adam.zero_grad()
-        value = loss(net(noise(net, height, width, generator=generator))[0])
+        image = net(noise(net, height, width, generator=generator))[0]
+        value = loss(image)
         losses.append(float(value.detach()))
         if not math.isfinite(losses[-1]):
             raise RuntimeError(f"loss is {losses[-1]} at step {step}, lr={lr} too large")
@@ -262,9 +256,9 @@ def train(
         with torch.device("cpu"):  # where Adam counts its steps
             adam.step()
         if callback is not None:
-            callback(step, losses[-1])
+            callback(step, image.detach())
     _settle(net, [noise(net, height, width, generator=generator) for _ in range(32)])
-    return losses
+    return torch.tensor(losses, dtype=torch.float64, device="cpu")
 
 
 @torch.no_grad()

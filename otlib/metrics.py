@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +13,6 @@ from otlib._ambient import plain
 from otlib._rounding import costs
 
 __all__ = [
-    "Moments",
     "bootstrap",
     "fid",
     "gelbrich",
@@ -29,14 +27,6 @@ __all__ = [
 ]
 
 _WINDOW = 11  # side of the Gaussian window of Wang et al. 2004
-
-
-class Moments(NamedTuple):
-    """What `gelbrich` needs of the patches of each of n images; float64."""
-
-    number: torch.Tensor  # (n,) of patches
-    mean: torch.Tensor  # (n, d)
-    scatter: torch.Tensor  # (n, d, d) sum of the centred outer products
 
 
 @plain
@@ -188,29 +178,27 @@ def inception_score(probabilities: Tensor, weights: Tensor | None = None) -> flo
 
 
 @plain
-def moments(images: Sequence[Tensor], patch: int = 3) -> Moments:
-    """Count, mean and scatter of all overlapping patches of each image, for `gelbrich`.
+def moments(images: Sequence[Tensor], patch: int = 3) -> list[patches.Moments]:
+    """Moments of the overlapping patches of each image, for `gelbrich`.
 
     images: list of (C, H, W) float32 or float64, pixels or latents, H and W >= patch.
     patch: side of the patches, >= 1.
 
-    Returns Moments with d = C patch^2, float64 where the images are. Raises ValueError on bad
-    pixels, an empty list, images of different channels, one smaller than a patch.
+    Returns one `patches.Moments` an image. Raises ValueError on bad pixels, an empty list, images
+    of different channels, one smaller than a patch.
     """
     _check.whole("the number of images", len(images))
-    rows: list[tuple[Tensor, Tensor, Tensor]] = []
-    for image in images:
-        cloud = patches.extract(image, patch).double()
-        if rows and cloud.shape[1] != len(rows[0][1]):
+    found = [patches.moments(image, patch) for image in images]
+    for image, one in zip(images, found, strict=True):
+        if len(one.mean) != len(found[0].mean):
             raise ValueError(f"images must have {len(images[0])} channels each, got {len(image)}")
-        centred = cloud - cloud.mean(0)
-        count = torch.tensor(float(len(cloud)), dtype=torch.float64, device=cloud.device)
-        rows.append((count, cloud.mean(0), centred.mT @ centred))
-    return Moments(*(torch.stack(part) for part in zip(*rows, strict=True)))
+    return found
 
 
 @plain
-def gelbrich(x: Moments, y: Moments, weights: Tensor | None = None) -> float:
+def gelbrich(
+    x: Sequence[patches.Moments], y: Sequence[patches.Moments], weights: Tensor | None = None
+) -> float:
     """Gelbrich distance of the patches of two sets: W2 of Gaussians with their two moments.
 
     The perceptual distance of the theory behind Adrai et al. 2023, sec. 2.1; it bounds W2 below.
@@ -221,17 +209,19 @@ def gelbrich(x: Moments, y: Moments, weights: Tensor | None = None) -> float:
     Returns a float >= 0, in the units of the images; not squared. Raises ValueError on moments of
     different patches or weights that do not fit.
     """
-    if x.mean.shape[1] != y.mean.shape[1]:
+    if len(x[0].mean) != len(y[0].mean):
         raise ValueError(
-            f"y must have moments of {x.mean.shape[1]} dimensions, got {y.mean.shape[1]}"
+            f"y must have moments of {len(x[0].mean)} dimensions, got {len(y[0].mean)}"
         )
     laws = []
     for found in (x, y):
-        w = _weights(weights, len(found.number)).to(found.number)
-        mass = w * found.number / (w @ found.number)
-        mean = mass @ found.mean
-        apart = found.mean - mean
-        within = torch.einsum("n,nij->ij", w, found.scatter) / (w @ found.number)
+        means, scatters = (torch.stack(part) for part in list(zip(*found, strict=True))[1:])
+        number = torch.tensor([float(one.number) for one in found], device="cpu").to(means)
+        w = _weights(weights, len(number)).to(number)
+        mass = w * number / (w @ number)
+        mean = mass @ means
+        apart = means - mean
+        within = torch.einsum("n,nij->ij", w, scatters) / (w @ number)
         laws += [mean, within + (mass[:, None] * apart).mT @ apart]
     return gaussian.w2(*laws).sqrt().item()
 
@@ -268,8 +258,7 @@ def patch_w2(
         cloud = torch.cat([patches.extract(image, patch) for image in images]).double().cpu()
         if count is not None:
             _check.whole("count", count)
-            _check.generator(generator, cpu=True)
-            cloud = cloud[torch.randperm(len(cloud), generator=generator, device="cpu")[:count]]
+            cloud = patches.draw(cloud, count, generator)
         clouds.append(cloud)
     _check.cloud("y", clouds[1], like=clouds[0])
     cost = costs(*clouds).numpy()  # POT's own takes |x|^2 - 2 xy + |y|^2

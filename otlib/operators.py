@@ -1,7 +1,6 @@
 """Degradations: blur, downscaling, mask, noise, JPEG. The linear ones are differentiable."""
 
 import io
-from typing import Literal
 
 import numpy as np
 import torch
@@ -34,26 +33,22 @@ def gaussian_kernel(size: int, sd: float) -> Tensor:
 
 
 @plain
-def blur(
-    image: Tensor, kernel: Tensor, mode: Literal["periodic", "valid"] = "periodic", stride: int = 1
-) -> Tensor:
+def blur(image: Tensor, kernel: Tensor, stride: int = 1, periodic: bool = False) -> Tensor:
     """Convolve every channel with one kernel (H of Mignon et al. 2023, sec. III; SH with a stride).
 
     image: (C, H, W) float32 or float64, any device and value range.
     kernel: (h, w), h <= H and w <= W; index (h // 2, w // 2) is its centre, so that an even
         kernel followed by a stride of 2 looks at the middle of each 2 x 2 block.
-    mode: "periodic" keeps the size; "valid" keeps the pixels the kernel fully covers.
     stride: >= 1; only what `subsample` would keep is computed.
+    periodic: wrap round the borders; else keep the pixels that the kernel fully covers.
 
-    Returns (C, H, W), or (C, H - h + 1, W - w + 1) where valid, each side n made ceil(n / stride),
-    in the dtype and on the device of the image. Raises ValueError on bad pixels or taps, a kernel
-    larger than the image, an unknown mode, stride < 1.
+    Returns (C, H, W) where periodic, else (C, H - h + 1, W - w + 1), each side n made
+    ceil(n / stride), in the dtype and on the device of the image. Raises ValueError on bad pixels
+    or taps, a kernel larger than the image, stride < 1.
     """
     _check.image("image", image)
     _check.finite("kernel", kernel)
     _check.whole("stride", stride)
-    if mode not in ("periodic", "valid"):
-        raise ValueError(f"mode must be 'periodic' or 'valid', got {mode!r}")
     if kernel.ndim != 2 or 0 in kernel.shape:
         raise ValueError(f"kernel must be a non-empty (h, w) tensor, got {tuple(kernel.shape)}")
     (h, w), (height, width) = kernel.shape, image.shape[1:]
@@ -61,7 +56,7 @@ def blur(
         raise ValueError(f"image must be at least the {h} x {w} kernel, got {height} x {width}")
     # TF32 would reach the gradient on a GPU: it is computed after this call, in the caller's state
     planes = image[:, None].double() if image.is_cuda else image[:, None]
-    if mode == "periodic":
+    if periodic:
         left, right, top, bottom = (w - 1) // 2, w // 2, (h - 1) // 2, h // 2
         planes = F.pad(planes, (left, right, top, bottom), mode="circular")
     column, weight, row = torch.linalg.svd(kernel.double())

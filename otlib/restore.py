@@ -15,7 +15,7 @@ __all__ = ["patch_ot", "patch_semidual", "restore"]
 @plain
 def patch_ot(
     reference: Tensor,
-    size: int,
+    patch: int,
     stride: int = 1,
     *,
     observe: Callable[[sinkhorn.Solution, Tensor], object] | None = None,
@@ -23,9 +23,9 @@ def patch_ot(
 ) -> Callable[[Tensor], Tensor]:
     """The prior OT(alpha_u, beta): transport from an image's patches to reference patches.
 
-    reference: (M, C * size^2) patches, or a function of no argument that draws them afresh at each
+    reference: (M, C * patch^2) patches, or a function of no argument that draws them afresh at each
         call, as the expectation in eq. (3) of Mignon et al. 2023 asks.
-    size, stride: side of the patches and step of their grid, pixels.
+    patch, stride: side of the patches and step of their grid, pixels.
     observe: function (solution, reference) called after each solve, to record what it did.
     solver: arguments of `sinkhorn.solve`: eps, rho, tol, ...
 
@@ -34,7 +34,7 @@ def patch_ot(
     at the potentials of the one before: a step of Adam moves them little. Errors are those of
     `extract` and `solve`.
     """
-    _check.whole("size", size)
+    _check.whole("patch", patch)
     _check.whole("stride", stride)
     if not callable(reference):
         _check.cloud("reference", reference)
@@ -44,7 +44,7 @@ def patch_ot(
     def prior(image):
         nonlocal init
         target = reference() if callable(reference) else reference
-        cloud = patches.extract(image, size, stride)
+        cloud = patches.extract(image, patch, stride)
         solution = sinkhorn.solve(cloud, target.to(cloud), init=init, **solver)
         if not callable(reference):
             init = (solution.f, solution.g)
@@ -57,11 +57,11 @@ def patch_ot(
 
 @plain
 def patch_semidual(
-    reference: Tensor, size: int, stride: int = 1, *, dual_steps: int, dual_step: float = 1.0
+    reference: Tensor, patch: int, stride: int = 1, *, dual_steps: int, dual_step: float = 1.0
 ) -> Callable[[Tensor], Tensor]:
     """The prior OT_0(alpha_u, beta) by its semi-dual: eq. (9), Mignon et al. 2023.
 
-    reference, size, stride: as in `patch_ot`, the reference a fixed cloud.
+    reference, patch, stride: as in `patch_ot`, the reference a fixed cloud.
     dual_steps: supergradient steps >= 0 an evaluation, from the potential of the one before (10 in
         the Wasserstein patch prior of Hertrich et al. 2022). 0 leaves the potential at 0: each
         patch is compared with its nearest reference patch, which is the limit of `patch_ot` at
@@ -71,7 +71,7 @@ def patch_semidual(
     Returns a function image (C, H, W) -> scalar, differentiable, scaled as that of `patch_ot`.
     Errors are those of `extract` and `ascend`.
     """
-    _check.whole("size", size)
+    _check.whole("patch", patch)
     _check.whole("stride", stride)
     _check.whole("dual_steps", dual_steps, least=0)
     _check.positive("dual_step", dual_step)
@@ -81,7 +81,7 @@ def patch_semidual(
     @plain
     def prior(image):
         nonlocal g
-        cloud = patches.extract(image, size, stride)
+        cloud = patches.extract(image, patch, stride)
         options: dict[str, Any] = dict(init=g, step=dual_step, max_iter=dual_steps)
         solution = semidual.ascend(cloud, reference.to(cloud), **options)
         g = solution.g

@@ -95,17 +95,17 @@ def gatys(
     *,
     taps: Sequence[str] = TAPS,
     steps: int = 500,
-    callback: Callable[[int, float], object] | None = None,
-) -> tuple[Tensor, list[float]]:
+    callback: Callable[[int, Tensor], object] | None = None,
+) -> tuple[Tensor, Tensor]:
     """Texture synthesis of Gatys et al. 2015: minimise `gram_loss` in the pixels by L-BFGS.
 
     exemplar: (C, H, W) float32, C = 1 or 3, values in [0, 1].
     vgg, taps: as in `grams`.
     start: (C, h, w) first image, of any size >= 16, same type and device; noise in the paper.
-    steps: of L-BFGS, at most. callback: called with (step, loss) after each step.
+    steps: of L-BFGS, at most. callback: called with (step, u) after each step.
 
-    Returns (image, losses): (C, h, w), not clipped, and the loss at each step. Raises ValueError
-    as `grams` does, and on a bad number of steps.
+    Returns (u, losses): u (C, h, w), not clipped, and (steps,) float64, the loss at the start of
+    each step. Raises ValueError as `grams` does, and on a bad number of steps.
     """
     _check.image("start", start)
     _check.whole("steps", steps)
@@ -125,15 +125,15 @@ def gatys(
     for step in range(steps):
         losses.append(float(solver.step(closure).detach()))  # at the start of the step
         if callback is not None:
-            callback(step, losses[-1])
-    return image.detach(), losses
+            callback(step, image.detach())
+    return image.detach(), torch.tensor(losses, dtype=torch.float64, device="cpu")
 
 
 @plain
 def texto(
     exemplar: Tensor,
     *,
-    size: int = 3,
+    patch: int = 3,
     levels: int = 4,
     targets: int = 1000,
     draws: int = 500,
@@ -143,8 +143,8 @@ def texto(
     """Patch transport from coarse to fine: Texto, in its plain form with one Gaussian a scale.
 
     exemplar: (C, H, W) float32 or float64, any device; sides multiples of 2^(levels - 1).
-    size: side of the patches, pixels. levels: scales. targets: patches of the exemplar, at most, to
-        which a scale transports.
+    patch: side of the patches, pixels. levels: scales. targets: patches of the exemplar, at most,
+        to which a scale transports.
     draws, steps: of the averaged stochastic ascent at each scale (`semidual.ascend_averaged`).
     generator: torch.Generator on the CPU.
 
@@ -169,10 +169,10 @@ def texto(
         raise ValueError(f"exemplar's sides must be multiples of {stride}, got {height} x {width}")
     image = gaussian.random_phase(pyramid[-1], generator)
     for level in reversed(range(levels)):
-        cloud = patches.extract(image, size, periodic=True)
-        pool = patches.extract(pyramid[level], size)
-        chosen = torch.randperm(len(pool), generator=generator, device="cpu")
-        chosen = chosen[:targets].to(pool.device)
+        cloud = patches.extract(image, patch, periodic=True)
+        pool = patches.extract(pyramid[level], patch)
+        places = torch.arange(len(pool), device="cpu")
+        chosen = patches.draw(places, targets, generator).to(pool.device)
         mean, cov = cloud.mean(0), cloud.mT.cov()
         g = semidual.ascend_averaged(
             functools.partial(gaussian.sample, mean, cov, draws, generator),
@@ -181,9 +181,9 @@ def texto(
             max_iter=steps,
         )
         _, to = softmin.hardmin(cloud, pool[chosen], g)
-        image = patches.average(pool[chosen[to]], image.shape, size, periodic=True)
+        image = patches.average(pool[chosen[to]], image.shape, patch, periodic=True)
         if level:
             finer = pyramid[level - 1]
-            pool = patches.extract(finer, 2 * size, stride=2)  # row for row where `pool` was
-            image = patches.average(pool[chosen[to]], finer.shape, 2 * size, 2, periodic=True)
+            pool = patches.extract(finer, 2 * patch, stride=2)  # row for row where `pool` was
+            image = patches.average(pool[chosen[to]], finer.shape, 2 * patch, 2, periodic=True)
     return image

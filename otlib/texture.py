@@ -31,7 +31,7 @@ def synthesise(
     exemplar: Tensor,
     start: Tensor,
     *,
-    size: int = 4,
+    patch: int = 4,
     levels: int = 4,
     steps: int = 150,
     lr: float = 0.01,
@@ -48,7 +48,7 @@ def synthesise(
 
     exemplar: v (C, H, W) float32 or float64 in [0, 1], any device.
     start: u_0 (C, h, w) of any size, periodic; same dtype and device. The paper's is white noise.
-    size: side s of a patch, pixels. levels: L >= 1 scales; 1 is the single-scale method.
+    patch: side s of a patch, pixels. levels: L >= 1 scales; 1 is the single-scale method.
     steps, lr: N_u steps of Adam and their size in grey levels (paper: 150 suffice, 0.01).
     samples: target patches a scale, drawn once, at most. Theorem 4 of Houdard et al. asks that
         their number M divide the number N of patches of u_l: the target is resampled to N draws, so
@@ -69,18 +69,18 @@ def synthesise(
     _check.image("exemplar", exemplar)
     _check.varied("exemplar", exemplar)
     _like("start", start, exemplar)
-    _numbers(size, levels, samples, batch, dual_steps, dual_step, generator)
+    _numbers(patch, levels, samples, batch, dual_steps, dual_step, generator)
     _check.levels("exemplar", exemplar)
-    _room("exemplar", exemplar, size, levels, periodic=False)
-    _room("start", start, size, levels, periodic=True)
-    pools = [patches.extract(scale, size) for scale in patches.pyramid(exemplar, levels)]
+    _room("exemplar", exemplar, patch, levels, periodic=False)
+    _room("start", start, patch, levels, periodic=True)
+    pools = [patches.extract(scale, patch) for scale in patches.pyramid(exemplar, levels)]
     numbers = [scale[0].numel() for scale in patches.pyramid(start, levels, periodic=True)]
     targets = _targets(pools, numbers, samples, batch, generator)
     options: dict[str, Any] = dict(
         periodic=True, batch=batch, dual_steps=dual_steps, dual_step=dual_step
     )
     return _minimise(
-        loss(targets, size, generator=generator, **options), start, steps, lr, callback
+        loss(targets, patch, generator=generator, **options), start, steps, lr, callback
     )
 
 
@@ -89,7 +89,7 @@ def inpaint(
     image: Tensor,
     hole: Tensor,
     *,
-    size: int = 4,
+    patch: int = 4,
     levels: int = 3,
     steps: int = 150,
     lr: float = 0.01,
@@ -113,7 +113,7 @@ def inpaint(
     scale at which no patch is free of it.
     """
     _check.image("image", image)
-    _numbers(size, levels, samples, batch, dual_steps, dual_step, generator)
+    _numbers(patch, levels, samples, batch, dual_steps, dual_step, generator)
     _check.levels("image", image)
     if not torch.is_tensor(hole) or hole.dtype != torch.bool or hole.device != image.device:
         kind = f"{hole.dtype} on {hole.device}" if torch.is_tensor(hole) else type(hole).__name__
@@ -122,18 +122,18 @@ def inpaint(
         raise ValueError(f"hole must have shape {tuple(image.shape[1:])}, got {tuple(hole.shape)}")
     if hole.all() or not hole.any():
         raise ValueError(f"hole must hold some but not all pixels, got {int(hole.sum())}")
-    _room("image", image, size, levels, periodic=False)
+    _room("image", image, patch, levels, periodic=False)
 
     seen = []  # scale by scale, the patches that see the hole
     for scale in patches.pyramid(hole[None].to(image), levels):
-        seen.append(patches.extract(scale, size).sum(1) > 0)
+        seen.append(patches.extract(scale, patch).sum(1) > 0)
         if seen[-1].all():
             raise ValueError(
                 f"levels must be at most {len(seen) - 1} for this hole, got {levels}: at scale "
-                f"{len(seen)} no {size} x {size} patch is free of it"
+                f"{len(seen)} no {patch} x {patch} patch is free of it"
             )
     pools = [
-        patches.extract(scale, size)[~rows]
+        patches.extract(scale, patch)[~rows]
         for scale, rows in zip(patches.pyramid(image, levels), seen, strict=True)
     ]
     rows = [mask.nonzero().squeeze(1) for mask in seen]
@@ -141,7 +141,7 @@ def inpaint(
     options: dict[str, Any] = dict(
         rows=rows, batch=batch, dual_steps=dual_steps, dual_step=dual_step
     )
-    value = loss(targets, size, generator=generator, **options)
+    value = loss(targets, patch, generator=generator, **options)
     noise = torch.rand(image.shape, generator=generator, dtype=image.dtype, device="cpu")
     start = torch.where(hole, noise.to(image.device), image)
     # outside the hole the gradient is 0, and a step of Adam too
@@ -151,7 +151,7 @@ def inpaint(
 @plain
 def loss(
     targets: Sequence[tuple[Tensor, Tensor]],
-    size: int,
+    patch: int,
     *,
     periodic: bool = False,
     rows: Sequence[Tensor] | None = None,
@@ -162,8 +162,8 @@ def loss(
 ) -> Callable[[Tensor], Tensor]:
     """The loss of eq. (10), Houdard et al. 2020: a function of an image that remembers its phi_l.
 
-    targets: one pair a scale, finest first: (M, C * size^2) patches and their weights (M,), sum 1.
-    size: side of a patch, pixels.
+    targets: one pair a scale, finest first: (M, C * patch^2) patches and their weights (M,), sum 1.
+    patch: side of a patch, pixels.
     periodic: whether the image wraps, in the pyramid and in its patches.
     rows: one tensor a scale, the indices of the patches that count; all by default.
     batch: patches a scale and call, drawn by `generator` where there are more.
@@ -172,16 +172,19 @@ def loss(
     Returns a function image (C, H, W) -> scalar with the gradient of eq. (11) of Houdard et al.
     Errors are those of `extract`, `pyramid` and `semidual.ascend`.
     """
+    if batch != math.inf:
+        _check.whole("batch", batch)
+        _check.generator(generator, cpu=True)
     potentials = [torch.zeros_like(weights) for _, weights in targets]
 
     @plain
     def value(image):
         total = image.new_zeros(())
         for level, scale in enumerate(patches.pyramid(image, len(targets), periodic)):
-            cloud = patches.extract(scale, size, periodic=periodic)
+            cloud = patches.extract(scale, patch, periodic=periodic)
             chosen = torch.arange(len(cloud), device="cpu") if rows is None else rows[level]
             if len(chosen) > batch:
-                chosen = _draw(chosen, batch, generator)
+                chosen = patches.draw(chosen, batch, generator)
             x = cloud if len(chosen) == len(cloud) else cloud[chosen]
             y, b = targets[level]
             solution = semidual.ascend(
@@ -221,7 +224,7 @@ def kwatra(
     Returns (u, energies): u (C, h, w), and one float64 tensor for each scale and size that was
     used, in order, with the mean of d^r before each round.
     Raises ValueError on bad pixels, an exemplar of another scale, images that differ in channels,
-    type or device, a scale that holds no size, numbers out of range.
+    type or device, a scale that holds no patch, numbers out of range.
     """
     _check.image("exemplar", exemplar)
     _like("start", start, exemplar)
@@ -230,8 +233,8 @@ def kwatra(
     _check.whole("rounds", rounds)
     if len(sizes) == 0:
         raise ValueError("sizes must hold at least one side, got none")
-    for size in sizes:
-        _check.whole("sizes", size)
+    for patch in sizes:
+        _check.whole("sizes", patch)
     _room("exemplar", exemplar, min(sizes), levels, periodic=False)
     _room("start", start, min(sizes), levels, periodic=True)
     references = patches.pyramid(exemplar, levels)
@@ -241,22 +244,22 @@ def kwatra(
         shape = starts[level].shape
         if image.shape != shape:
             image = F.interpolate(image[None], shape[1:], mode="bilinear", antialias=False)[0]
-        for size in sizes:
-            if size > min(*references[level].shape[1:], *shape[1:]):
+        for patch in sizes:
+            if patch > min(*references[level].shape[1:], *shape[1:]):
                 continue
-            pool, stride = patches.extract(references[level], size), max(1, size // 4)
+            pool, stride = patches.extract(references[level], patch), max(1, patch // 4)
             zero, energy, before = pool.new_zeros(len(pool)), [], None
             for _ in range(rounds):
-                cloud = patches.extract(image, size, stride, periodic=True)
+                cloud = patches.extract(image, patch, stride, periodic=True)
                 squares, index = softmin.hardmin(cloud, pool, zero)
                 distances = squares.clamp(min=1e-6).sqrt()  # a patch that is found weighs no inf
                 energy.append(float(distances.double().pow(_ROBUST).mean()))
                 if before is not None and torch.equal(index, before):
                     break
                 before, weights = index, distances.pow(_ROBUST - 2)[:, None]
-                total = patches.adjoint(weights * pool[index], shape, size, stride, periodic=True)
+                total = patches.adjoint(weights * pool[index], shape, patch, stride, periodic=True)
                 cover = patches.adjoint(
-                    weights.expand_as(cloud), shape, size, stride, periodic=True
+                    weights.expand_as(cloud), shape, patch, stride, periodic=True
                 )
                 image = total / cover
                 if callback is not None:
@@ -297,7 +300,7 @@ def distances(
     image: Tensor,
     exemplar: Tensor,
     *,
-    size: int = 4,
+    patch: int = 4,
     levels: int = 4,
     count: int = 1000,
     generator: torch.Generator,
@@ -307,7 +310,7 @@ def distances(
     The distance of Definition 1, eq. (1), of Houdard et al. 2020 at p = 2.
 
     image, exemplar: (C, h, w) and (C, H, W) float32 or float64 in one scale, same device.
-    size, levels: as in `synthesise`. Patches lie inside both images: no seam is counted.
+    patch, levels: as in `synthesise`. Patches lie inside both images: no seam is counted.
     count: patches drawn from each image and scale, at most. Two draws of one image are apart too,
         the more the fewer: compare with that floor.
     generator: torch.Generator on the CPU.
@@ -319,14 +322,14 @@ def distances(
     _check.image("exemplar", exemplar)
     _like("image", image, exemplar)
     _check.whole("count", count)
-    _check.whole("size", size)
+    _check.whole("patch", patch)
     _check.whole("levels", levels)
     _check.generator(generator, cpu=True)
     found = []
     for name, whole in (("image", image), ("exemplar", exemplar)):
-        _room(name, whole, size, levels, periodic=False)
+        _room(name, whole, patch, levels, periodic=False)
     for scales in zip(*(patches.pyramid(i, levels) for i in (image, exemplar)), strict=True):
-        x, y = (_draw(patches.extract(scale, size), count, generator) for scale in scales)
+        x, y = (patches.draw(patches.extract(scale, patch), count, generator) for scale in scales)
         found.append(math.sqrt(max(0.0, float(semidual.solve(x, y, tol=1e-4).value))))
     return found
 
@@ -336,13 +339,13 @@ def sliced(
     image: Tensor,
     exemplar: Tensor,
     *,
-    size: int = 4,
+    patch: int = 4,
     projections: int = 64,
     generator: torch.Generator,
 ) -> float:
     """Sliced W2 between all patches of two images, by POT.
 
-    image, exemplar, generator: as in `distances`. size: side of a patch, pixels.
+    image, exemplar, generator: as in `distances`. patch: side of a patch, pixels.
     projections: random directions of the space of patches.
 
     Returns a float in grey levels: root mean square over directions of the W2 of the projections.
@@ -353,7 +356,7 @@ def sliced(
     _like("image", image, exemplar)
     _check.whole("projections", projections)
     _check.generator(generator, cpu=True)
-    x, y = patches.extract(image, size), patches.extract(exemplar, size)
+    x, y = patches.extract(image, patch), patches.extract(exemplar, patch)
     options: dict[str, Any] = dict(generator=generator, dtype=torch.float64, device="cpu")
     directions = torch.randn(x.shape[1], projections, **options)
     directions = F.normalize(directions, dim=0).to(x)
@@ -362,11 +365,11 @@ def sliced(
 
 
 @plain
-def copied(image: Tensor, exemplar: Tensor, *, size: int = 8) -> float:
+def copied(image: Tensor, exemplar: Tensor, *, patch: int = 8) -> float:
     """Share of the patches that are part of a verbatim copy of the exemplar; 1 - it is innovation.
 
     image, exemplar: (C, h, w) and (C, H, W) float32 or float64 in one scale, same device.
-    size: side s of a patch, pixels.
+    patch: side s of a patch, pixels.
 
     A patch counts where those s pixels to the right and s pixels below it have as nearest patches
     of the exemplar the ones s pixels to the right and below its own nearest: the three do not
@@ -378,20 +381,20 @@ def copied(image: Tensor, exemplar: Tensor, *, size: int = 8) -> float:
     """
     _check.image("exemplar", exemplar)
     _like("image", image, exemplar)
-    _check.whole("size", size)
+    _check.whole("patch", patch)
     for name, one in (("image", image), ("exemplar", exemplar)):
-        if min(one.shape[1:]) < 2 * size:
+        if min(one.shape[1:]) < 2 * patch:
             height, width = one.shape[1:]
             raise ValueError(
-                f"{name} must have at least {2 * size} pixels a side, got {height} x {width}"
+                f"{name} must have at least {2 * patch} pixels a side, got {height} x {width}"
             )
-    x, y = patches.extract(image, size), patches.extract(exemplar, size)
-    height, width = (side - size + 1 for side in image.shape[1:])
-    columns = exemplar.shape[2] - size + 1
+    x, y = patches.extract(image, patch), patches.extract(exemplar, patch)
+    height, width = (side - patch + 1 for side in image.shape[1:])
+    columns = exemplar.shape[2] - patch + 1
     _, index = softmin.hardmin(x, y, y.new_zeros(len(y)))
     place = torch.stack([index // columns, index % columns], 1).reshape(height, width, 2)
-    here, right, below = place[:-size, :-size], place[:-size, size:], place[size:, :-size]
-    step = size * torch.eye(2, dtype=torch.int64, device=place.device)
+    here, right, below = place[:-patch, :-patch], place[:-patch, patch:], place[patch:, :-patch]
+    step = patch * torch.eye(2, dtype=torch.int64, device=place.device)
     inside = (below - here == step[0]).all(2) & (right - here == step[1]).all(2)
     return float(inside.double().mean())
 
@@ -414,20 +417,15 @@ def _targets(pools, numbers, samples, batch, generator):
     targets = []
     for pool, number in zip(pools, numbers, strict=True):
         n = min(number, batch)
-        cloud = _draw(pool, min(samples, n), generator)
+        cloud = patches.draw(pool, min(samples, n), generator)
         copies = torch.full((len(cloud),), n // len(cloud), device=pool.device)
         copies[: n % len(cloud)] += 1
         targets.append((cloud, copies.to(pool) / n))
     return targets
 
 
-def _draw(pool, count, generator):
-    chosen = torch.randperm(len(pool), generator=generator, device="cpu")[:count]
-    return pool[chosen.to(pool.device)]
-
-
-def _numbers(size, levels, samples, batch, dual_steps, dual_step, generator):
-    for name, value in dict(size=size, levels=levels, samples=samples).items():
+def _numbers(patch, levels, samples, batch, dual_steps, dual_step, generator):
+    for name, value in dict(patch=patch, levels=levels, samples=samples).items():
         _check.whole(name, value)
     if batch != math.inf:
         _check.whole("batch", batch)
@@ -449,7 +447,7 @@ def _like(name, image, exemplar):
         )
 
 
-def _room(name, image, size, levels, periodic):
+def _room(name, image, patch, levels, periodic):
     """Raise ValueError where a scale of an image is smaller than a patch, or than the blur."""
     sides = height, width = tuple(image.shape[1:])
     for level in range(levels):
@@ -457,9 +455,9 @@ def _room(name, image, size, levels, periodic):
             if min(sides) < 4:
                 sides = (0, 0)
             sides = tuple(-(-n // 2) if periodic else max(0, (n - 4) // 2 + 1) for n in sides)
-        if min(sides) < size:
+        if min(sides) < patch:
             works = f"levels <= {level} works" if level else "no number of levels works"
             raise ValueError(
-                f"{name} of {height} x {width} pixels is too small for {size} x {size} patches at "
-                f"{levels} scales: {works}"
+                f"{name} of {height} x {width} pixels is too small for {patch} x {patch} patches "
+                f"at {levels} scales: {works}"
             )

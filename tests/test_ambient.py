@@ -209,6 +209,8 @@ CALLS = {
         patches.extract(d.image, 3, 3), (1, 24, 24), 3, 3
     ),
     "patches.average": lambda d, _: patches.average(patches.extract(d.image, 3), (1, 24, 24), 3),
+    "patches.moments": lambda d, _: patches.moments(d.image, 3),
+    "patches.draw": lambda d, _: patches.draw(d.image[0], 3, seeded()),
     "patches.pyramid": lambda d, _: patches.pyramid(d.image, 2, periodic=True),
     "operators.gaussian_kernel": lambda d, _: operators.gaussian_kernel(5, 1.0),
     "operators.blur": lambda d, _: [
@@ -246,18 +248,18 @@ CALLS = {
         d.image
     ),
     "restore.restore": lambda d, _: restore.restore(
-        operators.mask(operators.blur(d.image, d.kernel / 9), d.hole_of),
-        lambda u: operators.mask(operators.blur(u, d.kernel / 9), d.hole_of),
+        operators.mask(operators.blur(d.image, d.kernel / 9, periodic=True), d.hole_of),
+        lambda u: operators.mask(operators.blur(u, d.kernel / 9, periodic=True), d.hole_of),
         [restore.patch_ot(d.y[:, :4], 2, 3, **SOLVE)],
         lam=10.0,
         steps=3,
         lr=0.01,
     ),
     "texture.synthesise": lambda d, _: texture.synthesise(
-        d.image, d.other, size=3, levels=2, steps=2, samples=50, batch=80, generator=seeded()
+        d.image, d.other, patch=3, levels=2, steps=2, samples=50, batch=80, generator=seeded()
     ),
     "texture.inpaint": lambda d, _: texture.inpaint(
-        d.image, d.hole, size=3, levels=1, steps=2, samples=50, batch=8, generator=seeded()
+        d.image, d.hole, patch=3, levels=1, steps=2, samples=50, batch=8, generator=seeded()
     ),
     "texture.loss": lambda d, _: texture.loss(
         [(d.y, d.b)], 2, rows=[torch.arange(0, 9, 2, device="cpu")], dual_steps=2
@@ -267,10 +269,10 @@ CALLS = {
     ),
     "texture.shuffle": lambda d, _: texture.shuffle(d.image, (12, 13), 5, seeded()),
     "texture.distances": lambda d, _: texture.distances(
-        d.image, d.other, size=3, levels=2, count=40, generator=seeded()
+        d.image, d.other, patch=3, levels=2, count=40, generator=seeded()
     ),
     "texture.sliced": lambda d, _: texture.sliced(d.image, d.other, generator=seeded()),
-    "texture.copied": lambda d, _: texture.copied(d.image[:, :, 2:], d.image, size=4),
+    "texture.copied": lambda d, _: texture.copied(d.image[:, :, 2:], d.image, patch=4),
     "generator.network": lambda d, _: network(),
     "generator.noise": lambda d, _: generator.noise(network(), 8, 8, generator=seeded()),
     "generator.generate": lambda d, _: [
@@ -279,7 +281,7 @@ CALLS = {
         for tile in (None, 8)
     ],
     "generator.transport_loss": lambda d, _: generator.transport_loss(
-        d.image, size=3, levels=2, samples=30, batch=40, dual_steps=2, generator=seeded()
+        d.image, patch=3, levels=2, samples=30, batch=40, dual_steps=2, generator=seeded()
     )(d.other),
     "generator.train": lambda d, _: trained(d),
     "rivals.grams": lambda d, _: rivals.grams(d.colour, small(d), TAPS),
@@ -291,7 +293,7 @@ CALLS = {
         d.colour, small(d), d.colour / 2 + 0.1, taps=TAPS, steps=3
     ),
     "rivals.texto": lambda d, _: rivals.texto(
-        d.image, size=2, levels=2, targets=20, draws=30, steps=3, generator=seeded()
+        d.image, patch=2, levels=2, targets=20, draws=30, steps=3, generator=seeded()
     ),
     "dot.moments": lambda d, _: dot.moments(d.colours, 3),
     "dot.merge": lambda d, _: dot.merge(*(dot.moments([c], 1) for c in d.colours[:2])),

@@ -97,7 +97,7 @@ TAKE_REAL = {
     "psnr": lambda n: torch.tensor(metrics.psnr(IMAGE / 2, IMAGE, peak=4 * n)),
     "interval": lambda n: torch.tensor(metrics.interval(G, n)),
     "synthesise": lambda n: texture.synthesise(
-        IMAGE, IMAGE, size=3, levels=1, steps=2, lr=n, dual_step=n, generator=seeded()
+        IMAGE, IMAGE, patch=3, levels=1, steps=2, lr=n, dual_step=n, generator=seeded()
     )[0],
     "ddrm": lambda n: ddrm.sample(
         IMAGE[:, :2, :4], n, X[:2], X[:4], lambda x, t: x, [99 * n], seeded(), n, n
@@ -118,7 +118,7 @@ TAKE_WHOLE = {
         generator.network(scales=n, generator=seeded()), 8 * n, 8 * n, generator=seeded()
     )[0],
     "shuffle": lambda n: texture.shuffle(IMAGE, (n, n), n, seeded()),
-    "moments": lambda n: metrics.moments([IMAGE], n).mean,
+    "moments": lambda n: metrics.moments([IMAGE], n)[0].mean,
     "bootstrap": lambda n: metrics.bootstrap(lambda w: float(w[0]), n, n, n),
     "dot": lambda n: dot.moments([IMAGE], n + 1).mean,
 }

@@ -331,7 +331,7 @@ BAD = {
         8, 1.0, 0.1, 0.5, 7
     ),
     "exemplar must be finite": lambda: gaussian.random_phase(NAN[None], seeded()),
-    "size must be a whole number >= 2, got 1": lambda: gaussian.edge_patch_law(1, 0.3, 0.5),
+    "patch must be a whole number >= 2, got 1": lambda: gaussian.edge_patch_law(1, 0.3, 0.5),
     "edge must be a number >= 0": lambda: gaussian.edge_patches(4, 8, -0.3, 0.5, seeded()),
     "n must be a whole number >= 1, got 0": lambda: gaussian.sample(ZERO, EYE, 0, seeded()),
     "mean must have shape .d,. for cov .d, d.": lambda: gaussian.sample(EYE, EYE, 2, seeded()),

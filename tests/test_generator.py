@@ -105,7 +105,7 @@ def test_loss_is_half_the_transport_cost():
     ]
     exact = sum(float(semidual.solve(x, y).value) for x, y in clouds) / 2
     loss = generator.transport_loss(
-        exemplar, size=3, levels=2, dual_steps=4, dual_step=2e-3, generator=seeded()
+        exemplar, patch=3, levels=2, dual_steps=4, dual_step=2e-3, generator=seeded()
     )
     values = [float(loss(image)) for _ in range(60)]
     assert all(value <= exact + 1e-9 for value in values)
@@ -116,7 +116,7 @@ def test_loss_is_half_the_transport_cost():
 def test_gradient_of_the_loss():
     """In the image and in the weights, by central differences; phi is locally constant in both."""
     exemplar = stripes(16).double()
-    fresh = lambda: generator.transport_loss(exemplar, size=3, levels=2, generator=seeded())
+    fresh = lambda: generator.transport_loss(exemplar, patch=3, levels=2, generator=seeded())
     image = torch.rand(1, 16, 16, generator=seeded(1)).double().requires_grad_()
     way = torch.randn(1, 16, 16, generator=seeded(2)).double()
     fresh()(image).backward()
@@ -160,12 +160,12 @@ def test_training_depends_on_the_seed_only():
     torch.manual_seed(2)
     again, losses_again = short(0, 3)
     _, losses_other = short(1, 3)
-    assert losses == losses_again and losses != losses_other
+    assert torch.equal(losses, losses_again) and not torch.equal(losses, losses_other)
     for name, value in first.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
 
 
-def test_training_calls_back_with_each_loss():
+def test_training_calls_back_with_each_image():
     seen = []
     net = generator.network(1, 2, 1, generator=seeded())
     losses = generator.train(
@@ -177,7 +177,8 @@ def test_training_calls_back_with_each_loss():
         generator=seeded(),
         callback=lambda *step: seen.append(step),
     )
-    assert seen == list(enumerate(losses))
+    assert [step for step, _ in seen] == [0, 1, 2]
+    assert [float(u.square().mean()) for _, u in seen] == losses.tolist()
 
 
 def test_training_stops_where_the_loss_is_lost():
@@ -214,7 +215,7 @@ def test_bad_losses():
         generator.transport_loss(stripes(), dual_step=0, generator=seeded())
     with pytest.raises(ValueError, match="dual_steps must be a whole number >= 1, got 0"):
         generator.transport_loss(stripes(), dual_steps=0, generator=seeded())
-    with pytest.raises(ValueError, match="size must be at most the image's 3 x 3 pixels, got 4"):
+    with pytest.raises(ValueError, match="patch must be at most the image's 3 x 3 pixels, got 4"):
         generator.transport_loss(stripes(8), levels=2, generator=seeded())
     with pytest.raises(ValueError, match="exemplar must be finite"):
         generator.transport_loss(stripes() / 0, generator=seeded())

@@ -28,7 +28,7 @@ def test_an_enlarged_image_lies_where_the_operator_looked():
     """A blur of 16 pixels and a stride of 4 keep a plane; away from the border it comes back."""
     image = plane(64, 64)
     kernel = operators.gaussian_kernel(16, 2.0).double()
-    low = operators.blur(image, kernel, "valid", stride=4)
+    low = operators.blur(image, kernel, stride=4)
     inside = lambda picture: (picture - image)[:, 16:-16, 16:-16]
     # pixel k of `low` is centred at 4 k + 15 / 2; torch's cubic waves about a plane
     back = inside(pictures.enlarge(low, 4, 64, before=6))
@@ -50,7 +50,7 @@ def test_a_plane_has_no_details_and_a_constant_adds_none():
     found = pictures.details(noise, side=7, border=3)
     assert found.shape == (3, 6, 9)
     torch.testing.assert_close(pictures.details(2 * noise + 1, side=7, border=3), 2 * found)
-    smooth = operators.blur(noise, operators.gaussian_kernel(7, 1.0), "valid")
+    smooth = operators.blur(noise, operators.gaussian_kernel(7, 1.0))
     torch.testing.assert_close(found, noise[:, 3:-3, 3:-3] - smooth)
 
 

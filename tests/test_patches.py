@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -119,9 +121,9 @@ BAD = {
     "image must be finite": lambda: patches.extract(torch.full((1, 8, 8), torch.nan), 3),
     "image must be a non-empty .C, H, W. tensor": lambda: patches.extract(IMAGE[0], 3),
     "image must be a floating point": lambda: patches.extract(IMAGE.long(), 3),
-    "size must be at most the image's 8 x 9 pixels, got 9": lambda: patches.extract(IMAGE, 9),
-    "size must be a whole number >= 1, got 0": lambda: patches.extract(IMAGE, 0),
-    "size must be a whole number >= 1, got 2.5": lambda: patches.extract(IMAGE, 2.5),
+    "patch must be at most the image's 8 x 9 pixels, got 9": lambda: patches.extract(IMAGE, 9),
+    "patch must be a whole number >= 1, got 0": lambda: patches.extract(IMAGE, 0),
+    "patch must be a whole number >= 1, got 2.5": lambda: patches.extract(IMAGE, 2.5),
     "stride must be a whole number >= 1, got 0": lambda: patches.extract(IMAGE, 3, 0),
     "patches must have shape .42, 9., got .42, 8.": lambda: patches.adjoint(
         torch.zeros(42, 8), (1, 8, 9), 3
@@ -129,6 +131,7 @@ BAD = {
     "patches must be finite": lambda: patches.average(torch.full((42, 9), torch.inf), (1, 8, 9), 3),
     "shape must be .C, H, W.": lambda: patches.adjoint(torch.zeros(42, 9), (8, 9), 3),
     "levels must be a whole number >= 1, got 0": lambda: patches.pyramid(IMAGE, 0),
+    "most must be a whole number >= 1, got 0": lambda: patches.draw(IMAGE, 0, None),
     "levels must be at most 2 for 8 x 9, got 3": lambda: patches.pyramid(IMAGE, 3),
 }
 
@@ -138,3 +141,20 @@ def test_bad_input_is_one_line(message):
     with pytest.raises(ValueError, match=f"^{message}") as caught:
         BAD[message]()
     assert "\n" not in str(caught.value)
+
+
+@given(st.integers(1, 12), st.one_of(st.integers(1, 12), st.just(math.inf)), st.integers(0, 5))
+def test_a_draw_is_at_most_so_many_rows_each_once(n, most, seed):
+    cloud = torch.arange(n)[:, None]
+    found = patches.draw(cloud, most, torch.Generator().manual_seed(seed))
+    assert len(found) == min(n, most) == len(found.unique())
+    if n <= most:
+        assert torch.equal(found, cloud)
+
+
+def test_moments_are_those_of_the_cloud():
+    image = torch.rand(2, 7, 8, dtype=torch.float64)
+    cloud, found = patches.extract(image, 3), patches.moments(image, 3)
+    assert found.number == len(cloud)
+    torch.testing.assert_close(found.mean, cloud.mean(0))
+    torch.testing.assert_close(found.covariance, cloud.mT.cov())

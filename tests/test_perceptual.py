@@ -87,7 +87,9 @@ def test_lpips_grows_with_noise_and_with_blur(net):
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
     noisy = [perceptual.lpips(x + sd * noise, x, net) for sd in (0.0, 0.02, 0.05, 0.1, 0.2)]
     blurred = [
-        perceptual.lpips(operators.blur(x, operators.gaussian_kernel(13, sd)), x, net)
+        perceptual.lpips(
+            operators.blur(x, operators.gaussian_kernel(13, sd), periodic=True), x, net
+        )
         for sd in (0.5, 1.0, 2.0, 3.0)
     ]
     assert noisy == sorted(set(noisy))

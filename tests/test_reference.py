@@ -11,7 +11,7 @@ import yaml
 
 import otlib
 from companion.docstrings import modules, restructured, setup
-from otlib import dot, semidual
+from otlib import patches, semidual
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "book" / "reference"
@@ -74,7 +74,7 @@ def test_of_a_class_only_what_it_does_is_shown():
         return [name for name, of in members if not skips(None, "class", name, of, False, None)]
 
     assert shown(semidual.Solution) == []
-    assert shown(dot.Moments) == ["covariance"]
+    assert shown(patches.Moments) == ["covariance"]
 
 
 def test_the_version_is_the_installed_one():

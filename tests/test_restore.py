@@ -47,7 +47,7 @@ def test_linear_least_squares():
     kernel = operators.gaussian_kernel(3, 0.8)
 
     def degrade(u):
-        return operators.subsample(operators.blur(u, kernel), 2)
+        return operators.subsample(operators.blur(u, kernel, periodic=True), 2)
 
     observed = degrade(noise(shape, 0)) + 0.1 * noise((1, 3, 3), 1)
     basis = torch.eye(36, dtype=torch.float64).reshape(36, *shape)
@@ -83,7 +83,7 @@ def test_gradient_of_the_energy(rho):
     """Two priors of different sizes and a blur: autograd of the dense sum, plans held fixed."""
     lam, solver = 0.7, {"eps": 0.05, "rho": rho, "tol": 1e-10, "max_iter": 5000}
     kernel = operators.gaussian_kernel(3, 1.0)
-    start, observed = texture(0, 9), operators.blur(texture(1, 9), kernel)
+    start, observed = texture(0, 9), operators.blur(texture(1, 9), kernel, periodic=True)
     sides = ((3, 2), (4, 1))
     references = [patches.extract(texture(2, 12), size, stride) for size, stride in sides]
     priors = [
@@ -91,7 +91,7 @@ def test_gradient_of_the_energy(rho):
         for reference, side in zip(references, sides, strict=True)
     ]
     u = start.clone().requires_grad_()
-    energy = lam / 2 * (operators.blur(u, kernel) - observed).square().sum()
+    energy = lam / 2 * (operators.blur(u, kernel, periodic=True) - observed).square().sum()
     for reference, (size, stride) in zip(references, sides, strict=True):
         rows = range(0, 9 - size + 1, stride)
         cloud = torch.stack(
@@ -101,7 +101,9 @@ def test_gradient_of_the_energy(rho):
         plan = sinkhorn.plan(cloud, reference, s)
         energy = energy + (plan.detach() * (cloud[:, None] - reference).square().sum(-1)).sum()
     (expected,) = torch.autograd.grad(energy, u)
-    found = energy_gradient(observed, lambda u: operators.blur(u, kernel), priors, start, lam)
+    found = energy_gradient(
+        observed, lambda u: operators.blur(u, kernel, periodic=True), priors, start, lam
+    )
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
 
 
@@ -274,11 +276,11 @@ def test_bad_input_is_one_line_that_names_the_argument(name, value):
     assert message.startswith(f"{name} ") and "\n" not in message and len(message) < 200
 
 
-@pytest.mark.parametrize("name", ["size", "stride"])
+@pytest.mark.parametrize("name", ["patch", "stride"])
 @pytest.mark.parametrize("value", [0, -1, 2.5, None])
 def test_patch_ot_checks_its_grid_when_made(name, value):
     with pytest.raises(ValueError, match=rf"^{name} must be a whole number") as error:
-        patch_ot(torch.zeros(5, 9), **{"size": 3, "stride": 1, name: value}, eps=0.1)
+        patch_ot(torch.zeros(5, 9), **{"patch": 3, "stride": 1, name: value}, eps=0.1)
     assert "\n" not in str(error.value)
 
 

@@ -31,8 +31,8 @@ def uniform(*clouds):
     return [(y, torch.full((len(y),), 1 / len(y), dtype=y.dtype)) for y in clouds]
 
 
-def targets(levels=2, size=2, channels=1):
-    clouds = [noise(7 - level, channels * size * size, seed=level) for level in range(levels)]
+def targets(levels=2, patch=2, channels=1):
+    clouds = [noise(7 - level, channels * patch * patch, seed=level) for level in range(levels)]
     return uniform(*clouds)
 
 
@@ -151,7 +151,7 @@ def test_a_constant_exemplar_gives_a_constant():
     exemplar = torch.tensor([0.2, 0.7, 0.4], dtype=torch.float64)[:, None, None].expand(3, 16, 16)
     start = noise(3, 12, 20)
     u, losses = texture.synthesise(
-        exemplar, start, size=3, levels=2, steps=80, lr=0.03, dual_steps=1, generator=generator()
+        exemplar, start, patch=3, levels=2, steps=80, lr=0.03, dual_steps=1, generator=generator()
     )
     torch.testing.assert_close(u, exemplar[:, :1, :1].expand_as(u), atol=0.03, rtol=0)
     assert losses[-1] < 1e-3 * losses[0]
@@ -163,7 +163,7 @@ def test_patches_of_one_pixel_get_the_grey_levels():
     u, _ = texture.synthesise(
         levels.reshape(1, 10, 10),
         start,
-        size=1,
+        patch=1,
         levels=1,
         steps=40,
         lr=0.02,
@@ -185,7 +185,7 @@ def test_sizes_of_the_output_are_free(channels, height, width, batch):
     u, losses = texture.synthesise(
         exemplar,
         start,
-        size=3,
+        patch=3,
         levels=2,
         steps=3,
         batch=batch,
@@ -256,7 +256,7 @@ def test_a_hole_in_stripes_is_filled_with_stripes():
     stripes = ((torch.arange(32) // 2) % 2).double().expand(1, 32, 32).contiguous()
     hole = square(32, 13, 18)
     u, _ = texture.inpaint(
-        stripes, hole, size=4, levels=1, steps=200, lr=0.03, generator=generator()
+        stripes, hole, patch=4, levels=1, steps=200, lr=0.03, generator=generator()
     )
     assert (u - stripes)[:, hole].abs().max() < 0.1
 
@@ -299,7 +299,7 @@ def test_shuffled_blocks_are_blocks_of_the_exemplar():
 
 def test_distances_are_those_of_the_assignment_problem():
     first, second = noise(1, 14, 14), noise(1, 14, 14, seed=1)
-    found = texture.distances(first, second, size=2, levels=2, generator=generator())
+    found = texture.distances(first, second, patch=2, levels=2, generator=generator())
     scales = zip(patches.pyramid(first, 2), patches.pyramid(second, 2), strict=True)
     for distance, (a, b) in zip(found, scales, strict=True):
         cost = torch.cdist(patches.extract(a, 2), patches.extract(b, 2)).square().numpy()
@@ -309,7 +309,7 @@ def test_distances_are_those_of_the_assignment_problem():
 
 def test_a_shift_of_grey_levels_is_seen_by_both_distances():
     exemplar = noise(1, 16, 16)
-    whole = dict(size=2, generator=generator())
+    whole = dict(patch=2, generator=generator())
     (distance,) = texture.distances(exemplar + 0.3, exemplar, levels=1, **whole)
     assert distance == pytest.approx(0.3 * 2, rel=1e-3)  # the root of 4 pixels
     # a shift c of dimension d projects to c <1, theta>, of mean square c^2
@@ -353,7 +353,7 @@ HOLE = square(32, 12, 20)
             lambda g: texture.synthesise(GREY, GREY[:, :4, :4], levels=2, generator=g),
             "start of 4 x 4 pixels is too small .* levels <= 1 works",
         ),
-        (lambda g: texture.synthesise(GREY, GREY, size=40, generator=g), "no number of levels"),
+        (lambda g: texture.synthesise(GREY, GREY, patch=40, generator=g), "no number of levels"),
         (lambda g: texture.inpaint(GREY, HOLE.float(), generator=g), "hole must be a bool"),
         (
             lambda g: texture.inpaint(GREY, HOLE[1:], generator=g),

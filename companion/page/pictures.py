@@ -38,7 +38,7 @@ def details(image: Tensor, side: int = 5, border: int = 0) -> Tensor:
         on each side; from side // 2 on nothing of the periodic border is seen.
     Returns (C, H - 2 border, W - 2 border).
     """
-    removed = image - operators.blur(image, operators.gaussian_kernel(side, 1.0))
+    removed = image - operators.blur(image, operators.gaussian_kernel(side, 1.0), periodic=True)
     height, width = image.shape[1:]
     return removed[:, border : height - border, border : width - border]
 

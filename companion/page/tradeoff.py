@@ -107,7 +107,7 @@ def vertex(zero: Sequence[Tensor], one: Sequence[Tensor], sources: Sequence[Tens
 
 def _moments(images):
     """Of `metrics.moments`, on the CPU: the resamples are many and small."""
-    return metrics.Moments(*(part.cpu() for part in metrics.moments(images)))
+    return [m._replace(mean=m.mean.cpu(), scatter=m.scatter.cpu()) for m in metrics.moments(images)]
 
 
 def _mean(values):

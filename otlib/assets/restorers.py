@@ -340,7 +340,7 @@ def _blur(name, device, seed):
 
     def run(x):
         padded = F.pad(x, (4, 4, 4, 4), mode="replicate")
-        return operators.blur(padded[0], kernel, "valid")[None]
+        return operators.blur(padded[0], kernel)[None]
 
     return run
 

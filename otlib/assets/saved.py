@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from otlib import dot, generator
+from otlib import dot, generator, patches
 from otlib._ambient import plain
 from otlib.assets.registry import holding
 
@@ -16,8 +16,8 @@ __all__ = ["load_generator", "load_transport", "save_generator", "save_transport
 
 _GENERATOR, _TRANSPORT = "otlib texture generator", "otlib deep optimal transport"
 _PARTS: dict[str, Any] = {
-    "natural": dot.Moments,
-    "restored": dot.Moments,
+    "natural": patches.Moments,
+    "restored": patches.Moments,
     "full": dot.Map,
     "kept": dot.Map,
 }
@@ -95,7 +95,7 @@ def load_transport(path: str | Path, device: str | torch.device = "cpu") -> dot.
         values = [tensors.get(f"{name}.{key}") for key in kind._fields]
         values = [value if value is None else value.to(device) for value in values]
         parts[name] = kind(*values)
-        if kind is dot.Moments:
+        if kind is patches.Moments:
             parts[name] = parts[name]._replace(number=int(parts[name].number))
     return dot.Transport(autoencoder, channels, patch, **parts)
 
