@@ -124,7 +124,8 @@ def sphinx(root: Path) -> Path:
     html = root / "book" / "_build" / "html"
     stamp, log = root / ".companion" / "book.sha256", root / ".companion" / "book.log"
     state = _state(root)
-    if (html / "index.html").is_file() and stamp.is_file() and stamp.read_text() == state:
+    same = stamp.is_file() and stamp.read_bytes() == state.encode()
+    if same and (html / "index.html").is_file():
         say("pages: nothing changed")
         return html / "index.html"
     say("pages: building")
@@ -175,10 +176,12 @@ def _last_time(todo):
     for path in todo.folder.parent.glob(pattern):
         try:
             past = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:  # a damaged run tells no time
+            facts = past["provenance"]
+            told = past["profile"], str(facts["date"]), float(facts["wall_seconds"])
+        except (OSError, ValueError, LookupError, TypeError):  # a damaged run tells no time
             continue
-        if past["profile"] == todo.profile:
-            times.append((past["provenance"]["date"], past["provenance"]["wall_seconds"]))
+        if told[0] == todo.profile:
+            times.append(told[1:])
     return max(times)[1] if times else None
 
 

@@ -1,6 +1,7 @@
 """The project's folder, files written whole or not at all, values as JSON holds them."""
 
 import glob
+import hashlib
 import math
 import os
 import secrets
@@ -41,6 +42,25 @@ def write_aside(path: Path, content: str | bytes) -> None:
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def write_sealed(path: Path, data: bytes) -> None:
+    """Write a file behind a hash of its name and content, for `read_sealed`."""
+    write_aside(path, _seal(path, data) + data)
+
+
+def read_sealed(path: Path) -> bytes | None:
+    """The content of a file of `write_sealed`; None where it is missing, damaged or another's."""
+    try:
+        whole = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    seal, data = whole[:32], whole[32:]
+    return data if seal == _seal(path, data) else None
+
+
+def _seal(path, data):
+    return hashlib.sha256(path.name.encode() + b"\0" + data).digest()
 
 
 def plain(value: Any) -> Any:

@@ -267,6 +267,44 @@ def test_a_damaged_run_is_done_again(project, damaged):
     assert finished(plan("toy"))["records"] == json.loads(whole)["records"]
 
 
+@pytest.mark.parametrize("left", ["file", "folder"])
+def test_what_lies_in_a_run_s_place_does_not_stop_it(project, left):
+    folder = plan("toy").folder
+    if left == "folder":
+        (folder / "toy.json").mkdir(parents=True)
+    else:
+        folder.parent.mkdir(parents=True)
+        folder.write_text("junk")
+    assert finished(plan("toy")) is None
+    assert run("toy") == folder
+    assert finished(plan("toy")) is not None
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"provenance": 3}', b"\xff"])
+def test_a_damaged_past_run_tells_no_time(project, data):
+    past = project.root / ".companion/runs/toy-0/toy.json"
+    past.parent.mkdir(parents=True)
+    past.write_bytes(data)
+    assert book._last_time(plan("toy")) is None
+
+
+def test_a_damaged_stamp_of_the_book_builds_it_again(project, monkeypatch):
+    (project.root / ".companion").mkdir()
+    (project.root / ".companion/book.sha256").write_bytes(b"\xff")
+    project.write("book/_build/html/index.html", "")
+    done = subprocess.CompletedProcess([], 0)
+    monkeypatch.setattr(book.subprocess, "run", lambda *_arguments, **_options: done)
+    book.sphinx(project.root)
+    assert (project.root / ".companion/book.sha256").read_text() == book._state(project.root)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"records": 3}', '{"provenance": {}}'])
+def test_a_damaged_file_of_the_archive_is_named(project, text):
+    project.write("book/archive/toy-a.json", text)
+    with pytest.raises(UsageError, match=r"toy-a\.json is no run kept, or damaged"):
+        archived("book/archive/*.json")
+
+
 def test_a_plan_is_not_run_with_other_code(project):
     project.notebook("toy", "import otlib.softmin")
     project.write("otlib/softmin.py", "x = 1")
