@@ -153,13 +153,20 @@ def sphinx(root: Path) -> Path:
 
 
 def document_titles(root: Path) -> dict[str, str]:
-    """Return {bib key: title} of book/references.bib. Raises UsageError where it is missing."""
+    """Return {bib key: title} of book/references.bib.
+
+    Raises UsageError where it is missing or no BibTeX.
+    """
     from pybtex.database import parse_file
+    from pybtex.exceptions import PybtexError
 
     path = root / "book" / "references.bib"
     if not path.is_file():
         raise UsageError("book/references.bib is missing")
-    entries = parse_file(str(path)).entries
+    try:
+        entries = parse_file(str(path)).entries
+    except PybtexError as error:
+        raise UsageError(f"book/references.bib: {error}") from error
     plain = str.maketrans("", "", "{}")
     return {key: entry.fields.get("title", key).translate(plain) for key, entry in entries.items()}
 

@@ -4,6 +4,7 @@ import glob
 import hashlib
 import math
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import Any
@@ -101,8 +102,11 @@ def of_user(text: str, root: Path, new: bool = False) -> str:
     """
     path = Path(os.path.expanduser(text))
     here = Path.cwd()
-    if text and here != root.resolve() and (new or os.path.exists(path) or glob.glob(str(path))):
-        return str(here / path)
+    if text and here != root.resolve() and not path.is_absolute():
+        if new or os.path.exists(path):
+            return str(here / path)
+        if glob.glob(str(path)):
+            return os.path.join(glob.escape(str(here)), path)
     return str(path) if text.startswith("~") else text
 
 
@@ -152,7 +156,11 @@ def read_yaml(path: Path, where: str) -> Any:
 
 
 class _Once(yaml.SafeLoader):
-    """PyYAML's safe loader, which takes the last of two equal keys, without that."""
+    """PyYAML's safe loader, without its ways to read something else than is written.
+
+    It takes the last of two equal keys, and numbers as YAML 1.1 has them: 1:30 is 90 there, 010 is
+    8 and 1e-3 a text. Here numbers are those of YAML 1.2 in decimals, and all else stays a text.
+    """
 
     def construct_mapping(self, node, deep=False):
         keys = [key.value for key, _ in node.value]
@@ -160,3 +168,17 @@ class _Once(yaml.SafeLoader):
         if twice is not None:
             raise yaml.YAMLError(f"the key {twice!r} stands twice, {node.start_mark}")
         return super().construct_mapping(node, deep)
+
+
+_NUMBERS = {
+    "tag:yaml.org,2002:int": r"[-+]?(0|[1-9]\d*)$",
+    "tag:yaml.org,2002:float": (
+        r"([-+]?(\.\d+|(0|[1-9]\d*)(\.\d*)?)([eE][-+]?\d+)?|[-+]?\.inf|\.nan)$"
+    ),
+}
+_Once.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in pairs if tag not in _NUMBERS]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _pattern in _NUMBERS.items():
+    _Once.add_implicit_resolver(_tag, re.compile(_pattern), list("-+.0123456789"))

@@ -56,17 +56,17 @@ def command(capsys, *arguments):
 
 
 def test_the_points_are_the_product_of_the_axes(project):
-    grid, plans = sweeps.points("toy", ["eps=1,inf", "sizes=[1, 2],[]", "label=a,"], seeds=2)
+    grid, plans = sweeps.points("toy", ["eps=1,inf", "sizes=[1, 2],[3]", "label=a,"], seeds=2)
     assert grid == {
         "eps": [1.0, float("inf")],
-        "sizes": [[1, 2], []],
+        "sizes": [[1, 2], [3]],
         "label": ["a", ""],
         "seed": [0, 1],
     }
     assert len(plans) == len({todo.key for todo in plans}) == 16
     assert plans[-1].parameters == {
         **plans[0].parameters,
-        **{"eps": float("inf"), "sizes": [], "label": "", "seed": 1},
+        **{"eps": float("inf"), "sizes": [3], "label": "", "seed": 1},
     }
     assert {todo.parameters["rho"] for todo in plans} == {float("inf")}
 
