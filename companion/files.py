@@ -6,6 +6,7 @@ import math
 import os
 import re
 import secrets
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,16 @@ def write_aside(path: Path, content: str | bytes) -> None:
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def writable(folder: Path) -> None:
+    """Make a folder; raise UsageError where it cannot be, or where no file can be made in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(f"cannot write into {str(folder)!r}: {error.strerror}") from error
 
 
 def write_sealed(path: Path, data: bytes) -> None:

@@ -810,3 +810,25 @@ def test_ctrl_c_is_one_line_whenever_it_comes(project, delay):
     assert process.returncode == 130
     assert err.replace("\r", "\n").strip().splitlines()[-1].endswith(INTERRUPTED)
     assert "Traceback" not in err
+
+
+def test_ctrl_c_where_nothing_can_be_raised_comes_again():
+    program = """
+import os, signal, time
+import companion.cli, companion.start
+
+class Dying:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+
+def app(*arguments, **options):
+    Dying()
+    time.sleep(30)
+
+companion.cli.app = app
+companion.start.main()
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (130, f"{INTERRUPTED}\n")
