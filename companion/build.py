@@ -30,6 +30,8 @@ def build(
     refuses the pages.
     """
     root = root or project_root()
+    if "[" in str(root.absolute()):  # sphinx-external-toc takes the path for a pattern
+        raise UsageError(f"no book can be built below {str(root)!r}: a path without [ is needed")
     claims, titles = load_claims(root), document_titles(root)
     equations = equations_page(load_equations(root), claims, titles)
     plans = plans_of_book(root, profile, device)

@@ -20,11 +20,16 @@ INFINITE = {"inf": math.inf, "-inf": -math.inf}  # as `plain` writes them
 def project_root() -> Path:
     """Return the project folder: the nearest one above the working folder, else this package's.
 
-    Raises UsageError where neither holds notebooks/profiles.yml.
+    Raises UsageError where neither holds notebooks/profiles.yml, and for a path that is no UTF-8:
+    notebooks and their pages name it.
     """
     here = Path.cwd()
     for folder in (here, *here.parents, Path(__file__).resolve().parents[1]):
         if (folder / "notebooks" / "profiles.yml").is_file():
+            if os.fsencode(folder).decode(errors="replace") != str(folder):
+                raise UsageError(
+                    f"the project's folder {str(folder)!r} has a name that is no UTF-8"
+                )
             return folder
     raise UsageError(f"no notebooks/profiles.yml in {here} or above: run inside a checkout")
 

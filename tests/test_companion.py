@@ -792,6 +792,23 @@ def test_any_folder_holds_a_project(tmp_path, monkeypatch, capsys, name):
     assert [Path(line).parent.name for line in out] == [f"{name} out"] * 2
 
 
+def test_a_folder_whose_name_is_no_text_is_told_before_any_work(tmp_path, monkeypatch, capsys):
+    made = Project(tmp_path / "a\udcff")
+    monkeypatch.chdir(made.root)
+    code, _, err = command(capsys, "run", "toy")
+    assert (code, len(err)) == (2, 1)
+    assert "has a name that is no UTF-8" in err[0]
+
+
+def test_a_folder_in_which_sphinx_is_lost_is_told_before_any_work(tmp_path, monkeypatch, capsys):
+    made = Project(tmp_path / "a[1]")
+    monkeypatch.chdir(made.root)
+    code, _, err = command(capsys, "build")
+    assert (code, len(err)) == (2, 1)
+    assert "a path without [ is needed" in err[0]
+    assert not (made.root / ".companion").exists()
+
+
 @pytest.mark.parametrize("delay", [0.02, 0.3, 0.8, 1.3, 2.0, 3.0])
 def test_ctrl_c_is_one_line_whenever_it_comes(project, delay):
     project.notebook("toy", "import time\nfor _ in range(300): time.sleep(0.1)")
