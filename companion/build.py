@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from companion.claims import Claim, counts, judge, load_claims, needed, scoreboard, summary
+from companion.claims import Claim, load_claims, needed
 from companion.equations import equations_page, load_equations
 from companion.errors import UsageError
 from companion.files import project_root, write_aside
@@ -15,7 +15,9 @@ from companion.markdown import duration
 from companion.notebooks import DEFAULT_PROFILE, names
 from companion.page.facts import versions
 from companion.run import Plan, execute, finished, plan
+from companion.scoreboard import scoreboard, summary
 from companion.section import write_section
+from companion.verdicts import counts, judge, kept_runs
 
 
 def build(
@@ -33,15 +35,16 @@ def build(
     if "[" in str(root.absolute()):  # sphinx-external-toc takes the path for a pattern
         raise UsageError(f"no book can be built below {str(root)!r}: a path without [ is needed")
     claims, titles = load_claims(root), document_titles(root)
-    equations = equations_page(load_equations(root), claims, titles)
+    kept = kept_runs(root)
+    equations = equations_page(load_equations(root), claims.claims, titles)
     plans = plans_of_book(root, profile, device)
     runs = run_all(plans)
-    judged = judge(claims, {name: run["records"] for name, run in runs.items()}, profile)
+    judged = judge(claims, [*runs.values(), *kept])
     board = scoreboard(judged, titles, profile)
     sections = root / "book" / "sections"
     for todo in plans:
         own = [item for item in judged if item.claim.notebook == todo.notebook.name]
-        write_section(sections, todo, runs[todo.notebook.name], own)
+        write_section(sections, todo, runs[todo.notebook.name], own, kept)
     date = max((run["provenance"]["date"][:10] for run in runs.values()), default="")
     write_aside(sections / "scoreboard.md", board)
     write_aside(sections / "equations.md", equations)

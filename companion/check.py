@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from companion import build, compare, report, results
-from companion.claims import SYMBOLS, judge, load_claims
+from companion.claims import load_claims
 from companion.errors import known
 from companion.files import plain
 from companion.markdown import number
 from companion.notebooks import load, names, read_profiles, resolve
+from companion.verdicts import SYMBOLS, judge, kept_runs
 
 
 @dataclass(frozen=True)
@@ -31,27 +32,30 @@ def check(
     """Judge the claims, and compare with a reference where one is given.
 
     root: project folder. paths: files and folders of runs, see `results.read`; without any the
-        finished runs of the present sources at this profile, on this device. reference: path of
+        finished runs of the present sources at this profile, on this device, and those that the
+        book keeps. reference: path of
         runs that the records must agree with, record by record: see `compare.differences`.
     Returns a Checked. Raises UsageError as `results.read`, `build.finished_runs` and
     `compare.of_same_setting` do, and for a run of an unknown notebook.
     """
-    claims = load_claims(root)
+    book = load_claims(root)
     if paths:
         runs = [run for path in paths for run in results.read(path)]
         for run in runs:
             known(f"notebook in {run['path']}", run["notebook"], names(root))
     else:
-        runs = build.finished_runs(claims, profile, device, root)
+        runs = build.finished_runs(book.claims, profile, device, root)
     suites, rows = [], [("claim", "published", "ours", "verdict", "")]
-    for run in runs:
-        own = [claim for claim in claims if claim.notebook == run["notebook"]]
-        judged = judge(own, {run["notebook"]: run["records"]}, run["profile"])
+    for run in runs if paths else [*runs, *kept_runs(root)]:
+        own = [claim for claim in book.claims if claim.notebook == run["notebook"]]
+        judged = judge(book.model_copy(update={"claims": own}), [run])
         suites.append(report.of_claims(judged, run))
         for item in judged:
+            if item.claim.takes or ("kept" in run and not item.answers):
+                continue
             verdict = f"{SYMBOLS[item.verdict]} {item.verdict}"
-            published = number(item.claim.published)
-            rows.append((item.claim.id, published, item.ours, verdict, item.note))
+            ours = "; ".join(answer.ours for answer in item.answers)
+            rows.append((item.claim.id, number(item.claim.published), ours, verdict, item.note))
     tables = [rows]
     if reference is not None:
         against = _against(runs, reference, everything=bool(paths))

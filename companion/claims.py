@@ -1,76 +1,99 @@
-"""Published numbers and statements beside our records: verdicts and the scoreboard."""
+"""What the documents print, and which record answers it: book/claims/, one file a document."""
 
-import math
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pydantic
 
 from companion.errors import UsageError, known
 from companion.files import read_yaml
-from companion.markdown import number, table
+from companion.markdown import number
 from companion.notebooks import names, read_profiles
-from companion.page.published import published, shown
-
-REPRODUCED, DIFFERS, NOT_RUN = "reproduced", "differs", "not run at this profile"
-SYMBOLS = {REPRODUCED: "✔", DIFFERS: "✘", NOT_RUN: "–"}
+from companion.page.published import leaves, published, shown
 
 
 def _no_nan(value):
-    if math.isnan(value):
+    if value != value:
         raise ValueError("nan is no number: nothing is near it, above or below")
     return value
 
 
 Number = Annotated[float, pydantic.AfterValidator(_no_nan)]
+# identity: a theorem, or a check of our code, which cannot fail where the code is right; number,
+# ordering (one method against another), statement: what a document found; ours: said by us alone
+Kind = Literal["number", "ordering", "statement", "identity", "ours"]
+KINDS = get_args(Kind)
+Grade = Literal["A", "B", "C"]
 
 
-class Near(pydantic.BaseModel):
+class _Entry(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, populate_by_name=True)
+
+
+class Near(_Entry):
     """A value and how far ours may lie from it; the value is left out where a cell holds it."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
     value: Number | None = None
     tolerance: float = pydantic.Field(ge=0, allow_inf_nan=False)
 
 
-class Cell(pydantic.BaseModel):
+class Cell(_Entry):
     """A number of book/published/DOCUMENT.yml, by the keys that lead there, or two compared."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
     cell: list[str | float] = pydantic.Field(min_length=1)
     less: list[str | float] | None = None  # the number to subtract from it
     over: list[str | float] | None = None  # the number to divide it by
 
 
-class Claim(pydantic.BaseModel):
-    """One entry of book/claims.yml."""
+class Rank(_Entry):
+    """How near to a document a page's runs are: the first rank that a run meets is its own.
 
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True, populate_by_name=True)
+    Grade A: the document's data and setting; B: its data, smaller or fewer; C: a stand-in.
+    """
+
+    grade: Grade
+    of: str
+    when: dict[str, Any] = {}  # parameters or records of the run: a value, or a list of those met
+
+
+class Claim(_Entry):
+    """One statement of a document."""
+
     id: str
     document: str
+    kind: Kind
     where: str
     statement: str
     published: str | float | Cell
     notebook: str
-    record: str
+    record: str | None = None
     at_least: Number | None = None
     at_most: Number | None = None
     near: Near | None = None
     is_: bool | None = pydantic.Field(default=None, alias="is")
-    because: str
-    profiles: list[str] = pydantic.Field(min_length=1)
-    status: Literal["reproduced", "differs"]
+    because: str = ""
+    profiles: list[str] = []
+    status: Literal["reproduced", "differs", "undecided"] | None = None
     explanation: str = ""
+    cause: list[str] | Literal["not known"] | None = None  # records of the page that show it
+    takes: str = ""  # what an answer would take, where no run here can give one
 
     @pydantic.model_validator(mode="after")
     def _complete(self):
         bounds = [self.at_least, self.at_most, self.near, self.is_]
+        if self.takes:
+            told = [self.record, self.status, *self.profiles, *filter(None, bounds)]
+            if any(told):
+                raise ValueError("needs either a record or takes, what an answer would take")
+            return self
         if sum(bound is not None for bound in bounds) != 1:
             raise ValueError("needs exactly one of at_least, at_most, near, is")
-        if self.status == DIFFERS and not self.explanation.strip():
-            raise ValueError("needs an explanation, because its status is differs")
+        for name in ("record", "because", "profiles", "status"):
+            if not getattr(self, name):
+                raise ValueError(f"needs {name}, or takes: what an answer would take")
+        if self.status == "differs" and not (self.explanation.strip() and self.cause):
+            raise ValueError("needs explanation and cause, because its status is differs")
         if self.near is not None and (self.near.value is None) != isinstance(self.published, Cell):
             raise ValueError("near.value belongs there where published is no cell, and only there")
         return self
@@ -85,76 +108,68 @@ class Claim(pydantic.BaseModel):
         return f"≥ {number(self.at_least)}" if self.at_most is None else f"≤ {number(self.at_most)}"
 
 
-@dataclass(frozen=True)
-class Judged:
-    """A claim and what this run says of it."""
+class Cells(_Entry):
+    """All numbers of book/published/DOCUMENT.yml under one name that no claim has of its own."""
 
-    claim: Claim
-    ours: str
-    verdict: str
-
-    @property
-    def broken(self) -> bool:
-        """Whether we stand by the claim and this run does not bear it out."""
-        return self.claim.status == REPRODUCED and self.verdict == DIFFERS
-
-    @property
-    def note(self) -> str:
-        """What a reader of the verdict should know, or nothing."""
-        if self.broken:
-            return "marked reproduced, does not hold in this run"
-        if self.claim.status == DIFFERS and self.verdict == REPRODUCED:
-            return "marked differs, holds in this run"
-        return ""
+    under: list[str | float] = pydantic.Field(min_length=1)
+    where: str
+    notebook: str
+    takes: str = ""
+    record: str = ""  # with the keys below `under` in the places of {0}, {1}, ...
+    tolerance: dict[str, float] = {}  # by the last key
+    because: str = ""
+    profiles: list[str] = []
+    explanation: str = ""
+    cause: list[str] | Literal["not known"] | None = None
 
 
-def load_claims(root: Path) -> list[Claim]:
-    """Read book/claims.yml.
+class _File(_Entry):
+    evidence: dict[str, list[Rank]] = {}
+    claims: list[Claim]
+    cells: list[Cells] = []
 
-    root: project folder. Returns a list of Claim in the order of the file, the cells that they
-    name filled in.
-    Raises UsageError for a missing file, an entry that is not a claim, an id used twice, and an
-    unknown notebook, profile or published number.
+
+class Book(pydantic.BaseModel):
+    """All claims in the order of the files, and by notebook the ranks of its runs."""
+
+    claims: list[Claim]
+    evidence: dict[str, list[Rank]] = {}
+
+
+def load_claims(root: Path) -> Book:
+    """Read book/claims/*.yml, each named after the key of its document in the bibliography.
+
+    root: project folder. Returns a Book, the published numbers filled in.
+    Raises UsageError where there is none, for an entry that is not a claim, an id used twice, and
+    an unknown notebook, profile or published number.
     """
-    entries = read_yaml(root / "book" / "claims.yml", "book/claims.yml")
-    if not isinstance(entries, list):
-        raise UsageError(f"book/claims.yml must be a list of claims, got {_kind(entries)}")
-    claims = []
-    for entry in entries:
-        title = entry.get("id", "without id") if isinstance(entry, dict) else repr(entry)
-        try:
-            claims.append(Claim.model_validate(entry))
-        except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
-            why = first["msg"].removeprefix("Value error, ")
-            raise UsageError(f"book/claims.yml, claim {title!r}: {place} {why}") from error
+    paths = sorted((root / "book" / "claims").glob("*.yml"))
+    if not paths:
+        raise UsageError("book/claims must hold DOCUMENT.yml, a list of claims each; it has none")
+    claims: list[Claim] = []
+    evidence: dict[str, list[Rank]] = {}
+    notebooks, profiles = names(root), list(read_profiles(root))
+    for path in paths:
+        found = _read(path)
+        numbers = {}
+        if found.cells or any(isinstance(claim.published, Cell) for claim in found.claims):
+            numbers = published(path.stem, root)
+        told = {tuple(c.published.cell) for c in found.claims if _alone(c.published)}
+        claims += [_filled(claim, numbers) for claim in found.claims]
+        claims += _of_cells(path.stem, found.cells, numbers, told)
+        for name, ranks in found.evidence.items():
+            known(f"notebook in evidence of book/claims/{path.name}", name, notebooks)
+            if name in evidence:
+                raise UsageError(f"book/claims: the evidence of {name!r} stands in two files")
+            evidence[name] = ranks
     for name, count in Counter(claim.id for claim in claims).items():
         if count > 1:
-            raise UsageError(f"book/claims.yml: the id {name!r} is used {count} times")
-    notebooks, profiles = names(root), list(read_profiles(root))
+            raise UsageError(f"book/claims: the id {name!r} is used {count} times")
     for claim in claims:
         known(f"notebook in claim {claim.id!r}", claim.notebook, notebooks)
         for profile in claim.profiles:
             known(f"profile in claim {claim.id!r}", profile, profiles)
-    documents = {claim.document for claim in claims if isinstance(claim.published, Cell)}
-    numbers = {document: published(document, root) for document in documents}
-    return [_filled(claim, numbers.get(claim.document)) for claim in claims]
-
-
-def _kind(value):
-    words: dict[type, str] = {dict: "a mapping", str: "a text", type(None): "nothing"}
-    return words.get(type(value), repr(value))
-
-
-def judge(claims: list[Claim], records: dict[str, dict], profile: str) -> list[Judged]:
-    """Compare claims with records.
-
-    claims: list of Claim; records: {notebook: {record name: {"value", "unit", "better"}}};
-    profile: name of the profile the records come from.
-    Returns a list of Judged. A record that is missing or of another kind counts as `differs`.
-    """
-    return [_judge(claim, records.get(claim.notebook, {}), profile) for claim in claims]
+    return Book(claims=claims, evidence=evidence)
 
 
 def needed(claims: list[Claim], profile: str) -> list[str]:
@@ -162,58 +177,31 @@ def needed(claims: list[Claim], profile: str) -> list[str]:
     return sorted({claim.notebook for claim in claims if profile in claim.profiles})
 
 
-def counts(judged: list[Judged]) -> dict[str, int]:
-    """Return how many claims have each verdict: {verdict: number}."""
-    found = Counter(item.verdict for item in judged)
-    return {verdict: found[verdict] for verdict in (REPRODUCED, DIFFERS, NOT_RUN)}
-
-
-def scoreboard(judged: list[Judged], titles: dict[str, str], profile: str) -> str:
-    """Return the scoreboard page as MyST Markdown.
-
-    judged: list of Judged; titles: {bib key: title of the document}; profile: name.
-    Raises UsageError where a claim's document is not among the titles.
-    """
-    lines = [
-        "(scoreboard)=",
-        "# Scoreboard",
-        "",
-        f"Every published number and statement that a page answers, at profile `{profile}`. "
-        "The last column is computed when the book is built; what differs is explained below "
-        "the table.",
+def _read(path):
+    place = f"book/claims/{path.name}"
+    content = read_yaml(path, place)
+    if not isinstance(content, dict) or not isinstance(content.get("claims"), list):
+        raise UsageError(f"{place} must have a list of claims under the key 'claims'")
+    entries = [
+        {"document": path.stem, **entry} if isinstance(entry, dict) else entry
+        for entry in content["claims"]
     ]
-    for document in dict.fromkeys(item.claim.document for item in judged):
-        known("document in book/claims.yml", document, list(titles))
-        group = [item for item in judged if item.claim.document == document]
-        lines += ["", f"## {titles[document]}", "", f"{{cite:t}}`{document}`", ""]
-        head = ("Where", "Statement", "Published", "This run", "Tolerance", "Verdict")
-        lines += [":::{table}", ":class: scoreboard", ""]
-        lines += [*table(head, [_row(item) for item in group]), ":::"]
-        for item in group:
-            if item.claim.explanation and (item.claim.status == DIFFERS or item.broken):
-                title = f"{item.claim.where}: {item.claim.statement.strip().rstrip('.')}."
-                lines += ["", f"**{title}** {item.claim.explanation}"]
-    return "\n".join(lines) + "\n"
+    try:
+        return _File.model_validate(content | {"claims": entries})
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = list(first["loc"])
+        if where[:1] == ["claims"] and len(where) > 1:
+            entry = entries[int(where[1])]
+            title = entry.get("id", "without id") if isinstance(entry, dict) else repr(entry)
+            place, where = f"{place}, claim {title!r}", where[2:]
+        told = ".".join(str(part) for part in where)
+        why = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{place}: {told} {why}") from error
 
 
-def summary(judged: list[Judged], profile: str, date: str) -> str:
-    """Return the scoreboard's summary, five lines of MyST Markdown for the title page.
-
-    judged: list of Judged; profile: name; date: text.
-    """
-    found = counts(judged)
-    return "\n".join(
-        [
-            f"Of {len(judged)} published numbers and statements, at profile `{profile}`, {date}:",
-            "",
-            f"- {SYMBOLS[REPRODUCED]} {REPRODUCED}: **{found[REPRODUCED]}**",
-            f"- {SYMBOLS[DIFFERS]} {DIFFERS}: **{found[DIFFERS]}**",
-            f"- {SYMBOLS[NOT_RUN]} {NOT_RUN}: **{found[NOT_RUN]}**",
-            "",
-            "All of them, with their tolerances: {doc}`/sections/scoreboard`.",
-            "",
-        ]
-    )
+def _alone(what):
+    return isinstance(what, Cell) and what.less is None and what.over is None
 
 
 def _filled(claim, numbers):
@@ -224,43 +212,28 @@ def _filled(claim, numbers):
     try:
         value, text = shown(numbers, named.cell, named.less, named.over)
     except UsageError as error:
-        raise UsageError(f"book/claims.yml, claim {claim.id!r}: {error}") from error
+        raise UsageError(f"claim {claim.id!r}: {error}") from error
     near = claim.near and claim.near.model_copy(update={"value": value})
     return claim.model_copy(update={"published": text, "near": near})
 
 
-def _judge(claim, records, profile):
-    if profile not in claim.profiles:
-        return Judged(claim, "", NOT_RUN)
-    found = records.get(claim.record)
-    if found is None:
-        return Judged(claim, f"no record `{claim.record}`", DIFFERS)
-    value = found["value"]
-    ours = f"{number(value)} {found['unit']}".strip()
-    return Judged(claim, ours, REPRODUCED if _holds(claim, value) else DIFFERS)
-
-
-def _holds(claim, value):
-    if claim.is_ is not None:
-        return value is claim.is_
-    if isinstance(value, bool | str):
-        return False
-    if claim.near is not None:
-        # rounding of the published decimals must not decide at the edge
-        if math.isinf(value) or math.isinf(claim.near.value):
-            return value == claim.near.value
-        return abs(value - claim.near.value) <= claim.near.tolerance * (1 + 1e-9)
-    return value >= claim.at_least if claim.at_most is None else value <= claim.at_most
-
-
-def _row(item):
-    claim = item.claim
-    verdict = f"{SYMBOLS[item.verdict]} {item.verdict}"
-    return (
-        f"{{doc}}`{claim.where} </sections/{claim.notebook}>`",
-        claim.statement,
-        number(claim.published),
-        item.ours or "–",
-        f"{claim.tolerance}: {claim.because}",
-        f"{verdict} ({item.note})" if item.note else verdict,
-    )
+def _of_cells(document, entries, numbers, told):
+    """A claim for each number under an entry; the entry that says most of its path has it."""
+    claims = []
+    for path, _ in leaves(numbers):
+        under = [one for one in entries if list(path[: len(one.under)]) == one.under]
+        if not under or path in told:
+            continue
+        entry = max(under, key=lambda one: len(one.under))
+        rest = [str(key) for key in path[len(entry.under) :]]
+        claim: dict[str, Any] = {"near": None}
+        if entry.record:
+            near = {"tolerance": entry.tolerance[path[-1]]}
+            claim = {"record": entry.record.format(*rest), "near": near, "status": "undecided"}
+        claim |= {key: getattr(entry, key) for key in ("where", "notebook", "because", "takes")}
+        claim |= {key: getattr(entry, key) for key in ("profiles", "explanation", "cause")}
+        claim |= {"id": "-".join([document, *map(str, path)]), "document": document}
+        claim |= {"kind": "number", "statement": ", ".join(map(str, path[1:]))}
+        claim["published"] = {"cell": list(path)}
+        claims.append(_filled(Claim.model_validate(claim), numbers))
+    return claims

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from xml.etree import ElementTree
 
 from companion import compare
-from companion.claims import DIFFERS, NOT_RUN, Judged
 from companion.keys import together
 from companion.markdown import number
 from companion.results import Setting, pictures
+from companion.verdicts import DIFFERS, NOT_RUN, UNDECIDED, Judged
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 
@@ -42,7 +42,8 @@ class Suite:
     def title(self) -> str:
         """What was checked, of which run."""
         kind = "Claims on" if self.what == "claim" else "Against the reference:"
-        return f"{kind} {self.run['notebook']}, {self.run.get('path', 'the present run')}"
+        which = self.run.get("path") or self.run.get("kept") or "the present run"
+        return f"{kind} {self.run['notebook']}, {which}"
 
     @property
     def failed(self) -> int:
@@ -54,20 +55,24 @@ def of_claims(judged: list[Judged], run: dict) -> Suite:
     """Return the Suite of the claims on a run; judged: list of Judged, all of that notebook.
 
     A claim that the book says differs, and that does, is SKIPPED: there is nothing to hold it to.
+    So is one that is undecided. What no run can answer is left out.
     """
     cases = []
     for item in judged:
         claim = item.claim
+        if claim.takes:
+            continue
         remark = f"{claim.where}: {claim.statement.strip()} Published: {number(claim.published)}."
         outcome = PASSED
         if item.broken:
             outcome = FAILED
-        elif item.verdict in (NOT_RUN, DIFFERS):
+        elif item.verdict in (NOT_RUN, DIFFERS, UNDECIDED):
             outcome = SKIPPED
         if item.verdict == DIFFERS and claim.status == DIFFERS:
             remark += f" Differs, as the book says: {claim.explanation.strip()}"
         remark += f" ({item.note})" if item.note else ""
-        found = (claim.id, claim.tolerance, item.ours, outcome, item.verdict)
+        ours = "; ".join(answer.ours for answer in item.answers)
+        found = (claim.id, claim.tolerance, ours, outcome, item.verdict)
         cases.append(Case(*found, " ".join(remark.split())))
     return Suite("claim", run, cases)
 

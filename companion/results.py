@@ -22,6 +22,7 @@ class _Record(pydantic.BaseModel):
     value: bool | int | Number | str
     unit: str
     better: str
+    interval: list[Number] | None = pydantic.Field(default=None, min_length=2, max_length=2)
 
 
 class _Provenance(pydantic.BaseModel):

@@ -1,7 +1,6 @@
 """A page of the book, made from a finished run: what is told around the executed notebook."""
 
 import base64
-import glob
 import math
 import re
 import shlex
@@ -9,23 +8,24 @@ from pathlib import Path
 
 import yaml
 
-from companion.claims import SYMBOLS, Judged
 from companion.errors import UsageError
 from companion.files import notebook_text, write_aside
 from companion.markdown import duration, number, table
 from companion.notebooks import resolve
-from companion.page.kept import archived
 from companion.run import Plan
+from companion.verdicts import SYMBOLS, Judged
 
 _ENDS = (math.inf, -math.inf)
 _GLUE = re.compile(r"\{glue:text\}`(\w+)(:[^`]*)?`")
 
 
-def write_section(sections: Path, todo: Plan, result: dict, judged: list[Judged]) -> None:
+def write_section(
+    sections: Path, todo: Plan, result: dict, judged: list[Judged], kept: list[dict]
+) -> None:
     """Write a page of the book from a finished run, and its two downloads beside it.
 
     sections: folder book/sections; todo: Plan; result: content of the run's NAME.json; judged:
-        list of Judged, the page's claims.
+        list of Judged, the page's claims; kept: runs of `verdicts.kept_runs`.
     The picture of a cell tagged `cover` becomes cover.png, for the title page.
     Raises UsageError where such a cell shows no PNG picture.
     """
@@ -41,10 +41,8 @@ def write_section(sections: Path, todo: Plan, result: dict, judged: list[Judged]
     after = max(i for i, own in enumerate(tags) if own & {"parameters", "injected-parameters"})
     cells.insert(after + 1, _page_cell("companion-rerun", rerun_box(todo)))
     if judged:
-        found = archived(f"{glob.escape(str(todo.root))}/book/archive/{name}-*.json")
-        # what has no records is of `make bench`
-        kept = {title: run for title, run in found.items() if "records" in run}
-        cells.append(_page_cell("companion-numbers", numbers(judged, result, kept)))
+        own = [run for run in kept if run["notebook"] == name]
+        cells.append(_page_cell("companion-numbers", numbers(judged, own)))
     cells.append(_page_cell("companion-provenance", provenance_box(result)))
     nb.cells = cells
     infinite = {n: r["value"] for n, r in result["records"].items() if r["value"] in _ENDS}
@@ -114,29 +112,36 @@ def rerun_box(todo: Plan) -> str:
     )
 
 
-def numbers(judged: list[Judged], result: dict, kept: dict[str, dict]) -> str:
-    """Return the section that puts the published values beside kept runs and this one.
+def numbers(judged: list[Judged], kept: list[dict]) -> str:
+    """Return the section that puts the published values beside what each run says.
 
-    judged: list of Judged of one page; result: content of the run's NAME.json; kept: {title:
-        archived run} of the same notebook, from `archive.archived`.
+    judged: list of Judged of one page; kept: the archived runs of its notebook.
     """
-    facts = result["provenance"]
-    here = f"This run, {result['profile']}, {facts['device']}, {facts['date'][:10]}"
+    answered = [item for item in judged if not item.claim.takes]
+    depths = {a.run: (a.depth, a.kept) for item in answered for a in item.answers}
+    runs = sorted(depths, key=lambda title: depths[title])
+    grades = {a.run: a.rank.grade for item in answered for a in item.answers}
     rows = []
-    for item in judged:
-        records = [run["records"].get(item.claim.record) for run in kept.values()]
-        theirs = [f"{number(r['value'])} {r['unit']}".strip() if r else "–" for r in records]
+    for item in answered:
+        said = {a.run: f"{SYMBOLS[a.verdict]} {a.ours}" for a in item.answers}
         verdict = f"{SYMBOLS[item.verdict]} {item.verdict}"
         where = f"{item.claim.where}: {item.claim.statement}"
-        rows.append((where, number(item.claim.published), *theirs, item.ours or "–", verdict))
-    head = ("Statement", "Published", *(f"Kept: {title}" for title in kept), here, "Verdict")
+        told = (said.get(title, "–") for title in runs)
+        rows.append((where, number(item.claim.published), *told, verdict))
+    columns = (f"{grades[title]}: {title}" for title in runs)
     lines = ["## Published, kept and here", "", ":::{table}", ":class: scoreboard", ""]
-    lines += [*table(head, rows), ":::"]
-    for title, run in kept.items():
+    lines += [*table(("Statement", "Published", *columns, "Verdict"), rows), ":::"]
+    beyond = len(judged) - len(answered)
+    if beyond:
+        lines += [
+            "",
+            f"{beyond} more numbers no run here can answer: {{ref}}`why <scoreboard>`.",
+        ]
+    for run in kept:
         shown = [about for about in run.get("figures", {}).values() if "file" in about]
         if not shown:
             continue
-        lines += ["", f"::::{{admonition}} Figures of the run kept: {title}"]
+        lines += ["", f"::::{{admonition}} Figures of the run kept: {run['kept']}"]
         lines += [":class: dropdown note", ""]
         for about in shown:
             smaller = f" Shown at 1/{2 ** about['halved']} of its size." if about["halved"] else ""

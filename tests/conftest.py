@@ -40,6 +40,7 @@ record("rho_is_infinite", rho == float("inf"))
 CLAIM = {
     "id": "toy-eps",
     "document": "one2020",
+    "kind": "statement",
     "where": "Fig. 1",
     "statement": "eps is small",
     "published": "at most .01",
@@ -82,7 +83,11 @@ class Project:
         """Write claims: CLAIM with each of the changes; None takes an entry out."""
         entries = [{**CLAIM, **change} for change in changes]
         kept = [{k: v for k, v in entry.items() if v is not None} for entry in entries]
-        self.write("book/claims.yml", yaml.safe_dump(kept))
+        documents = {}
+        for entry in kept:
+            documents.setdefault(entry.pop("document"), []).append(entry)
+        for document, claims in documents.items():
+            self.write(f"book/claims/{document}.yml", yaml.safe_dump({"claims": claims}))
 
 
 @pytest.fixture

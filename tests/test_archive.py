@@ -1,5 +1,4 @@
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +8,10 @@ from PIL import Image
 from companion import archive as archives
 from companion import notebooks
 from companion import section as sections
-from companion.claims import judge, load_claims
-from companion.page.kept import archived, files
+from companion.claims import load_claims
+from companion.page.kept import files
 from companion.run import run
+from companion.verdicts import judge, kept_runs
 from otlib.assets import exemplars, pairs, photographs, registry, used
 
 ROOT = Path(__file__).parents[1]
@@ -71,32 +71,36 @@ def test_figures_are_kept_small_and_the_rest_is_told(kept):
 
 def test_a_page_shows_published_kept_and_present_numbers(kept):
     result = json.loads((run("toy", profile="smoke") / "toy.json").read_text())
-    judged = judge(load_claims(kept.root), {"toy": result["records"]}, "laptop")
-    found = archived("book/archive/toy-*.json")
-    section = sections.numbers(judged, result, found)
+    kept.claims({"profiles": ["laptop", "smoke"]})
+
+    def shown():
+        found = kept_runs(kept.root)
+        return sections.numbers(judge(load_claims(kept.root), [result, *found]), found)
+
+    section = shown()
     (head,) = [line for line in section.splitlines() if line.startswith("| Statement")]
     facts = result["provenance"]
     device, date = facts["device"], facts["date"][:10]
     assert head == (
-        f"| Statement | Published | Kept: full-size, laptop, {device}, {date} "
-        f"| This run, smoke, {device}, {date} | Verdict |"
+        f"| Statement | Published | A: this run, smoke, {device}, {date} "
+        f"| A: full-size, laptop, {device}, {date} | Verdict |"
     )
-    assert "| Fig. 1: eps is small | at most .01 | 0.0002 | 0.001 | ✔ reproduced |" in section
+    row = "| Fig. 1: eps is small | at most .01 | ✔ 0.001 | ✔ 0.0002 | ✔ reproduced |"
+    assert row in section
     assert "![a thing](../archive/toy-full-size/small.png)\n\nA figure.\n" in section
-    halved = next(iter(found.values()))["figures"]["noise"]["halved"]
+    halved = kept_runs(kept.root)[0]["figures"]["noise"]["halved"]
     assert f"A figure. Shown at 1/{2**halved} of its size." in section
     assert "curves-2" not in section
 
     path = kept.root / "book/archive/toy-full-size.json"
     path.write_text(path.read_text().replace(facts["code"]["notebooks/toy.md"], "0" * 64))
-    section = sections.numbers(judged, result, archived("book/archive/toy-*.json"))
+    section = shown()
     assert section.count(f"{date}, changed since: notebooks/toy.md") == 2  # the column, the figures
     (path,) = files("book/archive/*.json")
     other = json.loads(path.read_text())
     del other["records"]["eps"]  # kept before the page recorded it
     path.write_text(json.dumps(other))
-    section = sections.numbers(judged, result, archived("book/archive/toy-*.json"))
-    assert "| at most .01 | – | 0.001 |" in section
+    assert "| at most .01 | ✔ 0.001 | ✔ reproduced |" in shown()
 
 
 def test_figures_of_the_user_s_own_data_are_not_kept(project):
@@ -201,8 +205,8 @@ def test_a_page_run_on_a_file_of_the_user_s_keeps_records_and_no_figures(tmp_pat
     (root / "book").mkdir(parents=True)
     for name in ("notebooks", "otlib", "companion"):
         (root / name).symlink_to(ROOT / name)
-    for name in ("references.bib", "claims.yml"):
-        shutil.copy(ROOT / "book" / name, root / "book")
+    for name in ("references.bib", "claims"):
+        (root / "book" / name).symlink_to(ROOT / "book" / name)
     monkeypatch.chdir(root)
     mine = picture(tmp_path / "private.png")
     change = {"exemplar": str(mine), "steps": 1, "dual_steps": 1, "patches": [4], "count": 40}

@@ -1,13 +1,18 @@
 import math
 
 import pytest
+import yaml
+from conftest import CLAIM
 
-from companion.claims import Claim, counts, judge, load_claims, needed, scoreboard, summary
+from companion.claims import Book, Claim, Rank, load_claims, needed
 from companion.errors import UsageError
+from companion.scoreboard import scoreboard, summary
+from companion.verdicts import counts, judge
 
 BASE = {
     "id": "one",
     "document": "one2020",
+    "kind": "statement",
     "where": "Fig. 1",
     "statement": "The gain $|a|$ is large",
     "published": "> 1 dB",
@@ -19,10 +24,23 @@ BASE = {
 }
 
 
-def judged(value, profile="laptop", unit="", **changes):
-    claim = Claim.model_validate({**BASE, **changes})
-    records = {"toy": {"x": {"value": value, "unit": unit, "better": ""}}}
-    return judge([claim], records, profile)[0]
+def a_run(value=None, profile="laptop", unit="", interval=None, kept=None, **parameters):
+    entry = {"value": value, "unit": unit, "better": ""}
+    if interval is not None:
+        entry["interval"] = interval
+    run = {"notebook": "toy", "profile": profile, "parameters": parameters}
+    run["records"] = {} if value is None else {"x": entry}
+    run["provenance"] = {"device": "a cpu", "date": "2024-01-31T10:00"}
+    return run | ({"kept": kept} if kept else {})
+
+
+def judged(value, profile="laptop", unit="", interval=None, **changes):
+    return judged_on([a_run(value, profile, unit, interval)], **changes)
+
+
+def judged_on(runs, ranks=(), **changes):
+    book = Book(claims=[Claim.model_validate({**BASE, **changes})], evidence={"toy": list(ranks)})
+    return judge(book, runs)[0]
 
 
 @pytest.mark.parametrize(
@@ -52,17 +70,20 @@ def test_each_kind_of_bound(bound, holds, fails):
 
 def test_elsewhere_it_is_not_run():
     item = judged(0.0, profile="smoke", at_least=1.0)
-    assert (item.verdict, item.ours, item.broken) == ("not run at this profile", "", False)
+    assert (item.verdict, item.answers, item.broken) == ("not run", (), False)
 
 
 def test_a_missing_record_breaks_the_claim():
-    item = judge([Claim.model_validate({**BASE, "at_least": 1.0})], {"toy": {}}, "laptop")[0]
+    item = judged(None, at_least=1.0)
     assert item.broken
-    assert "no record `x`" in item.ours
+    assert "no record `x`" in item.answers[0].ours
+    # one kept before the record was made says nothing
+    assert judged_on([a_run(kept="old")], at_least=1.0).verdict == "not run"
 
 
 def test_differs_is_a_result_and_its_end_is_noticed():
     change = {"status": "differs", "explanation": "a coarser grid", "at_least": 1.0}
+    change["cause"] = ["steps"]
     assert (judged(0.5, **change).broken, judged(0.5, **change).note) == (False, "")
     assert (judged(2.0, **change).broken, judged(2.0, **change).verdict) == (False, "reproduced")
     assert judged(2.0, **change).note == "marked differs, holds in this run"
@@ -73,10 +94,11 @@ def test_differs_is_a_result_and_its_end_is_noticed():
     [
         ({}, "exactly one of at_least"),
         ({"at_least": 1, "at_most": 2}, "exactly one of at_least"),
-        ({"at_least": 1, "status": "differs"}, "needs an explanation"),
+        ({"at_least": 1, "status": "differs"}, "needs explanation and cause"),
+        ({"at_least": 1, "takes": "a GPU"}, "needs either a record or takes"),
         ({"at_least": 1, "status": "maybe"}, "status"),
-        ({"at_least": 1, "profiles": []}, "profiles"),
-        ({"at_least": 1, "because": None}, "because"),
+        ({"at_least": 1, "profiles": []}, "needs profiles"),
+        ({"at_least": 1, "because": None}, "needs because"),
         ({"at_least": 1, "colour": "red"}, "colour"),
         ({"near": {"value": 1, "tolerance": -1}}, "near.tolerance"),
         ({"near": {"value": 1, "tolerance": math.inf}}, "near.tolerance"),
@@ -105,27 +127,130 @@ def test_an_id_belongs_to_one_claim(project):
 
 def test_only_the_profile_s_notebooks_are_needed(project):
     project.claims({"id": "a"}, {"id": "b", "profiles": ["smoke"]})
-    claims = load_claims(project.root)
+    claims = load_claims(project.root).claims
     assert (needed(claims, "laptop"), needed(claims[:1], "smoke")) == (["toy"], [])
 
 
+@pytest.mark.parametrize(
+    ("interval", "bound", "verdict"),
+    [
+        ((1.1, 2.0), {"at_least": 1.0}, "reproduced"),
+        ((1.0, 2.0), {"at_least": 1.0}, "reproduced"),
+        ((0.9, 2.0), {"at_least": 1.0}, "undecided"),
+        ((0.0, 0.9), {"at_least": 1.0}, "differs"),
+        ((0.0, 0.9), {"at_most": 1.0}, "reproduced"),
+        ((0.9, 1.1), {"at_most": 1.0}, "undecided"),
+        ((1.1, 2.0), {"at_most": 1.0}, "differs"),
+        ((0.9, 1.1), {"near": {"value": 1.0, "tolerance": 0.1}}, "reproduced"),
+        ((0.8, 1.1), {"near": {"value": 1.0, "tolerance": 0.1}}, "undecided"),
+        ((0.2, 2.0), {"near": {"value": 1.0, "tolerance": 0.1}}, "undecided"),
+        ((1.2, 2.0), {"near": {"value": 1.0, "tolerance": 0.1}}, "differs"),
+        ((0.0, math.inf), {"at_least": 1.0}, "undecided"),
+    ],
+)
+def test_an_interval_that_holds_the_bound_decides_nothing(interval, bound, verdict):
+    item = judged(sum(interval) / 2, interval=interval, kind="ordering", **bound)
+    assert (item.verdict, item.broken) == (verdict, verdict == "differs")
+
+
+def test_a_difference_between_methods_needs_an_interval():
+    assert judged(2.0, kind="ordering", at_least=1.0).verdict == "undecided"
+    assert judged(2.0, kind="statement", at_least=1.0).verdict == "reproduced"
+
+
+NEAR = [
+    Rank(grade="A", of="its images", when={"data": "paper", "size": [256, 512]}),
+    Rank(grade="B", of="its images, smaller", when={"data": "paper"}),
+    Rank(grade="C", of="others"),
+]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "grade"),
+    [
+        ({"data": "paper", "size": 512}, "A"),
+        ({"data": "paper", "size": 128}, "B"),
+        ({"data": "ours", "size": 256}, "C"),
+        ({}, "C"),
+    ],
+)
+def test_a_run_has_the_first_rank_that_it_meets(parameters, grade):
+    (answer,) = judged_on([a_run(1.0, **parameters)], NEAR, at_least=0.0).answers
+    assert answer.rank.grade == grade
+
+
+def test_the_verdict_is_that_of_the_nearest_run():
+    here = a_run(2.0, interval=(1.5, 2.5), data="ours")
+    near = a_run(1.0, interval=(0.5, 1.5), kept="theirs", data="paper")
+    item = judged_on([here, near], NEAR, at_least=1.0, kind="ordering")
+    assert [a.verdict for a in item.answers] == ["undecided", "reproduced"]
+    assert (item.verdict, item.broken) == ("undecided", False)
+    assert judged_on([here], NEAR, at_least=1.0, kind="ordering").verdict == "reproduced"
+
+
+def test_runs_that_say_the_opposite_are_mixed_and_need_a_reason():
+    runs = a_run(2.0, data="ours"), a_run(0.0, kept="theirs", data="paper")
+    item = judged_on(runs, NEAR, at_least=1.0)
+    assert (item.verdict, item.broken) == ("mixed", True)
+    assert item.note == "mixed, and no explanation is given"
+    told = {"explanation": "other images", "cause": "not known"}
+    item = judged_on(runs, NEAR, at_least=1.0, **told)
+    assert (item.verdict, item.broken, item.note) == ("mixed", False, "")
+
+
+def test_each_number_of_a_table_has_a_verdict(project):
+    cells = {"under": ["table"], "where": "Table 1", "notebook": "toy"}
+    theirs = {"table": {"a": {"x": 1.0, "y": 2.0}, "b": {"x": 3.0}}, "columns": {"x": {}, "y": {}}}
+    project.write("book/published/one2020.yml", yaml.safe_dump(theirs))
+    own = {**CLAIM, "published": {"cell": ["table", "b", "x"]}, "near": {"tolerance": 1.0}}
+    for key in ("document", "at_most"):
+        del own[key]
+    out = cells | {"takes": "a GPU"}
+    ours = cells | {"under": ["table", "a"], "record": "{0}_a", "tolerance": {"x": 0.1, "y": 0.2}}
+    ours |= {"because": "a tenth", "profiles": ["laptop"]}
+    write = lambda **told: project.write("book/claims/one2020.yml", yaml.safe_dump(told))
+    write(claims=[own], cells=[out, ours])
+    first, *rest = load_claims(project.root).claims
+    assert (first.id, first.near.value) == ("toy-eps", 3.0)
+    assert [(c.id, c.record, c.near.value, c.near.tolerance) for c in rest] == [
+        ("one2020-table-a-x", "x_a", 1.0, 0.1),
+        ("one2020-table-a-y", "y_a", 2.0, 0.2),
+    ]
+    write(claims=[], cells=[out])
+    found = load_claims(project.root).claims
+    assert [c.takes for c in found] == ["a GPU"] * 3
+    page = scoreboard(judge(Book(claims=found), []), {"one2020": "A Toy Paper"}, "laptop")
+    assert ":::{dropdown} Table 1: 3 not run\nIt takes a GPU\n" in page
+
+
 def test_the_scoreboard_says_it_all():
+    why = {"explanation": "a coarser\n  grid", "cause": ["steps"]}
     items = [
-        judged(1.5, unit="dB", at_least=1.0),
-        judged(0.5, at_least=1.0, status="differs", explanation="a coarser\n  grid"),
+        judged(1.5, unit="dB", at_least=1.0, interval=(1.25, 1.75)),
+        judged(0.5, at_least=1.0, status="differs", **why),
         judged(0.5, profile="paper", at_least=1.0),
+        judged(0.5, at_least=0.0, kind="identity"),
+        judged(0.5, at_least=0.0, kind="ours"),
     ]
     page = scoreboard(items, {"one2020": "A Toy Paper"}, "laptop")
     rows = [line for line in page.splitlines() if line.startswith("| {doc}")]
     assert rows[0] == (
-        "| {doc}`Fig. 1 </sections/toy>` | The gain $\\|a\\|$ is large | > 1 dB | 1.5 dB "
+        "| {doc}`Fig. 1 </sections/toy>` | The gain $\\|a\\|$ is large | > 1 dB "
+        "| **A** ✔ 1.5 dB (1.25 to 1.75) (this run, laptop, a cpu, 2024-01-31) "
         "| ≥ 1: seeds spread by 0.1 dB | ✔ reproduced |"
     )
+    assert "is large *a coarser grid* Shown by `steps`. |" in rows[1]
     assert rows[1].endswith("| ✘ differs |")
-    assert rows[2].endswith("| – not run at this profile |")
-    assert "## A Toy Paper" in page
-    assert "**Fig. 1: The gain $|a|$ is large.** a coarser grid" in " ".join(page.split())
-    assert counts(items) == {"reproduced": 1, "differs": 1, "not run at this profile": 1}
-    assert "reproduced: **1**" in summary(items, "laptop", "2024-01-31")
+    assert rows[2].endswith("| – not run |") and "*Stated for: laptop.*" in rows[2]
+    heads = [line for line in page.splitlines() if line.startswith("##")]
+    assert heads[0] == "## A Toy Paper" and [line[4:9] for line in heads[1:]] == [
+        "Publi",
+        "Ident",
+        "Ours,",
+    ]
+    told = {"reproduced": 1, "differs": 1, "undecided": 0, "mixed": 0, "not run": 1}
+    assert counts(items, ("statement",)) == told
+    assert counts(items)["reproduced"] == 3
+    assert summary(items, "laptop", "2024-01-31").startswith("Of 3 published numbers")
     with pytest.raises(UsageError, match="did you mean 'one2021'"):
         scoreboard(items, {"one2021": "Another"}, "laptop")

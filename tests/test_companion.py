@@ -125,13 +125,13 @@ def command(capsys, *arguments):
         (["run", "toy", "-p", "fast", "x"], "'fast' of toy: 'x', expected true or false"),
         (["run", "toy", "--profile", "smok"], "unknown profile 'smok': did you mean 'smoke'?"),
         (["run", "toy", "-p", "seed"], "requires 2 arguments"),
-        (["run", "toy", "--out", "book/claims.yml"], "'book/claims.yml' is a file"),
+        (["run", "toy", "--out", "book/claims/one2020.yml"], "'book/claims/one2020.yml' is a file"),
         (["run"], "NOTEBOOK"),
         (["rum", "toy"], "No such command 'rum'"),
         (["build", "--profile", "smok"], "did you mean 'smoke'?"),
         (["build", "--device", "gpu"], "--device 'gpu': allowed are cpu, cuda and cuda:N"),
         (["archive", "toy.json", "gpu"], "toy.json is missing"),
-        (["archive", "book/claims.yml", "gpu"], "is damaged: not JSON, or cut off"),
+        (["archive", "book/claims/one2020.yml", "gpu"], "is damaged: not JSON, or cut off"),
         (["archive", "book", "gpu"], "book is a folder, needs the NAME.json"),
         (["archive", "toy.json", "A/B"], "label 'A/B': allowed are small letters"),
         (["check"], "not run yet with the present sources: toy; first: companion build"),
@@ -399,10 +399,11 @@ def test_no_book_is_built_from_a_failed_notebook(project, capsys, no_sphinx):
 
 
 def test_build_writes_the_pages_and_check_judges_them(project, capsys, no_sphinx):
+    why = {"explanation": "eps is larger", "cause": "not known"}
     project.claims(
         {},
-        {"id": "wrong", "at_most": 1e-9, "status": "differs", "explanation": "eps is larger"},
-        {"id": "now-right", "status": "differs", "explanation": "was larger"},
+        {"id": "wrong", "at_most": 1e-9, "status": "differs", **why},
+        {"id": "now-right", "status": "differs", **why},
         {"id": "elsewhere", "profiles": ["smoke"]},
     )
     code, _, _ = command(capsys, "build")
@@ -413,21 +414,23 @@ def test_build_writes_the_pages_and_check_judges_them(project, capsys, no_sphinx
     assert [c.cell_type for c in page.cells] == kinds
     assert "companion run toy --profile laptop --out out" in page.cells[2].source
     assert "| `eps` | `0.0002` | temperature |" in page.cells[2].source
-    assert "| Published | This run, laptop, " in page.cells[4].source
-    assert "| Fig. 1: eps is small | at most .01 | 0.0002 | ✔ reproduced |" in page.cells[4].source
+    assert "| Published | A: this run, laptop, " in page.cells[4].source
+    assert (
+        "| Fig. 1: eps is small | at most .01 | ✔ 0.0002 | ✔ reproduced |" in page.cells[4].source
+    )
     assert "Provenance of this run" in page.cells[5].source
     assert (sections / "files/toy.md").read_text() == (
         project.root / "notebooks/toy.md"
     ).read_text()
     assert "toy-eps" not in (sections / "summary.md").read_text()
-    assert "differs: **1**" in (sections / "summary.md").read_text()
+    assert "| 2 | 1 | – | – | 1 |" in (sections / "summary.md").read_text()
     assert "eps is larger" in (sections / "scoreboard.md").read_text()
 
     code, out, _ = command(capsys, "check")
     assert code == 0
     assert [line.split()[0] for line in out[1:]] == ["toy-eps", "wrong", "now-right", "elsewhere"]
     assert out[3].endswith("marked differs, holds in this run")
-    assert "not run at this profile" in out[4]
+    assert "not run" in out[4]
 
     times = {path: path.stat().st_mtime_ns for path in sections.rglob("*") if path.is_file()}
     code, _, err = command(capsys, "build")
@@ -654,13 +657,14 @@ def test_a_folder_to_write_is_the_user_s(project, monkeypatch):
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("book/claims.yml", "{a: 1}", "book/claims.yml must be a list of claims, got a mapping"),
-        ("book/claims.yml", "claims", "book/claims.yml must be a list of claims, got a text"),
-        ("book/claims.yml", "3", "book/claims.yml must be a list of claims, got 3"),
-        ("book/claims.yml", "", "book/claims.yml must be a list of claims, got nothing"),
-        ("book/claims.yml", "{}", "book/claims.yml must be a list of claims, got a mapping"),
-        ("book/claims.yml", "- 3", "book/claims.yml, claim '3'"),
-        ("book/claims.yml", "- {id: a, id: b}", "the key 'id' stands twice"),
+        ("book/claims/one2020.yml", "- 3", "must have a list of claims under the key 'claims'"),
+        ("book/claims/one2020.yml", "claims", "must have a list of claims under the key 'claims'"),
+        ("book/claims/one2020.yml", "", "must have a list of claims under the key 'claims'"),
+        ("book/claims/one2020.yml", "claims: {a: 1}", "must have a list of claims under the key"),
+        ("book/claims/one2020.yml", "claims: [3]", "book/claims/one2020.yml, claim '3'"),
+        ("book/claims/one2020.yml", "claims: [{id: a, id: b}]", "the key 'id' stands twice"),
+        ("book/claims/one2020.yml", "{claims: [], evidence: {tou: []}}", "did you mean 'toy'"),
+        ("book/claims/one2020.yml", "{claims: [], cells: 3}", "one2020.yml: cells"),
         ("notebooks/profiles.yml", "[laptop]", "profiles.yml must be a mapping of names"),
         ("notebooks/profiles.yml", "", "profiles.yml must be a mapping of names, got nothing"),
         ("notebooks/profiles.yml", "[]", "profiles.yml must be a mapping of names, got []"),

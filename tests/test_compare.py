@@ -369,7 +369,10 @@ def test_compare_and_check_for_real(runs, capsys):
 
 
 def test_check_skips_what_the_book_says_differs(project, capsys):
-    claims = [{"status": "differs", "explanation": "a larger eps"}, {"profiles": ["smoke"]}]
+    claims = [
+        {"status": "differs", "explanation": "a larger eps", "cause": ["eps"]},
+        {"profiles": ["smoke"]},
+    ]
     project.claims({"id": "a", "at_most": 1e-9, **claims[0]}, {"id": "b", **claims[1]})
     folder = run("toy")
     code, _, _ = command(capsys, "check", folder, "--junit", "junit.xml")
@@ -378,7 +381,7 @@ def test_check_skips_what_the_book_says_differs(project, capsys):
     skipped = [case.find("skipped").attrib["message"] for case in suites.iter("testcase")]
     assert skipped == [
         "differs: found 0.0002, expected ≤ 1e-09",
-        "not run at this profile: found nothing, expected ≤ 0.01",
+        "not run: found nothing, expected ≤ 0.01",
     ]
     (suite,) = suites.findall("testsuite")
     told = {entry.get("name"): entry.get("value") for entry in suite.iter("property")}

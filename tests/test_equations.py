@@ -17,7 +17,7 @@ from companion.notebooks import names
 
 ROOT = Path(__file__).parents[1]
 EQUATIONS = load_equations(ROOT)
-CLAIMS = load_claims(ROOT)
+CLAIMS = load_claims(ROOT).claims
 FORMULAS = [
     pytest.param(document, formula, id=f"{document}: {formula.items[0]}")
     for document, told in EQUATIONS.items()

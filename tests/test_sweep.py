@@ -103,7 +103,7 @@ def test_all_mistakes_of_a_grid_are_listed_together_and_nothing_starts(project, 
         (["toy", "--seeds", "2", "--workers", "0"], "--workers"),
         (["toy", "--seeds", "2", "--dry-run"], "needs --slurm"),
         (["toy", "--seeds", "2", "--workers", "1", "--scheduler", "x"], "exclude each other"),
-        (["toy", "--seeds", "2", "--out", "book/claims.yml"], "'book/claims.yml': File exists"),
+        (["toy", "--seeds", "2", "--out", "notebooks/toy.md"], "'notebooks/toy.md': File exists"),
         (["bare", "--seeds", "2"], "notebook 'bare': 0 cells are tagged `parameters`"),
     ],
 )

@@ -1,6 +1,6 @@
 """The numbers that the documents print: book/published/, one file a document."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,13 @@ def published(document: str, root: Path | None = None) -> dict[str, Any]:
     if not (isinstance(numbers, dict) and isinstance(numbers.get("columns"), dict)):
         raise UsageError(f"{where} must be a mapping of numbers, its key `columns` another")
     return numbers
+
+
+def leaves(numbers: Any) -> Iterator[tuple[tuple[str | float, ...], float]]:
+    """Each (path, number) of what `published` returns, but for how the columns are shown."""
+    for key, inside in numbers.items():
+        if key != "columns":
+            yield from _below(inside, (key,))
 
 
 def cell(numbers: dict[str, Any], path: Sequence[str | float]) -> float:
@@ -77,3 +84,11 @@ def shown(
         other = cell(numbers, over)
         return value / other, f"{value / other:.3g} = {told(value)} / {told(other)}"
     return value, f"{told(value)}{unit}"
+
+
+def _below(inside, path):
+    if isinstance(inside, dict):
+        for key, more in inside.items():
+            yield from _below(more, (*path, key))
+    else:
+        yield path, inside

@@ -1,6 +1,7 @@
 """Numbers worth quoting: a notebook records them, the pipeline reads them back."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 from companion.files import INFINITE, numbers, plain
@@ -11,15 +12,24 @@ Better = Literal["", "higher", "lower"]
 _BETTER = get_args(Better)
 
 
-def record(name: str, value: Any, unit: str = "", better: Better = "") -> None:
+def record(
+    name: str,
+    value: Any,
+    unit: str = "",
+    better: Better = "",
+    interval: Sequence[float] | None = None,
+) -> None:
     """Record a number, a truth value or a word under a name, from inside a notebook.
 
     name: identifier, once a notebook, e.g. "psnr_semi".
     value: bool, int, float or str; a numpy or torch scalar (0-d) is converted by `.item()`.
     unit: text shown behind the value, "" for none.
     better: "higher", "lower", or "" where neither is better.
+    interval: (low, high) of a number that images or seeds make uncertain, at the level of
+        `intervals`; a claim on it is undecided where its bound lies between.
     Returns None: one display output, not shown on the page, holds the record.
-    Raises ValueError for a bad name, an array, a NaN or another `better`.
+    Raises ValueError for a bad name, an array, a NaN, another `better`, an interval of a text or
+    one that does not hold the value.
     """
     if not (isinstance(name, str) and name.isidentifier()):
         raise ValueError(f"record name {name!r} is not an identifier, e.g. psnr_semi")
@@ -28,6 +38,9 @@ def record(name: str, value: Any, unit: str = "", better: Better = "") -> None:
     if not isinstance(unit, str):
         raise ValueError(f"record {name}: unit={unit!r} is not a text")
     value = _plain(name, value)
+    told = {"value": plain(value), "unit": unit, "better": better}
+    if interval is not None:
+        told["interval"] = [plain(end) for end in _interval(name, value, interval)]
 
     from IPython.display import display  # late: only notebooks need it
 
@@ -37,7 +50,7 @@ def record(name: str, value: Any, unit: str = "", better: Better = "") -> None:
         raw=True,
         metadata={
             "scrapbook": {"name": name, "mime_prefix": _MIME},
-            "record": {"value": plain(value), "unit": unit, "better": better},
+            "record": told,
         },
     )
 
@@ -46,7 +59,7 @@ def collect(nb: Any) -> dict[str, dict[str, Any]]:
     """Read the records of an executed notebook.
 
     nb: notebook as a mapping (nbformat node or parsed .ipynb).
-    Returns {name: {"value", "unit", "better"}}, sorted by name.
+    Returns {name: {"value", "unit", "better"}}, "interval" too where it has one, sorted by name.
     Raises ValueError where a name was recorded twice.
     """
     found = {}
@@ -60,6 +73,14 @@ def collect(nb: Any) -> dict[str, dict[str, Any]]:
                 raise ValueError(f"record {name!r} is made twice; a name belongs to one number")
             found[name] = metadata["record"]
     return numbers(dict(sorted(found.items())))
+
+
+def _interval(name, value, interval):
+    low, high = (_plain(name, end) for end in interval)
+    texts = isinstance(value, bool | str) or any(isinstance(x, bool | str) for x in (low, high))
+    if texts or not low <= value <= high:
+        raise ValueError(f"record {name}: interval {low} to {high} does not hold the value {value}")
+    return low, high
 
 
 def _plain(name, value):

@@ -1,0 +1,58 @@
+"""Intervals of what images or seeds make uncertain: a difference is told with one."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+# Of a hundred intervals one misses, and half of those on the side that turns a verdict over: some
+# sixty orderings of the book make .3 wrong calls by chance. A page that asks whether all of k
+# hold divides what may miss by k (Bonferroni).
+LEVEL = 0.99
+
+
+class Interval(NamedTuple):
+    """An estimate and the ends of its confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def texts(self, form: str) -> list[str]:
+        """The mean and the interval in words. form: format of a number, such as "+.2f"."""
+        return [f"{self.mean:{form}}", f"{self.low:{form}} to {self.high:{form}}"]
+
+
+def student(values: ArrayLike, of: int = 1) -> Interval:
+    """The mean of independent values, such as paired differences, by Student's t.
+
+    values: (n,), n >= 2, one an image or seed. of: how many such statements stand together.
+    Returns an Interval at LEVEL; values that are all equal have one of length 0.
+    """
+    values = np.asarray(values, dtype=float)
+    half = stats.t.ppf(1 - (1 - LEVEL) / of / 2, len(values) - 1) * stats.sem(values)
+    return Interval(values.mean(), values.mean() - half, values.mean() + half)
+
+
+def resampled(value: float, draws: ArrayLike, of: int = 1) -> Interval:
+    """A statistic of a whole set, by its bootstrap: percentiles, widened to hold the value.
+
+    value: on the set itself. draws: (n,) on resampled sets, of `metrics.bootstrap`: some 2,000, so
+        that ten lie beyond each end. of: as for `student`.
+    Returns an Interval at LEVEL.
+    """
+    miss = (1 - LEVEL) / of / 2
+    low, high = np.quantile(np.asarray(draws, dtype=float), [miss, 1 - miss])
+    return Interval(value, min(low, value), max(high, value))
+
+
+def least(intervals: Iterable[Interval]) -> Interval:
+    """The least of several, each made with `of` = their number: do all lie above a bound?"""
+    return Interval(*(min(ends) for ends in zip(*intervals, strict=True)))
+
+
+def largest(intervals: Iterable[Interval]) -> Interval:
+    """The largest of several, each made with `of` = their number: do all lie below a bound?"""
+    return Interval(*(max(ends) for ends in zip(*intervals, strict=True)))

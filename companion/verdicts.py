@@ -1,0 +1,167 @@
+"""Verdicts: each run that answers a claim, and what all of them say together."""
+
+import glob
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from companion.claims import KINDS, Book, Claim, Rank
+from companion.markdown import number
+from companion.page.kept import archived
+
+REPRODUCED, DIFFERS, UNDECIDED = "reproduced", "differs", "undecided"
+MIXED, NOT_RUN = "mixed", "not run"
+SYMBOLS = {REPRODUCED: "✔", DIFFERS: "✘", UNDECIDED: "○", MIXED: "◐", NOT_RUN: "–"}
+UNRANKED = Rank(grade="A", of="as printed")  # of a page without ranks: nothing there is smaller
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one run says of a claim."""
+
+    ours: str
+    verdict: str
+    rank: Rank
+    depth: int  # of the rank, 0 nearest to the document
+    run: str  # which, in words
+    kept: bool  # from the archive
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim, its answers from the nearest to the document on, and the verdict of all."""
+
+    claim: Claim
+    answers: tuple[Answer, ...]
+
+    @property
+    def verdict(self) -> str:
+        """That of the nearest run; mixed where two runs say the opposite."""
+        said = {answer.verdict for answer in self.answers}
+        if not said:
+            return NOT_RUN
+        if {REPRODUCED, DIFFERS} <= said:
+            return MIXED
+        nearest = {a.verdict for a in self.answers if a.depth == self.answers[0].depth}
+        return next(iter(nearest - {UNDECIDED}), UNDECIDED)
+
+    @property
+    def broken(self) -> bool:
+        """Whether a run contradicts what the claim says of it."""
+        return bool(self.note) and self.note != _HOLDS
+
+    @property
+    def note(self) -> str:
+        """What a reader of the verdict should know, or nothing."""
+        here = {answer.verdict for answer in self.answers if not answer.kept}
+        if self.claim.status == REPRODUCED and DIFFERS in here:
+            return "marked reproduced, does not hold in this run"
+        if self.verdict in (DIFFERS, MIXED) and not self.claim.explanation:
+            return f"{self.verdict}, and no explanation is given"
+        if self.claim.status == DIFFERS and REPRODUCED in here:
+            return _HOLDS
+        return ""
+
+
+_HOLDS = "marked differs, holds in this run"
+
+
+def kept_runs(root: Path) -> list[dict[str, Any]]:
+    """Read the runs of book/archive, each with its title as `kept`.
+
+    root: project folder. What has no records, as that of `make bench`, is left out.
+    """
+    found = archived(f"{glob.escape(str(root))}/book/archive/*.json")
+    return [run | {"kept": title} for title, run in found.items() if "records" in run]
+
+
+def judge(book: Book, runs: Iterable[dict[str, Any]]) -> list[Judged]:
+    """Judge every claim on all runs that answer it.
+
+    book: of `load_claims`. runs: contents of NAME.json; a kept one has `kept`, its title.
+    Returns a list of Judged in the order of the claims. In a run of the present sources a record
+    that is missing or of another kind counts as `differs`; a kept run then gives no answer.
+    """
+    by_page: dict[str, list] = {}
+    for run in runs:
+        by_page.setdefault(run["notebook"], []).append(run)
+    judged = []
+    for claim in book.claims:
+        found = [
+            answer
+            for run in by_page.get(claim.notebook, [])
+            if run["profile"] in claim.profiles
+            for answer in _answers(claim, run, book.evidence.get(claim.notebook, []))
+        ]
+        judged.append(Judged(claim, tuple(sorted(found, key=lambda a: (a.depth, a.kept)))))
+    return judged
+
+
+def ranked(run: dict[str, Any], ranks: list[Rank]) -> tuple[int, Rank]:
+    """Which of a page's ranks a run has, the first whose `when` it meets: (place, Rank)."""
+    told = run["parameters"] | {name: entry["value"] for name, entry in run["records"].items()}
+    for place, rank in enumerate(ranks):
+        if all(told.get(key) in _list(wanted) for key, wanted in rank.when.items()):
+            return place, rank
+    return len(ranks), UNRANKED if not ranks else Rank(grade="C", of="another setting")
+
+
+def counts(judged: Iterable[Judged], kinds: Iterable[str] = KINDS) -> dict[str, int]:
+    """Return how many claims of these kinds have each verdict: {verdict: number}."""
+    found = Counter(item.verdict for item in judged if item.claim.kind in set(kinds))
+    return {verdict: found[verdict] for verdict in SYMBOLS}
+
+
+def _answers(claim, run, ranks):
+    entry = run["records"].get(claim.record)
+    kept = "kept" in run
+    if entry is None and kept:
+        return
+    depth, rank = ranked(run, ranks)
+    facts = run["provenance"]
+    here = "this run", run["profile"], facts["device"], facts["date"][:10]
+    title = run["kept"] if kept else ", ".join(here)
+    told = rank, depth, title, kept
+    if entry is None:
+        yield Answer(f"no record `{claim.record}`", DIFFERS, *told)
+        return
+    ours = f"{number(entry['value'])} {entry['unit']}".strip()
+    if "interval" in entry:
+        ours += f" ({number(entry['interval'][0])} to {number(entry['interval'][1])})"
+    yield Answer(ours, _verdict(claim, entry["value"], entry.get("interval")), *told)
+
+
+def _verdict(claim, value, interval):
+    if claim.is_ is not None:
+        return REPRODUCED if value is claim.is_ else DIFFERS
+    if isinstance(value, bool | str):
+        return DIFFERS
+    if interval is None:
+        # a difference that is told without an interval says nothing of chance
+        if claim.kind == "ordering":
+            return UNDECIDED
+        interval = value, value
+    low, high = interval
+    least, most = _bounds(claim)
+    if least <= low and high <= most:
+        return REPRODUCED
+    return DIFFERS if high < least or low > most else UNDECIDED
+
+
+def _bounds(claim):
+    if claim.near is None:
+        most = math.inf if claim.at_most is None else claim.at_most
+        return (-math.inf if claim.at_least is None else claim.at_least), most
+    middle = claim.near.value
+    if math.isinf(middle):
+        return middle, middle
+    # rounding of the published decimals must not decide at the edge
+    reach = claim.near.tolerance * (1 + 1e-9)
+    return middle - reach, middle + reach
+
+
+def _list(wanted):
+    return wanted if isinstance(wanted, list) else [wanted]
