@@ -30,6 +30,8 @@ def build(
     refuses the pages.
     """
     root = root or project_root()
+    if "[" in str(root.absolute()):  # sphinx-external-toc takes the path for a pattern
+        raise UsageError(f"no book can be built below {str(root)!r}: a path without [ is needed")
     claims, titles = load_claims(root), document_titles(root)
     equations = equations_page(load_equations(root), claims, titles)
     plans = plans_of_book(root, profile, device)
@@ -124,7 +126,8 @@ def sphinx(root: Path) -> Path:
     html = root / "book" / "_build" / "html"
     stamp, log = root / ".companion" / "book.sha256", root / ".companion" / "book.log"
     state = _state(root)
-    if (html / "index.html").is_file() and stamp.is_file() and stamp.read_text() == state:
+    same = stamp.is_file() and stamp.read_bytes() == state.encode()
+    if same and (html / "index.html").is_file():
         say("pages: nothing changed")
         return html / "index.html"
     say("pages: building")
@@ -152,13 +155,20 @@ def sphinx(root: Path) -> Path:
 
 
 def document_titles(root: Path) -> dict[str, str]:
-    """Return {bib key: title} of book/references.bib. Raises UsageError where it is missing."""
+    """Return {bib key: title} of book/references.bib.
+
+    Raises UsageError where it is missing or no BibTeX.
+    """
     from pybtex.database import parse_file
+    from pybtex.exceptions import PybtexError
 
     path = root / "book" / "references.bib"
     if not path.is_file():
         raise UsageError("book/references.bib is missing")
-    entries = parse_file(str(path)).entries
+    try:
+        entries = parse_file(str(path)).entries
+    except PybtexError as error:
+        raise UsageError(f"book/references.bib: {error}") from error
     plain = str.maketrans("", "", "{}")
     return {key: entry.fields.get("title", key).translate(plain) for key, entry in entries.items()}
 
@@ -175,10 +185,12 @@ def _last_time(todo):
     for path in todo.folder.parent.glob(pattern):
         try:
             past = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:  # a damaged run tells no time
+            facts = past["provenance"]
+            told = past["profile"], str(facts["date"]), float(facts["wall_seconds"])
+        except (OSError, ValueError, LookupError, TypeError):  # a damaged run tells no time
             continue
-        if past["profile"] == todo.profile:
-            times.append((past["provenance"]["date"], past["provenance"]["wall_seconds"]))
+        if told[0] == todo.profile:
+            times.append(told[1:])
     return max(times)[1] if times else None
 
 

@@ -116,7 +116,7 @@ def load_claims(root: Path) -> list[Claim]:
     Raises UsageError for a missing file, an entry that is not a claim, an id used twice, and an
     unknown notebook, profile or published number.
     """
-    entries = read_yaml(root / "book" / "claims.yml", "book/claims.yml") or []
+    entries = read_yaml(root / "book" / "claims.yml", "book/claims.yml")
     if not isinstance(entries, list):
         raise UsageError(f"book/claims.yml must be a list of claims, got {_kind(entries)}")
     claims = []
@@ -143,7 +143,7 @@ def load_claims(root: Path) -> list[Claim]:
 
 
 def _kind(value):
-    words: dict[type, str] = {dict: "a mapping", str: "a text"}
+    words: dict[type, str] = {dict: "a mapping", str: "a text", type(None): "nothing"}
     return words.get(type(value), repr(value))
 
 

@@ -16,7 +16,7 @@ from companion import cluster, report, sweep_page
 from companion import compare as comparison
 from companion import sweep as sweeps
 from companion.errors import UsageError
-from companion.files import project_root, write_aside
+from companion.files import project_root, writable, write_aside
 from companion.notebooks import DEFAULT_PROFILE, load, names, read_profiles
 from companion.run import RunFailed, export, finished, plan
 from companion.run import run as run_notebook
@@ -99,7 +99,7 @@ def run(
         raise UsageError(f"--out {str(out)!r} is a file, needs a folder")
     todo = plan(notebook, overrides, profile)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+        writable(out)
     if finished(todo):
         book.say(f"{notebook}: already run, reused")
     folder = run_notebook(notebook, overrides, profile, root=todo.root, keep=out)

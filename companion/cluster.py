@@ -3,10 +3,12 @@
 import logging
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +54,11 @@ def local(workers: int | None, most: int, gpu: bool) -> Iterator[Any]:
         specification[index] = {"cls": Nanny, "options": options}
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", **_NO_PAGES}}
     _quiet()
-    with (
-        SpecCluster(specification, scheduler, silence_logs=logging.CRITICAL) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
+    with ExitStack() as stack:
+        with _ctrl_c_held():
+            cluster = SpecCluster(specification, scheduler, silence_logs=logging.CRITICAL)
+            stack.enter_context(cluster)
+        yield stack.enter_context(Client(cluster))
 
 
 @contextmanager
@@ -167,6 +169,20 @@ def perform(todo: Plan, keep: Path, code: str) -> None:
 
         raise RunFailed(f"{todo.notebook.name}: other code on worker {get_worker().address}")
     execute(todo, keep, None)
+
+
+@contextmanager
+def _ctrl_c_held():
+    """Hold Ctrl-C back, for good in the threads and processes that are started meanwhile.
+
+    It reaches all that a terminal started, and is for this process alone, which closes the others.
+    """
+    resource_tracker.ensure_running()  # whose start would let it through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _gpus():

@@ -43,7 +43,7 @@ def load_equations(root: Path) -> dict[str, Document]:
     root: project folder. Returns {document: Document} in the order of the file.
     Raises UsageError for a missing file and an entry that is none, and for an unknown page.
     """
-    entries = read_yaml(root / "book" / "equations.yml", "book/equations.yml") or {}
+    entries = read_yaml(root / "book" / "equations.yml", "book/equations.yml")
     try:
         found = pydantic.TypeAdapter(dict[str, Document]).validate_python(entries)
     except pydantic.ValidationError as error:

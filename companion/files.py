@@ -1,9 +1,12 @@
 """The project's folder, files written whole or not at all, values as JSON holds them."""
 
 import glob
+import hashlib
 import math
 import os
+import re
 import secrets
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +20,16 @@ INFINITE = {"inf": math.inf, "-inf": -math.inf}  # as `plain` writes them
 def project_root() -> Path:
     """Return the project folder: the nearest one above the working folder, else this package's.
 
-    Raises UsageError where neither holds notebooks/profiles.yml.
+    Raises UsageError where neither holds notebooks/profiles.yml, and for a path that is no UTF-8:
+    notebooks and their pages name it.
     """
     here = Path.cwd()
     for folder in (here, *here.parents, Path(__file__).resolve().parents[1]):
         if (folder / "notebooks" / "profiles.yml").is_file():
+            if os.fsencode(folder).decode(errors="replace") != str(folder):
+                raise UsageError(
+                    f"the project's folder {str(folder)!r} has a name that is no UTF-8"
+                )
             return folder
     raise UsageError(f"no notebooks/profiles.yml in {here} or above: run inside a checkout")
 
@@ -41,6 +49,35 @@ def write_aside(path: Path, content: str | bytes) -> None:
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def writable(folder: Path) -> None:
+    """Make a folder; raise UsageError where it cannot be, or where no file can be made in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(f"cannot write into {str(folder)!r}: {error.strerror}") from error
+
+
+def write_sealed(path: Path, data: bytes) -> None:
+    """Write a file behind a hash of its name and content, for `read_sealed`."""
+    write_aside(path, _seal(path, data) + data)
+
+
+def read_sealed(path: Path) -> bytes | None:
+    """The content of a file of `write_sealed`; None where it is missing, damaged or another's."""
+    try:
+        whole = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    seal, data = whole[:32], whole[32:]
+    return data if seal == _seal(path, data) else None
+
+
+def _seal(path, data):
+    return hashlib.sha256(path.name.encode() + b"\0" + data).digest()
 
 
 def plain(value: Any) -> Any:
@@ -81,8 +118,11 @@ def of_user(text: str, root: Path, new: bool = False) -> str:
     """
     path = Path(os.path.expanduser(text))
     here = Path.cwd()
-    if text and here != root.resolve() and (new or os.path.exists(path) or glob.glob(str(path))):
-        return str(here / path)
+    if text and here != root.resolve() and not path.is_absolute():
+        if new or os.path.exists(path):
+            return str(here / path)
+        if glob.glob(str(path)):
+            return os.path.join(glob.escape(str(here)), path)
     return str(path) if text.startswith("~") else text
 
 
@@ -132,7 +172,11 @@ def read_yaml(path: Path, where: str) -> Any:
 
 
 class _Once(yaml.SafeLoader):
-    """PyYAML's safe loader, which takes the last of two equal keys, without that."""
+    """PyYAML's safe loader, without its ways to read something else than is written.
+
+    It takes the last of two equal keys, and numbers as YAML 1.1 has them: 1:30 is 90 there, 010 is
+    8 and 1e-3 a text. Here numbers are those of YAML 1.2 in decimals, and all else stays a text.
+    """
 
     def construct_mapping(self, node, deep=False):
         keys = [key.value for key, _ in node.value]
@@ -140,3 +184,17 @@ class _Once(yaml.SafeLoader):
         if twice is not None:
             raise yaml.YAMLError(f"the key {twice!r} stands twice, {node.start_mark}")
         return super().construct_mapping(node, deep)
+
+
+_NUMBERS = {
+    "tag:yaml.org,2002:int": r"[-+]?(0|[1-9]\d*)$",
+    "tag:yaml.org,2002:float": (
+        r"([-+]?(\.\d+|(0|[1-9]\d*)(\.\d*)?)([eE][-+]?\d+)?|[-+]?\.inf|\.nan)$"
+    ),
+}
+_Once.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in pairs if tag not in _NUMBERS]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _pattern in _NUMBERS.items():
+    _Once.add_implicit_resolver(_tag, re.compile(_pattern), list("-+.0123456789"))

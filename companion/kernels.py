@@ -32,7 +32,7 @@ def manager(folder: Path, preload: Iterable[str], variables: dict[str, str]) -> 
     from jupyter_client import AsyncKernelManager
 
     class Manager(AsyncKernelManager):
-        async def _async_pre_start_kernel(self, **options):
+        async def start_kernel(self, **options):  # type: ignore[override]  # theirs is awaited, too
             if self.provisioner is None and sys.platform == "linux":
                 warm = _provisioner()(
                     kernel_id=self.kernel_id or "", kernel_spec=self.kernel_spec, parent=self
@@ -40,7 +40,7 @@ def manager(folder: Path, preload: Iterable[str], variables: dict[str, str]) -> 
                 warm.preload = preload
                 self.provisioner = warm
             options |= {"cwd": str(folder), "env": {**os.environ, **variables}}
-            return await super()._async_pre_start_kernel(**options)
+            await super().start_kernel(**options)
 
     return Manager
 
@@ -125,7 +125,7 @@ def _server():
 
 def _serve():
     """Fork a kernel for each line of stdin, until the one who writes them is gone."""
-    answers = os.fdopen(os.dup(1), "w")
+    answers = os.dup(1)
     os.dup2(2, 1)  # what an import prints is no answer
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the kernels
     from ipykernel import kernelapp
@@ -142,15 +142,19 @@ def _serve():
             warnings.simplefilter("ignore")  # of the threads of OpenBLAS, which stops them to fork
             kernel = os.fork()
         if kernel == 0:
-            answers.close()
+            os.close(answers)
             _become(kernelapp, request, parent)
-        print(kernel, file=answers, flush=True)
+        try:
+            os.write(answers, f"{kernel}\n".encode())
+        except BrokenPipeError:  # who asked is gone, and so will the kernel be
+            return
 
 
 def _become(kernelapp, request, parent):
     """Turn the forked process into the kernel that was asked for."""
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # a worker of a sweep blocks it
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.chdir(request["folder"])
     os.environ.clear()

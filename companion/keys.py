@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from companion.errors import UsageError
 from companion.files import named, plain, walk
 from companion.notebooks import Notebook, load
 
@@ -80,7 +81,7 @@ def together(told: dict[str, str]) -> str:
 def imported(*modules: str) -> dict[str, str]:
     """The code of the project that modules reach, as `code` tells it: {file: digest}."""
     found = _Reach()
-    _follow(None, [(f"import {', '.join(modules)}", "")], found)
+    _follow(None, [(f"import {', '.join(modules)}", "", "")], found)
     return found.code
 
 
@@ -116,12 +117,12 @@ class _Reach:
 
 def _reach(root, notebook, parameters):
     found = _Reach()
-    sources = [(cell, "") for cell in notebook.code]
+    sources = [(cell, "", f"notebook {notebook.name!r}") for cell in notebook.code]
     file = notebook.path.relative_to(root).as_posix()
     found.code[file] = _sha("\n\n".join(notebook.code))
     shell = "\n".join(cell for cell in notebook.code if _is_shell(cell))
     if re.search(r"\bcompanion\b", shell):
-        sources.append(("import companion.cli", ""))
+        sources.append(("import companion.cli", "", ""))
         folder = _package(root, "companion") / "templates"
         found.code |= {f"companion/templates/{p.name}": digest(p) for p in folder.iterdir()}
         for page in sorted((root / "notebooks").glob("*.md")):
@@ -129,7 +130,7 @@ def _reach(root, notebook, parameters):
             if told & {*_texts(parameters.values()), *re.findall(r"[\w./-]+", shell)}:
                 cells = load(root, page.stem).code
                 found.code[page.relative_to(root).as_posix()] = _sha("\n\n".join(cells))
-                sources += [(cell, "") for cell in cells]
+                sources += [(cell, "", f"notebook {page.stem!r}") for cell in cells]
     _follow(root, sources, found)
     if _PUBLISHED in found.code:
         numbers = sorted((root / "book" / "published").glob("*.yml"))
@@ -138,13 +139,19 @@ def _reach(root, notebook, parameters):
 
 
 def _follow(root, sources, found):
-    """Add to `found` what the sources, pairs (text, name of their package), import and name."""
+    """Add to `found` what the sources import and name.
+
+    sources: triples (text, name of their package, where they stand, for a message).
+    """
     waiting = list(sources)
     while waiting:
-        text, package = waiting.pop()
+        text, package, where = waiting.pop()
         if _is_shell(text):
             continue
-        names, texts = _read(text, package)
+        try:
+            names, texts = _read(text, package)
+        except SyntaxError as error:
+            raise UsageError(f"{where}: {error.msg}: {(error.text or text).strip()!r}") from error
         found.requirements |= {text for text in texts if _REQUIREMENT.fullmatch(text)}
         found.variables |= {text for text in texts if _VARIABLE.fullmatch(text)}
         for name in names:
@@ -165,7 +172,7 @@ def _follow(root, sources, found):
                 file = f"{first}/{path.relative_to(folder).as_posix()}"
                 if file not in found.code:
                     found.code[file] = digest(path)
-                    waiting.append((path.read_text(encoding="utf-8"), inside))
+                    waiting.append((path.read_text(encoding="utf-8"), inside, file))
 
 
 @functools.lru_cache(1024)
@@ -173,7 +180,7 @@ def _read(text, package):
     """The dotted names that a source imports, and the texts in it that may name what it reads."""
     lines = (re.sub(r"^(\s*)[%!].*", r"\1pass", line) for line in text.splitlines())
     names, texts = set(), set()
-    for node in ast.walk(ast.parse("\n".join(lines))):
+    for node in ast.walk(_syntax("\n".join(lines))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -185,6 +192,16 @@ def _read(text, package):
         elif (words := _text(node)) is not None:
             texts.add(words)
     return names, texts
+
+
+def _syntax(text):
+    """The syntax tree of a cell, whose lines may be IPython's: `x = !ls`, `help?`."""
+    try:
+        return ast.parse(text)
+    except SyntaxError:
+        from IPython.core.inputtransformer2 import TransformerManager  # late: few cells need it
+
+        return ast.parse(TransformerManager().transform_cell(text))
 
 
 def _text(node: ast.AST) -> str | None:
@@ -224,7 +241,10 @@ def _digest(path, _time, _size):
     data = path.read_bytes()
     if path.suffix != ".py":
         return hashlib.sha256(data).hexdigest()
-    return _sha(repr(_tree(ast.parse(data))))
+    try:
+        return _sha(repr(_tree(ast.parse(data))))
+    except SyntaxError as error:
+        raise UsageError(f"{path}, line {error.lineno}: {error.msg}") from error
 
 
 def _tree(node):

@@ -6,12 +6,14 @@ import io
 import math
 import re
 import tokenize
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from companion.errors import UsageError, known
+from yaml import YAMLError
+
+from companion.errors import UsageError, known, nearest
 from companion.files import named, of_user, read_yaml
 
 DEFAULT_PROFILE = "laptop"
@@ -19,6 +21,7 @@ TYPES = ("int", "float", "bool", "str", "list")
 Overrides = Mapping[str, Any] | Iterable[tuple[str, Any]]
 # how a parameter's comment may end: see `parse_parameters`
 _RANGE = re.compile(r"(?:(?P<sign>>=?) (?P<bound>\S+)|(?P<low>\S+) to (?P<high>\S+))")
+_INT64 = 2**63  # what torch, numpy and a table can hold
 _CHOICES = re.compile(r"one of (?P<choices>.+?)(?P<path>,? or a path)?")
 _PATH, _NEW = "path", "path to write"
 # what comes after the last "; " is one of these or prose: this is neither, but a slip
@@ -61,11 +64,17 @@ def load(root: Path, name: str) -> Notebook:
     one without a parameters cell.
     """
     import jupytext  # late: half a second
+    from jupytext.myst import MystMetadataParsingError
 
     known("notebook", name, names(root))
     path = root / "notebooks" / f"{name}.md"
-    nb = jupytext.read(path, fmt="md:myst")
+    try:
+        nb = jupytext.read(path, fmt="md:myst")
+    except (ValueError, YAMLError, MystMetadataParsingError) as error:
+        raise UsageError(f"notebook {name!r}: {' '.join(str(error).split())}") from error
     about = nb.metadata.get("companion", {})
+    if not isinstance(about, dict):
+        raise UsageError(f"notebook {name!r}: `companion` must be a mapping, got {about!r}")
     cells = [c for c in nb.cells if "parameters" in c.metadata.get("tags", ())]
     if len(cells) != 1:
         raise UsageError(f"notebook {name!r}: {len(cells)} cells are tagged `parameters`, needs 1")
@@ -73,7 +82,7 @@ def load(root: Path, name: str) -> Notebook:
         name=name,
         path=path,
         title=_title(nb, name),
-        document=about.get("document", ""),
+        document=str(about.get("document", "")),
         section=str(about.get("section", "")),
         parameters=parse_parameters(cells[0].source, name),
         code=tuple(cell.source for cell in nb.cells if cell.cell_type == "code"),
@@ -89,21 +98,17 @@ def parse_parameters(source: str, notebook: str) -> dict[str, Parameter]:
         `; one of a, b or a path`       the same, or a file or folder that is there
         `; path`                        a file, a folder or a pattern such as *.png; "" for none
         `; path to write`               a file or folder that need not be there yet; "" for none
-        A list holds what its default holds: whole numbers, numbers, texts, lists of these.
+        A list holds what its default holds, and at least one: whole numbers, numbers, texts, lists
+        of these. Whole numbers have 64 bits. Comments on lines of their own below go on.
     Returns {name: Parameter} in the order written. Raises UsageError for any other statement, for
-    an unknown type, for what looks as if it told what is allowed and does not, and for a default
-    that is not of its type or not allowed.
+    an unknown type, for what looks as if it told what is allowed and does not, or not of this
+    type, and for a default that is not of its type or not allowed.
     """
     try:
         body = ast.parse(source).body
     except SyntaxError as error:
         raise UsageError(f"notebook {notebook!r}, parameters cell: {error}") from error
-    comments = {
-        token.start[0]: token.string.lstrip("# ").strip()
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type == tokenize.COMMENT
-    }
-    found = {}
+    found, comments = {}, _comments(source)
     for node in body:
         where = f"notebook {notebook!r}, parameters cell, {ast.unparse(node)!r}"
         if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
@@ -112,10 +117,13 @@ def parse_parameters(source: str, notebook: str) -> dict[str, Parameter]:
         if kind not in TYPES:
             raise UsageError(f"{where}: type {kind!r}, allowed: {', '.join(TYPES)}")
         meaning = comments.get(node.end_lineno or 0, "")
-        if _SLIP.match(ending := _ending(meaning)) and not _told(ending):
+        told = _told(ending := _ending(meaning))
+        if _SLIP.match(ending) and not told:
             raise UsageError(f"{where}: {ending!r} does not tell what is allowed, e.g. `; > 0`")
         try:
             value = _literal(node.value)
+            if told and not _fits(told, value):
+                raise ValueError(f"{ending!r} is not for it")
             default = convert(Parameter(name, kind, value, meaning), value)
         except ValueError as error:
             raise UsageError(f"{where}: the default is no literal, or {error}") from error
@@ -131,6 +139,7 @@ def convert(parameter: Parameter, value: Any) -> Any:
     type or not allowed, and for a NaN.
     """
     kind, told = parameter.type, _told(_ending(parameter.meaning)) or {}
+    choices = told.get("choices") or ""
     expected = {"bool": "true or false", "list": _list_of(parameter.default)}.get(kind, kind)
     if told:
         expected += (
@@ -148,8 +157,13 @@ def convert(parameter: Parameter, value: Any) -> Any:
         raise wrong
     if kind == "list":
         value = [_like(item, parameter.default, wrong) for item in value]
-    if not all(_allowed(item, told) for item in _flat([value])):
-        raise wrong
+        if parameter.default and not value:
+            raise ValueError(f"{wrong}, at least one")
+    for item in _flat([value]):
+        _storable(item)
+        if not _allowed(item, told):
+            near = nearest(item, _names(choices)) if isinstance(item, str) else ""
+            raise ValueError(f"{wrong}{'; ' * bool(near)}{near}".strip())
     return value
 
 
@@ -191,11 +205,12 @@ def resolve(
         values[name] = _seen(setting(notebook, name, value), notebook.parameters[name], root)
         for text in _flat([values[name]]):
             if is_path(notebook.parameters[name], text) and not named(text, root):
-                choices = _told(_ending(notebook.parameters[name].meaning)).get("choices")
+                choices = _told(_ending(notebook.parameters[name].meaning)).get("choices") or ""
                 other = f"one of {choices} or " if choices else ""
+                near = nearest(text, _names(choices))
                 raise UsageError(
                     f"parameter {name!r} of {notebook.name}: {text!r}, expected {other}a file or "
-                    "folder, which is neither here nor in the project"
+                    f"folder, which is neither here nor in the project{'; ' * bool(near)}{near}"
                 )
     return values
 
@@ -233,10 +248,15 @@ def _parsed(path):
 @functools.lru_cache(8)
 def _profiles(path, _time, _size):
     where = "notebooks/profiles.yml"
-    profiles = read_yaml(path, where) or {}
+    profiles = read_yaml(path, where)
+    if profiles is None:
+        raise UsageError(f"{where} must be a mapping of names, got nothing")
     for place, value in [(where, profiles), *_within_mappings(where, profiles)]:
         if not isinstance(value, dict | None):
             raise UsageError(f"{place} must be a mapping of names, got {value!r}")
+        for name in value or ():
+            if not isinstance(name, str):
+                raise UsageError(f"{place}: {name!r} is no name; a name is a text")
     return {
         profile: {name: values or {} for name, values in (settings or {}).items()}
         for profile, settings in profiles.items()
@@ -265,8 +285,12 @@ def _from_text(kind, text):
         if text.lower() not in ("true", "false"):
             raise ValueError("not a bool")
         return text.lower() == "true"
-    convert_text: dict[str, Callable[[str], Any]] = {"int": int, "float": float}
-    return convert_text.get(kind, ast.literal_eval)(text)
+    if kind == "list":
+        return _literal(ast.parse(text.strip(), mode="eval").body)
+    value = {"int": int, "float": float}[kind](text)
+    if math.isinf(value) and "inf" not in text.lower():
+        raise ValueError("beyond the range of a float")
+    return value
 
 
 def _ending(meaning):
@@ -301,9 +325,28 @@ def _allowed(value, told):
     return not told.get("low") or float(told["low"]) <= value <= float(told["high"])
 
 
+def _names(choices):
+    """The names in a text such as "a, b or c"."""
+    return re.split(", | or ", choices)
+
+
 def _chosen(value, choices):
-    patterns = (re.escape(choice).replace("N", r"\d+") for choice in re.split(", | or ", choices))
+    patterns = (re.sub(":N$", r":\\d+", re.escape(choice)) for choice in _names(choices))
     return any(re.fullmatch(pattern, value) for pattern in patterns)
+
+
+def _fits(told, default):
+    """Whether what a comment tells is for values like this default: a range is for numbers."""
+    kinds = {type(item) for item in _flat([default])}
+    return kinds <= ({int, float} if told.get("sign") or told.get("low") else {str})
+
+
+def _storable(item):
+    """Raise ValueError for what no file, array or path could hold."""
+    if type(item) is int and not -_INT64 <= item < _INT64:
+        raise ValueError("expected int of 64 bits")
+    if isinstance(item, str) and ("\0" in item or item.encode(errors="replace").decode() != item):
+        raise ValueError("expected text in UTF-8 without a null character")
 
 
 def _flat(values):
@@ -348,6 +391,29 @@ def _list_of(default):
 
 
 def _literal(node):
-    if node is not None and ast.unparse(node) in ("float('inf')", "float('-inf')"):
-        return float(node.args[0].value)  # the one useful float that has no literal
-    return ast.literal_eval(node)
+    """The value of an expression without names but `inf`, the one useful float without literal."""
+    if isinstance(node, ast.List):
+        return [_literal(item) for item in node.elts]
+    written = ast.unparse(node) if node is not None else ""
+    if written in ("inf", "-inf", "float('inf')", "float('-inf')"):
+        return float(written.removeprefix("float('").removesuffix("')"))
+    value = ast.literal_eval(node)
+    if isinstance(value, float) and math.isinf(value):
+        raise ValueError("beyond the range of a float")
+    return value
+
+
+def _comments(source):
+    """{line: comment}; one on a line of its own goes on with that of the line above."""
+    found: dict[int, str] = {}
+    first = last = 0
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type != tokenize.COMMENT:
+            continue
+        line, text = token.start[0], token.string.lstrip("# ").strip()
+        if token.line.lstrip().startswith("#") and last == line - 1:
+            found[first] += f" {text}"
+        else:
+            found[line], first = text, line
+        last = line
+    return found

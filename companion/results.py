@@ -5,12 +5,44 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pydantic
+
+from companion.claims import Number
 from companion.errors import UsageError
 from companion.files import numbers
 from companion.keys import together
 
 PARTS = ("notebook", "profile", "parameters", "records", "provenance")
+
+
+class _Record(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(strict=True)
+    value: bool | int | Number | str
+    unit: str
+    better: str
+
+
+class _Provenance(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(strict=True)
+    code: dict[str, str]
+    date: str
+    device: str
+    wall_seconds: float
+    commit: str | None
+    seed: int | None
+
+
+class _Result(pydantic.BaseModel):
+    """What is relied on in the NAME.json of a run; there is more in it."""
+
+    model_config = pydantic.ConfigDict(strict=True)
+    notebook: str
+    profile: str
+    parameters: dict[str, Any]
+    records: dict[str, _Record]
+    provenance: _Provenance
 
 
 @dataclass(frozen=True)
@@ -99,7 +131,7 @@ def pictures(run: dict) -> dict[str, dict]:
     if not path.is_file():
         return {}
     found = {}
-    for index, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
+    for index, cell in enumerate(_cells(path)):
         about = cell["metadata"].get("mystnb", {})
         figure, name = about.get("figure", {}), cell["metadata"].get("name", f"cell-{index + 1}")
         shown = [image for output in cell.get("outputs", ()) if (image := _image(output))]
@@ -111,15 +143,27 @@ def pictures(run: dict) -> dict[str, dict]:
     return found
 
 
+def _cells(path):
+    """The cells of a notebook file, valid ones."""
+    import nbformat  # late: a quarter of a second
+
+    try:
+        nb = json.loads(path.read_text(encoding="utf-8"))
+        nbformat.validate(nb, version=4)
+    except (ValueError, AttributeError, nbformat.ValidationError) as error:
+        raise UsageError(f"{path} is damaged: no notebook") from error
+    return nb["cells"]
+
+
 def _listed(folder, files):
     """Those of the files under a folder that count: of a sweep, the points of its last call."""
     try:
         points = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["points"]
+        done = [point["key"][:16] for point in points if point["status"] == "done"]
     except FileNotFoundError:
         return files
-    except ValueError as error:
-        raise UsageError(f"{folder / 'sweep.json'} is damaged: not JSON, or cut off") from error
-    done = [point["key"][:16] for point in points if point["status"] == "done"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise UsageError(f"{folder / 'sweep.json'} is damaged, or not of a sweep") from error
     return sorted(
         (file for file in files if file.parent.name in done),
         key=lambda file: done.index(file.parent.name),
@@ -136,11 +180,17 @@ def _read(path):
         raise UsageError(f"{path} is damaged: not JSON, or cut off") from error
     if not (isinstance(result, dict) and all(part in result for part in PARTS)):
         return None
+    try:
+        _Result.model_validate(result)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UsageError(f"{path} is no result of a run: {place}: {first['msg']}") from error
     beside = path.with_name(f"{result['notebook']}.ipynb")
     if "notebook_sha256" in result and beside.is_file():
         data = beside.read_bytes()
         whole = hashlib.sha256(data).hexdigest() == result["notebook_sha256"]
-        told = json.loads(data)["metadata"]["companion"] if whole else {}
+        told = json.loads(data)["metadata"].get("companion", {}) if whole else {}
         if any(told.get(part) != result[part] for part in PARTS):
             raise UsageError(f"{path} does not belong to {beside.name} beside it: one was changed")
     return {**result, "records": numbers(result["records"]), "path": str(path)}

@@ -14,7 +14,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from companion import kernels, provenance
-from companion.files import notebook_text, numbers, plain, project_root, write_aside
+from companion.files import (
+    notebook_text,
+    numbers,
+    plain,
+    project_root,
+    read_sealed,
+    write_aside,
+)
 from companion.keys import code, key
 from companion.notebooks import DEFAULT_PROFILE, Notebook, Overrides, load, resolve
 from companion.page import facts
@@ -77,7 +84,8 @@ def finished(plan: Plan) -> dict | None:
     try:
         result = json.loads((plan.folder / f"{name}.json").read_text(encoding="utf-8"))
         data = (plan.folder / f"{name}.ipynb").read_bytes()
-    except (FileNotFoundError, ValueError):  # not run yet, or cut off
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
+        # not run yet, cut off, or something else lies there
         return None
     if not isinstance(result, dict) or result.pop("notebook_sha256", None) != _sha256(data):
         return None
@@ -142,7 +150,7 @@ def export(folder: Path, name: str, out: Path) -> list[Path]:
 def _execute(plan, keep, label):
     name = plan.notebook.name
     checkout = provenance.commit(plan.root)
-    resumed = len(list(plan.parts.glob("*")))
+    resumed = sum(read_sealed(part) is not None for part in plan.parts.glob("*"))
     prefix = f".{plan.folder.name}-"
     with tempfile.TemporaryDirectory(prefix=prefix, dir=plan.folder.parent) as scratch:
         started, clock = datetime.now(UTC), time.perf_counter()
@@ -174,8 +182,9 @@ def _execute(plan, keep, label):
         (whole / f"{name}.json").write_text(
             _json({**told, "notebook_sha256": result["notebook_sha256"]}), encoding="utf-8"
         )
-        if plan.folder.exists():  # a damaged run
+        if plan.folder.is_dir():  # a damaged run
             shutil.rmtree(plan.folder)
+        plan.folder.unlink(missing_ok=True)  # what is no folder
         os.replace(whole, plan.folder)
     shutil.rmtree(plan.parts, ignore_errors=True)
     return result

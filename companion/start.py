@@ -22,8 +22,17 @@ def main() -> NoReturn:
         interrupted = True
         raise KeyboardInterrupt
 
+    def unraisable(told):
+        if isinstance(told.exc_value, KeyboardInterrupt):
+            # it came where nothing can be raised, in a destructor, say: soon it comes again
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+        else:
+            sys.__unraisablehook__(told)
+
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored
         signal.signal(signal.SIGINT, interrupt)
+        signal.signal(signal.SIGALRM, interrupt)
+        sys.unraisablehook = unraisable
     try:
         from companion.cli import main as command
 

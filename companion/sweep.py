@@ -5,7 +5,6 @@ import hashlib
 import io
 import itertools
 import json
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -16,7 +15,7 @@ from tqdm import tqdm
 from companion import keys
 from companion.cluster import GPU, perform
 from companion.errors import UsageError
-from companion.files import plain, project_root, write_aside
+from companion.files import plain, project_root, writable, write_aside
 from companion.notebooks import DEFAULT_PROFILE, load, setting
 from companion.run import Plan, RunFailed, export, finished, settle
 
@@ -97,7 +96,7 @@ def sweep(
         digest = hashlib.sha256("".join(todo.key for todo in plans).encode()).hexdigest()
         out = first.root / ".companion" / "sweeps" / f"{first.notebook.name}-{digest[:16]}"
     for folder in (out, first.folder.parent):
-        _writable(folder)
+        writable(folder)
     settled = {}
 
     def keep(todo, result, error=None):
@@ -231,12 +230,3 @@ def _split(text):
         else:
             parts[-1] += letter
     return parts
-
-
-def _writable(folder):
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UsageError(f"cannot write into {str(folder)!r}: {error.strerror}") from error

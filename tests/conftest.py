@@ -42,7 +42,7 @@ CLAIM = {
     "document": "one2020",
     "where": "Fig. 1",
     "statement": "eps is small",
-    "published": "2e-4",
+    "published": "at most .01",
     "notebook": "toy",
     "record": "eps",
     "at_most": 0.01,

@@ -81,7 +81,7 @@ def test_a_page_shows_published_kept_and_present_numbers(kept):
         f"| Statement | Published | Kept: full-size, laptop, {device}, {date} "
         f"| This run, smoke, {device}, {date} | Verdict |"
     )
-    assert "| Fig. 1: eps is small | 2e-4 | 0.0002 | 0.001 | ✔ reproduced |" in section
+    assert "| Fig. 1: eps is small | at most .01 | 0.0002 | 0.001 | ✔ reproduced |" in section
     assert "![a thing](../archive/toy-full-size/small.png)\n\nA figure.\n" in section
     halved = next(iter(found.values()))["figures"]["noise"]["halved"]
     assert f"A figure. Shown at 1/{2**halved} of its size." in section
@@ -96,7 +96,7 @@ def test_a_page_shows_published_kept_and_present_numbers(kept):
     del other["records"]["eps"]  # kept before the page recorded it
     path.write_text(json.dumps(other))
     section = sections.numbers(judged, result, archived("book/archive/toy-*.json"))
-    assert "| 2e-4 | – | 0.001 |" in section
+    assert "| at most .01 | – | 0.001 |" in section
 
 
 def test_figures_of_the_user_s_own_data_are_not_kept(project):

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
 from conftest import CODE, Project
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from companion import archive as archives
@@ -18,11 +19,13 @@ from companion import build as book
 from companion import section
 from companion.cli import main
 from companion.errors import UsageError
-from companion.notebooks import Parameter, convert, load, parse_parameters, resolve
+from companion.files import named, read_yaml
+from companion.notebooks import Parameter, convert, load, names, parse_parameters, resolve
 from companion.page.kept import archived
 from companion.provenance import commit
 from companion.run import RunFailed, execute, finished, plan, run
 from companion.start import INTERRUPTED
+from otlib.assets import autoencoders, exemplars, restorers
 
 # ---- parameters
 
@@ -32,7 +35,7 @@ def test_a_float_given_as_text_is_that_float(value):
     assert convert(Parameter("x", "float", 0.0, ""), repr(value)) == value
 
 
-@given(st.integers())
+@given(st.integers(-(2**63), 2**63 - 1))
 def test_an_int_passes_as_int_and_as_float(value):
     assert convert(Parameter("x", "int", 0, ""), str(value)) == value
     small = value % 2**50
@@ -267,6 +270,44 @@ def test_a_damaged_run_is_done_again(project, damaged):
     assert finished(plan("toy"))["records"] == json.loads(whole)["records"]
 
 
+@pytest.mark.parametrize("left", ["file", "folder"])
+def test_what_lies_in_a_run_s_place_does_not_stop_it(project, left):
+    folder = plan("toy").folder
+    if left == "folder":
+        (folder / "toy.json").mkdir(parents=True)
+    else:
+        folder.parent.mkdir(parents=True)
+        folder.write_text("junk")
+    assert finished(plan("toy")) is None
+    assert run("toy") == folder
+    assert finished(plan("toy")) is not None
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"provenance": 3}', b"\xff"])
+def test_a_damaged_past_run_tells_no_time(project, data):
+    past = project.root / ".companion/runs/toy-0/toy.json"
+    past.parent.mkdir(parents=True)
+    past.write_bytes(data)
+    assert book._last_time(plan("toy")) is None
+
+
+def test_a_damaged_stamp_of_the_book_builds_it_again(project, monkeypatch):
+    (project.root / ".companion").mkdir()
+    (project.root / ".companion/book.sha256").write_bytes(b"\xff")
+    project.write("book/_build/html/index.html", "")
+    done = subprocess.CompletedProcess([], 0)
+    monkeypatch.setattr(book.subprocess, "run", lambda *_arguments, **_options: done)
+    book.sphinx(project.root)
+    assert (project.root / ".companion/book.sha256").read_text() == book._state(project.root)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"records": 3}', '{"provenance": {}}'])
+def test_a_damaged_file_of_the_archive_is_named(project, text):
+    project.write("book/archive/toy-a.json", text)
+    with pytest.raises(UsageError, match=r"toy-a\.json is no run kept, or damaged"):
+        archived("book/archive/*.json")
+
+
 def test_a_plan_is_not_run_with_other_code(project):
     project.notebook("toy", "import otlib.softmin")
     project.write("otlib/softmin.py", "x = 1")
@@ -373,7 +414,7 @@ def test_build_writes_the_pages_and_check_judges_them(project, capsys, no_sphinx
     assert "companion run toy --profile laptop --out out" in page.cells[2].source
     assert "| `eps` | `0.0002` | temperature |" in page.cells[2].source
     assert "| Published | This run, laptop, " in page.cells[4].source
-    assert "| Fig. 1: eps is small | 2e-4 | 0.0002 | ✔ reproduced |" in page.cells[4].source
+    assert "| Fig. 1: eps is small | at most .01 | 0.0002 | ✔ reproduced |" in page.cells[4].source
     assert "Provenance of this run" in page.cells[5].source
     assert (sections / "files/toy.md").read_text() == (
         project.root / "notebooks/toy.md"
@@ -486,17 +527,21 @@ def parameters(*lines):
     ("line", "good", "bad"),
     [
         ("x: float = 1.0  # size; > 0", ["1e-9", "inf"], ["0", "-1", "nan", "x", "1e-400"]),
-        ("x: int = 1  # size; >= 1", ["1", "9" * 40], ["0", "1.5", "True"]),
+        ("x: float = 1.0  # size", ["-1", "-inf"], ["1e400", "-1e400", ""]),
+        ("x: int = 1  # size; >= 1", ["1", str(2**63 - 1)], ["0", "1.5", "True", str(2**63)]),
         ("x: float = 0.5  # share; 0 to 1", ["0", "1"], ["1.1", "-0.1"]),
-        ("x: list = [1.0]  # y; > 0", ["[2]", "[]", "[1, 2.5]"], ["[None]", "[{}]", "[(1, 2)]"]),
+        ("x: list = [1.0]  # y; > 0", ["[2]", "[1, 2.5]"], ["[None]", "[{}]", "[(1, 2)]"]),
         ("x: list = [1.0]  # y; > 0", ["[1e300]"], ["[1j]", "['x']", "[True]", "[[1.0]]", "[0]"]),
+        ("x: list = [1.0]  # y", ["[inf, -inf]"], ["[]", "[nan]", "[1e400]", "[-1e400]"]),
         ("x: list = [1]  # y", ["[-2]"], ["[1.5]", "['1']", "[1, None]", "1", "(1,)"]),
         ("x: list = [[1, 2]]  # y; >= 1", ["[[3, 4], [5]]"], ["[1]", "[[0]]", "[[1.5]]"]),
         ("x: list = ['a']  # y; one of a, b", ["['b', 'a']"], ["['c']", "[1]"]),
-        ("x: list = []  # y", ["[1, 'a', 2.5]"], ["[None]", "[{}]"]),
+        ("x: list = []  # y", ["[1, 'a', 2.5]", "[]"], ["[None]", "[{}]"]),
         ("x: str = 'cpu'  # y; one of cpu, cuda, cuda:N", ["cuda:3"], ["gpu", "", "cuda:x"]),
         ("x: str = 'a'  # y; one of a or a path", ["a", "b.png"], []),
-        ("x: str = 'a'  # y; 'a': that one", ["c"], []),  # prose
+        ("x: str = 'a'  # y; 'a': that one", ["c"], ["\0", "\udcff"]),  # prose
+        ("x: list = ['a']  # y;\n# one of a,\n# b", ["['b']"], ["['c']"]),  # on three lines
+        ("x: list = [1.0, float('inf')]  # y; > 0", ["[inf, 2]"], ["[-inf]", "[nan]"]),
     ],
 )
 def test_what_a_comment_allows(line, good, bad):
@@ -512,6 +557,60 @@ def test_what_a_comment_allows(line, good, bad):
 def test_an_ending_that_tells_nothing_is_a_mistake(ending):
     with pytest.raises(UsageError, match="does not tell what is allowed"):
         parameters(f"x: int = 1  # size; {ending}")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "x: int = 1  # y; one of 1, 2",
+        "x: str = 'a'  # y; > 0",
+        "x: list = ['a']  # y; 0 to 1",
+        "x: float = 1.0  # y; path",
+        "x: bool = True  # y; path",
+        "x: list = [1]  # y; one of 1",
+    ],
+)
+def test_an_ending_for_another_type_is_a_mistake(line):
+    with pytest.raises(UsageError, match="is not for it"):
+        parameters(line)
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "hint"),
+    [
+        ("x: str = 'cpu'  # y; one of cpu, cuda, cuda:N", "cuda1", "; did you mean 'cuda'?"),
+        ("x: list = ['grass']  # y; one of brick, grass", "['gras']", "; did you mean 'grass'?"),
+        ("x: str = 'a'  # y; one of a, b", "zzz", "one of a, b"),
+    ],
+)
+def test_the_nearest_choice_is_named(line, text, hint):
+    (parameter,) = parameters(line).values()
+    with pytest.raises(ValueError, match="expected") as caught:
+        convert(parameter, text)
+    assert str(caught.value).endswith(hint)
+
+
+def test_the_choices_of_the_pages_are_those_there_are():
+    with pytest.raises(ValueError, match="name must be one of ") as caught:
+        autoencoders.load("none")
+    words = str(caught.value).partition("one of ")[2].partition(", got")[0]
+    known = {"restorers": restorers.RESTORERS, "shown": restorers.RESTORERS}
+    known |= {"autoencoder": words.split(", "), "exemplar": exemplars.CARRIED}
+    root, told = Path(__file__).parents[1], 0
+    for name in names(root):
+        for parameter in load(root, name).parameters.values():
+            if parameter.name in known and "; one of " in parameter.meaning:
+                choices = parameter.meaning.rpartition("; one of ")[2]
+                choices = choices.removesuffix(" or a path").split(", ")
+                assert set(choices) == {*known[parameter.name]}, name
+                told += 1
+    assert told == 11
+
+
+@pytest.mark.parametrize("profile", ["smoke", "laptop", "paper"])
+def test_every_page_can_be_planned(profile):
+    root = Path(__file__).parents[1]
+    assert len([resolve(root, load(root, name), profile) for name in names(root)]) == 16
 
 
 def test_a_number_for_a_list_of_numbers_is_that_number():
@@ -534,6 +633,16 @@ def test_a_path_that_is_not_there_is_told_before_any_work(project, ending, value
     assert plan("toy", {"source": value}).parameters["source"] == value
 
 
+def test_a_pattern_in_a_folder_of_any_name(project, monkeypatch):
+    project.notebook("toy", parameters="source: str = ''  # y; path")
+    (project.root / "a[1]").mkdir()
+    project.write("a[1]/x.png", "x")
+    monkeypatch.chdir(project.root / "a[1]")
+    given = plan("toy", {"source": "*.png"}).parameters["source"]
+    assert named(given, project.root) == [project.root / "a[1]" / "x.png"]
+    assert plan("toy", {"source": "x.png"}).parameters["source"] == str(Path.cwd() / "x.png")
+
+
 def test_a_folder_to_write_is_the_user_s(project, monkeypatch):
     project.notebook("toy", parameters="save: str = ''  # y; path to write")
     (project.root / "sub").mkdir()
@@ -548,9 +657,26 @@ def test_a_folder_to_write_is_the_user_s(project, monkeypatch):
         ("book/claims.yml", "{a: 1}", "book/claims.yml must be a list of claims, got a mapping"),
         ("book/claims.yml", "claims", "book/claims.yml must be a list of claims, got a text"),
         ("book/claims.yml", "3", "book/claims.yml must be a list of claims, got 3"),
+        ("book/claims.yml", "", "book/claims.yml must be a list of claims, got nothing"),
+        ("book/claims.yml", "{}", "book/claims.yml must be a list of claims, got a mapping"),
         ("book/claims.yml", "- 3", "book/claims.yml, claim '3'"),
         ("book/claims.yml", "- {id: a, id: b}", "the key 'id' stands twice"),
         ("notebooks/profiles.yml", "[laptop]", "profiles.yml must be a mapping of names"),
+        ("notebooks/profiles.yml", "", "profiles.yml must be a mapping of names, got nothing"),
+        ("notebooks/profiles.yml", "[]", "profiles.yml must be a mapping of names, got []"),
+        ("notebooks/profiles.yml", "{laptop: {}, 5: {}}", "profiles.yml: 5 is no name"),
+        ("notebooks/profiles.yml", "{laptop: {5: {}}}", "profile 'laptop': 5 is no name"),
+        ("notebooks/profiles.yml", "{laptop: {toy: {5: 1}}}", "notebook 'toy': 5 is no name"),
+        ("notebooks/profiles.yml", "{laptop: {toy: {seed: 1:30}}}", "'1:30', expected int"),
+        ("notebooks/toy.md", "---\n[\n---\n", "notebook 'toy': while parsing a flow node"),
+        ("notebooks/toy.md", b"\xff", "notebook 'toy': 'utf-8' codec can't decode"),
+        (
+            "notebooks/toy.md",
+            "```{code-cell}\n:tags: [a\n```",
+            "at line 1 could not be read: Invalid",
+        ),
+        ("notebooks/toy.md", "---\ncompanion: 5\n---\n", "`companion` must be a mapping, got 5"),
+        ("otlib/__init__.py", "import (", "otlib/__init__.py, line 1: invalid syntax"),
         ("notebooks/profiles.yml", "laptop: 3", "profile 'laptop' must be a mapping of names"),
         ("notebooks/profiles.yml", "laptop: {toy: 3}", "notebook 'toy' must be a mapping of names"),
         ("notebooks/profiles.yml", "{laptop: {}, laptop: {}}", "the key 'laptop' stands twice"),
@@ -559,10 +685,38 @@ def test_a_folder_to_write_is_the_user_s(project, monkeypatch):
 )
 def test_a_file_of_another_form_is_told_in_one_line(project, capsys, file, text, message):
     data = text if isinstance(text, bytes) else text.encode()
+    project.notebook("toy", "import otlib")
     (project.root / file).write_bytes(data)
     code, _, err = command(capsys, "check")
     assert (code, len(err)) == (2, 1)
     assert message in err[0]
+
+
+def test_a_cell_that_is_no_python_is_told_before_any_work(project, capsys):
+    project.notebook("toy", "x = 1", "import (random")
+    code, _, err = command(capsys, "run", "toy")
+    assert (code, err) == (2, ["companion: notebook 'toy': invalid syntax: 'import (random'"])
+    project.notebook("toy", "import glob\nfound = !ls\nglob?\n%time x = 1")  # IPython's is fine
+    assert plan("toy").key
+
+
+@pytest.mark.parametrize("text", ["@misc{", "@misc{a, title={A}}\n@misc{a, title={B}}"])
+def test_titles_that_cannot_be_read_are_told_in_one_line(project, capsys, text):
+    project.write("book/references.bib", text)
+    code, _, err = command(capsys, "build")
+    assert (code, len(err)) == (2, 1)
+    assert err[0].startswith("companion: book/references.bib: ")
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.one_of(st.integers(), st.floats(allow_nan=False), st.text("01:_.e-x", max_size=6)))
+def test_yaml_numbers_are_those_written_in_decimals(tmp_path_factory, value):
+    path = tmp_path_factory.mktemp("yaml") / "x.yml"
+    path.write_text(json.dumps([value]) if isinstance(value, str) else yaml.safe_dump([value]))
+    assert read_yaml(path, "x") == [value]
+    path.write_text("[1:30, 010, 1_0, 0x1, 1e-3, -5, .inf, 1e5]")
+    numbers = [1e-3, -5, float("inf"), 1e5]
+    assert read_yaml(path, "x") == ["1:30", "010", "1_0", "0x1", *numbers]
 
 
 def test_an_infinite_record_is_a_value_all_the_way(project, capsys):
@@ -638,6 +792,23 @@ def test_any_folder_holds_a_project(tmp_path, monkeypatch, capsys, name):
     assert [Path(line).parent.name for line in out] == [f"{name} out"] * 2
 
 
+def test_a_folder_whose_name_is_no_text_is_told_before_any_work(tmp_path, monkeypatch, capsys):
+    made = Project(tmp_path / "a\udcff")
+    monkeypatch.chdir(made.root)
+    code, _, err = command(capsys, "run", "toy")
+    assert (code, len(err)) == (2, 1)
+    assert "has a name that is no UTF-8" in err[0]
+
+
+def test_a_folder_in_which_sphinx_is_lost_is_told_before_any_work(tmp_path, monkeypatch, capsys):
+    made = Project(tmp_path / "a[1]")
+    monkeypatch.chdir(made.root)
+    code, _, err = command(capsys, "build")
+    assert (code, len(err)) == (2, 1)
+    assert "a path without [ is needed" in err[0]
+    assert not (made.root / ".companion").exists()
+
+
 @pytest.mark.parametrize("delay", [0.02, 0.3, 0.8, 1.3, 2.0, 3.0])
 def test_ctrl_c_is_one_line_whenever_it_comes(project, delay):
     project.notebook("toy", "import time\nfor _ in range(300): time.sleep(0.1)")
@@ -656,3 +827,25 @@ def test_ctrl_c_is_one_line_whenever_it_comes(project, delay):
     assert process.returncode == 130
     assert err.replace("\r", "\n").strip().splitlines()[-1].endswith(INTERRUPTED)
     assert "Traceback" not in err
+
+
+def test_ctrl_c_where_nothing_can_be_raised_comes_again():
+    program = """
+import os, signal, time
+import companion.cli, companion.start
+
+class Dying:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+
+def app(*arguments, **options):
+    Dying()
+    time.sleep(30)
+
+companion.cli.app = app
+companion.start.main()
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (130, f"{INTERRUPTED}\n")

@@ -93,6 +93,11 @@ def test_runs_are_read_from_files_folders_and_sweeps(tmp_path):
         ('{"notebook": "to', "is damaged: not JSON, or cut off"),
         ("[1]", "is not the NAME.json of a finished run"),
         (json.dumps({**result({}), "notebook_sha256": "0"}), "does not belong to toy.ipynb"),
+        (json.dumps({**result({}), "records": []}), "is no result of a run: records"),
+        (json.dumps({**result({}), "records": {"x": 1}}), "is no result of a run: records.x"),
+        (json.dumps({**result({}), "provenance": {}}), "is no result of a run: provenance.code"),
+        (json.dumps({**result({}), "notebook": 3}), "is no result of a run: notebook"),
+        (json.dumps(result({"x": math.nan})), "is no result of a run: records.x"),
     ],
 )
 def test_what_is_no_whole_run_is_refused(tmp_path, content, message):
@@ -101,6 +106,22 @@ def test_what_is_no_whole_run_is_refused(tmp_path, content, message):
         (tmp_path / "toy.json").write_text(content)
     with pytest.raises(UsageError, match=message):
         results.read(tmp_path / "toy.json")
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"points": 3}', '{"points": [{"key": "k"}]}'])
+def test_a_damaged_list_of_a_sweep_is_named(tmp_path, text):
+    write(tmp_path / "points/k/toy.json", result({"x": 1}))
+    (tmp_path / "sweep.json").write_text(text)
+    with pytest.raises(UsageError, match=r"sweep\.json is damaged, or not of a sweep"):
+        results.read(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"cells": 3}'])
+def test_a_damaged_notebook_beside_a_run_is_named(tmp_path, text):
+    (run,) = results.read(write(tmp_path / "toy.json", result({"x": 1})))
+    (tmp_path / "toy.ipynb").write_text(text)
+    with pytest.raises(UsageError, match=r"toy\.ipynb is damaged: no notebook"):
+        results.pictures(run)
 
 
 def test_a_folder_without_runs_and_one_run_twice_are_refused(tmp_path):

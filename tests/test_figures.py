@@ -149,6 +149,32 @@ def test_jobs_done_before_an_interruption_are_not_done_again(monkeypatch, tmp_pa
     assert side_by_side(lambda job: job, [7], "another label") == [7]  # labels keep apart
 
 
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "another's"])
+def test_a_damaged_part_is_computed_anew(monkeypatch, tmp_path, damage):
+    monkeypatch.setenv("COMPANION_PARTS", str(tmp_path))
+    calls = []
+
+    def work(job):
+        calls.append(job)
+        return 2 * job
+
+    side_by_side(work, [1, 2, 3], "jobs")
+    first, second, _ = sorted(tmp_path.iterdir())
+    data = first.read_bytes()
+    damaged = {"empty": b"", "cut": data[:-1], "flipped": data[:-2] + b"!" + data[-1:]}
+    first.write_bytes({**damaged, "another's": second.read_bytes()}[damage])
+    assert side_by_side(work, [1, 2, 3], "jobs") == [2, 4, 6]
+    assert sorted(calls) == [1, 1, 2, 3]
+    assert side_by_side(work, [1, 2, 3], "jobs") == [2, 4, 6]  # it was kept again
+    assert len(calls) == 4
+
+
+def test_labels_of_other_letters_are_other_jobs(monkeypatch, tmp_path):
+    monkeypatch.setenv("COMPANION_PARTS", str(tmp_path))
+    assert side_by_side(lambda job: job, [1], "ρ = 1") == [1]
+    assert side_by_side(lambda job: -job, [1], "λ = 1") == [-1]
+
+
 def test_the_slider_holds_both_images_unchanged(shown):
     grey = np.arange(12).reshape(3, 4) / 255
     page = shown(lambda: figures.compare({"ours <1>": grey, "theirs": torch.ones(1, 3, 4)}))

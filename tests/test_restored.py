@@ -89,10 +89,11 @@ def test_without_the_pipeline_nothing_is_kept(calls, monkeypatch, tmp_path):
     assert not (tmp_path / ".companion").exists()
 
 
-def test_a_damaged_file_is_computed_anew(calls, tmp_path):
+@pytest.mark.parametrize("damage", [lambda data: data[:20], lambda data: data[:-1] + b"!"])
+def test_a_damaged_file_is_computed_anew(calls, tmp_path, damage):
     (first,) = restored("twice", images(1), seed=0)
     (file,) = (tmp_path / ".companion" / "restored").iterdir()
-    file.write_bytes(file.read_bytes()[:20])
+    file.write_bytes(damage(file.read_bytes()))
     (again,) = restored("twice", images(1), seed=0)
     assert torch.equal(first, again) and calls.count(("restore", "twice")) == 2
     restored("twice", images(1), seed=0)

@@ -22,6 +22,7 @@ from companion import sweep as sweeps
 from companion.cli import main
 from companion.errors import UsageError
 from companion.run import RunFailed, finished, run
+from companion.start import INTERRUPTED
 
 HERE = Path(__file__).parents[1]
 
@@ -56,17 +57,17 @@ def command(capsys, *arguments):
 
 
 def test_the_points_are_the_product_of_the_axes(project):
-    grid, plans = sweeps.points("toy", ["eps=1,inf", "sizes=[1, 2],[]", "label=a,"], seeds=2)
+    grid, plans = sweeps.points("toy", ["eps=1,inf", "sizes=[1, 2],[3]", "label=a,"], seeds=2)
     assert grid == {
         "eps": [1.0, float("inf")],
-        "sizes": [[1, 2], []],
+        "sizes": [[1, 2], [3]],
         "label": ["a", ""],
         "seed": [0, 1],
     }
     assert len(plans) == len({todo.key for todo in plans}) == 16
     assert plans[-1].parameters == {
         **plans[0].parameters,
-        **{"eps": float("inf"), "sizes": [], "label": "", "seed": 1},
+        **{"eps": float("inf"), "sizes": [3], "label": "", "seed": 1},
     }
     assert {todo.parameters["rho"] for todo in plans} == {float("inf")}
 
@@ -343,6 +344,33 @@ def test_a_killed_worker_and_a_killed_driver_lose_nothing(project, sweep):
     assert not list((project.root / ".companion/runs").glob(".*"))
 
 
+@pytest.mark.parametrize("when", ["starting", "running"])
+def test_ctrl_c_ends_a_sweep_and_all_it_started_in_one_line(project, when):
+    """A terminal sends it to every process of the group, workers too."""
+    project.notebook("toy", GATED)
+    start = "from companion.start import main\nif __name__ == '__main__': main()"
+    project.write("start.py", start)
+    process = subprocess.Popen(
+        [sys.executable, "start.py", "sweep", "toy", "--seeds", "4", "--workers", "2"],
+        cwd=project.root,
+        env={**os.environ, "PYTHONPATH": f"{HERE}:{os.environ.get('PYTHONPATH', '')}"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    below = psutil.Process(process.pid)
+    wait_for(lambda: len(below.children()) >= 2)
+    if when == "running":
+        wait_for(lambda: len(started(project)) == 4)
+    children = below.children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert err.replace("\r", "\n").strip().splitlines()[-1] == INTERRUPTED
+    assert "Traceback" not in err
+    wait_for(lambda: not any(child.is_running() for child in children))
+
+
 def test_two_sweeps_at_once_do_nothing_twice(project, sweep):
     project.notebook("toy", GATED)
     out = project.root / "out"
@@ -394,8 +422,11 @@ def test_a_full_disk_stops_a_sweep_and_the_next_call_goes_on(project, client, ca
 def test_a_read_only_folder_is_refused_before_anything_runs(project, capsys):
     with mounted(project.root / "out", "ro"):
         code, out, err = command(capsys, "sweep", "toy", "--seeds", "2", "--out", "out")
-    assert (code, out) == (2, [])
-    assert err == ["companion: cannot write into 'out': Read-only file system"]
+        assert (code, out) == (2, [])
+        assert err == ["companion: cannot write into 'out': Read-only file system"]
+        code, out, err = command(capsys, "run", "toy", "--out", "out/below")
+        assert (code, out) == (2, [])
+        assert err == ["companion: cannot write into 'out/below': Read-only file system"]
 
 
 # ---- clusters

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from companion.files import write_aside
+from companion.files import read_sealed, write_sealed
 
 
 def side_by_side(
@@ -32,6 +32,8 @@ def side_by_side(
     """
 
     workers, done, parts = torch.get_num_threads(), 0, os.environ.get("COMPANION_PARTS")
+    name = re.sub("[^a-z0-9]+", "-", label.lower())
+    name += f"-{hashlib.sha256(label.encode()).hexdigest()[:8]}"  # letters alone may be another's
     torch.set_num_threads(1)
     try:
         with (
@@ -41,8 +43,8 @@ def side_by_side(
 
             def once(index):
                 nonlocal done
-                path = parts and Path(parts) / f"{re.sub('[^a-z0-9]+', '-', label.lower())}-{index}"
-                if path and (kept := _whole(path)):
+                path = parts and Path(parts) / f"{name}-{index}"
+                if path and (kept := read_sealed(path)) is not None:
                     result = pickle.loads(kept)
                     bar.update(steps or 1)
                 else:
@@ -50,8 +52,7 @@ def side_by_side(
                     if not steps:
                         bar.update()
                     if path:
-                        kept = pickle.dumps(result)
-                        write_aside(path, hashlib.sha256(kept).digest() + kept)
+                        write_sealed(path, pickle.dumps(result))
                 done += 1
                 bar.set_postfix_str(f"{done}/{len(jobs)} done", refresh=False)
                 return result
@@ -59,10 +60,3 @@ def side_by_side(
             return list(pool.map(once, range(len(jobs))))
     finally:
         torch.set_num_threads(workers)
-
-
-def _whole(path):
-    """What a part holds behind its hash; None where there is none, or it is damaged or foreign."""
-    data = path.read_bytes() if path.is_file() else b""
-    digest, kept = data[:32], data[32:]
-    return kept if kept and hashlib.sha256(kept).digest() == digest else None

@@ -28,17 +28,21 @@ def archived(pattern: str) -> dict[str, dict]:
 
     pattern: as for `files`.
     Returns {title: result}; the title tells the label, profile, device and date of the run, and
-    which code of its page has changed since, as the entry `changed` of the result does.
+    which code of its page has changed since, as the entry `changed` of the result does. Raises
+    UsageError for a file that is none.
     """
     found = {}
     for path in files(pattern):
-        result = json.loads(path.read_text(encoding="utf-8"))
-        if "records" in result:  # what has none is of `make bench`
-            result["records"] = numbers(result["records"])
-        facts = result["provenance"]
-        told = [path.stem.partition("-")[2], result.get("profile")]
-        told += [facts["device"], facts["date"][:10]]
-        result["changed"] = since(facts)
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+            if "records" in result:  # what has none is of `make bench`
+                result["records"] = numbers(result["records"])
+            facts = result["provenance"]
+            told = [path.stem.partition("-")[2], result.get("profile")]
+            told += [facts["device"], facts["date"][:10]]
+            result["changed"] = since(facts)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise UsageError(f"{path} is no run kept, or damaged: {error!r}") from error
         if result["changed"]:
             most = ", ".join(result["changed"][:3]) + ", ..." * (len(result["changed"]) > 3)
             told.append(f"changed since: {most}")

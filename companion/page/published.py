@@ -25,7 +25,11 @@ def published(document: str, root: Path | None = None) -> dict[str, Any]:
             root = Path(__file__).parents[1]  # which has book/published/ inside, see pyproject.toml
     folder = root / "book" / "published"
     known("document in book/published", document, sorted(p.stem for p in folder.glob("*.yml")))
-    return read_yaml(folder / f"{document}.yml", f"book/published/{document}.yml")
+    where = f"book/published/{document}.yml"
+    numbers = read_yaml(folder / f"{document}.yml", where)
+    if not (isinstance(numbers, dict) and isinstance(numbers.get("columns"), dict)):
+        raise UsageError(f"{where} must be a mapping of numbers, its key `columns` another")
+    return numbers
 
 
 def cell(numbers: dict[str, Any], path: Sequence[str | float]) -> float:

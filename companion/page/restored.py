@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors import torch as files
 from torch import Tensor
 from tqdm import tqdm
 
-from companion.files import write_aside
+from companion.files import read_sealed, write_sealed
 from companion.keys import imported, together
 from companion.page.facts import versions
 
@@ -46,7 +45,7 @@ def restored(
     for i in tqdm(missing, desc=f"{name}, {_entry(name).task}", disable=not missing):
         found[i] = restore(measured(name, images[i], seed).to(device)).cpu().contiguous()
         if folder:
-            write_aside(folder / f"{keys[i]}.safetensors", files.save({"image": found[i]}))
+            write_sealed(folder / keys[i], files.save({"image": found[i]}))
     return [image.to(device) for image in found]
 
 
@@ -89,10 +88,5 @@ def _bytes(image):
 
 def _read(folder, key):
     """The image kept under a key; None where there is none or it is damaged."""
-    path = folder / f"{key}.safetensors" if folder else None
-    if path is None or not path.is_file():
-        return None
-    try:
-        return files.load(path.read_bytes())["image"]
-    except (SafetensorError, KeyError):
-        return None
+    kept = read_sealed(folder / key) if folder else None
+    return None if kept is None else files.load(kept)["image"]
