@@ -189,11 +189,12 @@ def _last_time(todo):
         try:
             past = json.loads(path.read_text(encoding="utf-8"))
             facts = past["provenance"]
-            told = past["profile"], str(facts["date"]), float(facts["wall_seconds"])
+            when, took = str(facts["date"]), float(facts["wall_seconds"])
+            same = past["profile"] == todo.profile
         except (OSError, ValueError, LookupError, TypeError):  # a damaged run tells no time
             continue
-        if told[0] == todo.profile:
-            times.append(told[1:])
+        if same:
+            times.append((when, took))
     return max(times)[1] if times else None
 
 

@@ -12,11 +12,11 @@ def known(kind: str, name: str, allowed: Collection[str]) -> str:
     """Return name if it is among the allowed ones; else raise UsageError with the nearest."""
     if name in allowed:
         return name
-    listed = ", ".join(allowed) or "none"
-    raise UsageError(f"unknown {kind} {name!r}: {nearest(name, allowed)}(known: {listed})")
+    hint = f"{near} " if (near := nearest(name, allowed)) else ""
+    raise UsageError(f"unknown {kind} {name!r}: {hint}(known: {', '.join(allowed) or 'none'})")
 
 
 def nearest(name: str, allowed: Collection[str]) -> str:
     """The allowed name that is most like this one, as a question; "" where none is."""
     near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.4)
-    return f"did you mean {near[0]!r}? " if near else ""
+    return f"did you mean {near[0]!r}?" if near else ""

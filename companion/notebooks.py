@@ -163,7 +163,7 @@ def convert(parameter: Parameter, value: Any) -> Any:
         _storable(item)
         if not _allowed(item, told):
             near = nearest(item, _names(choices)) if isinstance(item, str) else ""
-            raise ValueError(f"{wrong}{'; ' * bool(near)}{near}".strip())
+            raise ValueError(f"{wrong}{'; ' * bool(near)}{near}")
     return value
 
 

@@ -146,6 +146,13 @@ def test_an_entry_that_is_none_is_named(project, change, message):
         load_equations(project.root)
 
 
+@pytest.mark.parametrize("text", ["", "[]", "3"])
+def test_a_file_that_is_no_mapping_is_named(project, text):
+    project.write("book/equations.yml", text)
+    with pytest.raises(UsageError, match=r"book/equations\.yml.*dictionary"):
+        load_equations(project.root)
+
+
 def test_a_claim_that_is_none_is_named():
     with pytest.raises(UsageError, match="unknown claim in book/equations"):
         equations_page(EQUATIONS, [], dict.fromkeys(EQUATIONS, "A paper"))

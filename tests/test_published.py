@@ -138,6 +138,13 @@ def test_a_number_is_shown_as_the_document_prints_it(project, named, value, text
     assert words == text
 
 
+@pytest.mark.parametrize("text", ["", "[1]", "fit: {mse: 1}", "columns: 3"])
+def test_a_file_that_holds_no_numbers_is_named(project, text):
+    project.write("book/published/one2020.yml", text)
+    with pytest.raises(UsageError, match=r"one2020\.yml must be a mapping of numbers"):
+        published("one2020")
+
+
 def test_a_claim_takes_its_value_and_its_text_from_the_cell(project):
     project.write("book/published/one2020.yml", TOY)
     named = {"cell": ["fit", -0.7, "psnr"]}

@@ -16,7 +16,7 @@ def published(document: str, root: Path | None = None) -> dict[str, Any]:
         the one around, or for the installed package, which carries the folder.
     Returns nested dicts, with numbers or lists of numbers at their ends; a key is a name or, such
     as an alpha, a number. `columns` tells unit and decimals by a number's last name.
-    Raises UsageError for a document without such a file, and for a file that is no YAML.
+    Raises UsageError for a document without such a file, and for a file that holds none.
     """
     if root is None:
         try:
