@@ -340,6 +340,7 @@ CALLS = {
     "assets.networks.pretrained": lambda d, folder: diffused(folder),
     "assets.networks.lpips_heads": lambda d, _: networks.lpips_heads("alexnet"),
     "assets.pairs.draw": lambda d, _: pairs.draw("elpv", count=1, size=16),
+    "assets.pairs.published": lambda d, _: pairs.published(".", count=1, size=16),
     "assets.perceptual.lpips": lambda d, _: perceptual.lpips(d.colour, d.colour.flip(1)),
     "assets.perceptual.embeddings": lambda d, _: perceptual.embeddings([d.colour]),
     "assets.photographs.files": lambda d, _: photographs.files(),

@@ -320,3 +320,88 @@ def test_pairs_of_the_users_mvtec(monkeypatch):
     assert found
     assert {pair.category for pair in found} <= {path.name for path in Path(MVTEC).iterdir()}
     assert all(0 < pair.target.std() < 0.5 for pair in found)
+
+
+@pytest.fixture(scope="module")
+def eighteen(tmp_path_factory):
+    """The 54 files, noise of one level in each but in the first target."""
+    root, rng = tmp_path_factory.mktemp("mvtec"), np.random.default_rng(0)
+    for line in pairs._PUBLISHED.split("\n")[1:-1]:
+        category, side, target, bad, good = line.split()
+        for name in (f"test/{target}", f"test/{bad}", f"train/good/{good}"):
+            pixels = np.zeros((int(side), int(side), 3), np.uint8) + np.uint8(rng.integers(256))
+            if name == "test/good/007" and category == "grid":
+                pixels = rng.integers(256, size=pixels.shape, dtype=np.uint8)
+            save(root / category / f"{name}.png", pixels)
+    return root
+
+
+def test_the_published_eighteen_are_taken_by_name_in_their_order(eighteen):
+    found = pairs.published(eighteen, size=16)
+    assert [pair.category for pair in found[::2]] == [
+        *("bottle", "carpet", "hazelnut", "capsule", "pill", "wood", "leather", "grid", "tile")
+    ]
+    assert found[5].names == (
+        "hazelnut/test/good/035.png",
+        "hazelnut/train/good/008.png",
+        "hazelnut/test/print/008.png",
+    )
+    assert len({file for pair in found for file in pair.names}) == 54
+    assert names(pairs.published(eighteen, 3, 16)) == names(found[:3])
+    (row,) = [row for row in used.used() if row["name"] == "54 images"]
+    assert row["private"] and "BY-NC-SA" in row["licence"]
+
+
+def test_the_published_are_prepared_as_the_authors_code_does(eighteen):
+    """Grey by .2989, .5870, .1140; then a triangle as wide as two pixels of the result."""
+    target = pairs.published(eighteen, 16, 256)[15].target
+    pixels = np.asarray(Image.open(eighteen / "grid/test/good/007.png")) / 255
+    luma = pixels @ [0.2989, 0.5870, 0.1140]
+    centres, places = 4 * np.arange(256) + 1.5, np.arange(1024)
+    triangle = np.clip(1 - np.abs(places - centres[:, None]) / 4, 0, None)
+    triangle /= triangle.sum(1, keepdims=True)
+    np.testing.assert_allclose(target[0].numpy(), triangle @ luma @ triangle.T, atol=1e-6)
+
+
+def test_a_folder_with_some_of_the_published_names_the_missing(eighteen, tmp_path):
+    some = tmp_path / "some"
+    for category in sorted(eighteen.iterdir())[:8]:
+        (some / category.name).mkdir(parents=True)
+        for part in category.iterdir():
+            (some / category.name / part.name).symlink_to(part)
+    with pytest.warns(UserWarning, match="some: 6 of the 54 files of the published pairs") as told:
+        assert pairs.published(some) == []
+    assert "wood/test/good/004.png" in str(told[0].message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert pairs.published(mvtec(tmp_path / "other", "bolt")) == []
+
+
+def test_a_published_image_of_another_size_is_named(eighteen, tmp_path):
+    for file in eighteen.rglob("*.png"):
+        copy = tmp_path / file.relative_to(eighteen)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.symlink_to(file)
+    place = tmp_path / "pill/test/good/024.png"
+    place.unlink()
+    save(place, np.zeros((700, 800, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"pill/test/good/024.png must have .* 800 x 800 pixels"):
+        pairs.published(tmp_path)
+
+
+TABLE1 = Path(os.environ.get("OTLIB_MVTEC", "none")) / "bottle/test/contamination/007.png"
+
+
+@pytest.mark.skipif(not TABLE1.is_file(), reason="OTLIB_MVTEC does not hold the eighteen")
+def test_interpolation_of_the_real_eighteen_has_the_measured_error():
+    """29.63 dB by feasibility runs on another noise."""
+    from companion.page import pictures
+    from otlib import metrics, operators
+
+    kernel, psnrs = operators.gaussian_kernel(16, 2.0), []
+    for pair in pairs.published(TABLE1.parents[3]):
+        random = torch.Generator().manual_seed(0)
+        low = operators.gaussian_noise(operators.blur(pair.target, kernel, 4), 0.01, random)
+        wide = pictures.enlarge(low, 4, 256, before=6)
+        psnrs.append(metrics.psnr(wide, pair.target, border=6))
+    assert np.mean(psnrs) == pytest.approx(29.63, abs=0.03)

@@ -1,4 +1,6 @@
+import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +10,10 @@ from hypothesis import strategies as st
 from skimage import data
 
 from otlib import operators
-from otlib.assets import perceptual, registry
+from otlib.assets import images, perceptual, registry
+
+# ex_ref, ex_p0 and ex_p1 of the package `lpips`, whose licence is BSD
+TRIO = Path(os.environ.get("OTLIB_LPIPS_EXAMPLE", "none"))
 
 
 def uniform(*shape, seed=0):
@@ -166,3 +171,13 @@ def test_bad_input_is_one_line(message):
     with pytest.raises(ValueError, match=f"^{message}") as caught:
         BAD[message]()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not TRIO.is_dir(), reason="OTLIB_LPIPS_EXAMPLE names no folder")
+@pytest.mark.parametrize(
+    ("net", "expected"), [("alex", (0.7219, 0.1376)), ("vgg", (0.5686, 0.4217))]
+)
+def test_lpips_of_the_published_example(net, expected):
+    reference, *others = (images.read(TRIO / f"ex_{name}.png") for name in ("ref", "p0", "p1"))
+    found = [perceptual.lpips(other, reference, net) for other in others]
+    assert found == pytest.approx(expected, abs=1e-4)

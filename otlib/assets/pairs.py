@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from otlib import _check
 from otlib._ambient import plain
@@ -18,9 +19,33 @@ from otlib.assets import registry
 from otlib.assets.images import below, grey, mask, named, read, resize
 from otlib.assets.used import note
 
-__all__ = ["Pair", "draw"]
+__all__ = ["Pair", "draw", "published"]
 
 _APART = 24  # places in elpv's list; above .9 correlate a third of the neighbours, so far a twelfth
+
+# The eighteen of the authors' later public code, in its order: category, side of its images,
+# target and defective reference below test/, intact reference below train/good/.
+_PUBLISHED = """
+bottle 900 good/000 contamination/005 000
+bottle 900 good/001 contamination/007 001
+carpet 1024 good/000 color/000 000
+carpet 1024 good/001 color/008 001
+hazelnut 1024 good/000 crack/015 047
+hazelnut 1024 good/035 print/008 008
+capsule 1000 good/001 poke/000 003
+capsule 1000 good/000 crack/001 001
+pill 800 good/024 color/006 060
+pill 800 good/025 color/022 155
+wood 1024 good/004 hole/004 007
+wood 1024 good/007 color/006 004
+leather 1024 good/001 cut/018 000
+leather 1024 good/000 glue/000 001
+grid 1024 good/013 thread/010 037
+grid 1024 good/007 thread/004 036
+tile 840 good/032 rough/009 009
+tile 840 good/002 crack/010 001
+"""
+_MATLAB = (0.2989, 0.5870, 0.1140)  # the weights of grey in that code
 
 
 class Pair(NamedTuple):
@@ -148,6 +173,69 @@ def draw(
         )
         for (category, files), area in zip(found, areas, strict=True)
     ]
+
+
+@plain
+def published(folder: str | Path, count: int = 18, size: int = 256) -> list[Pair]:
+    """The eighteen pairs of Mignon et al., as the authors' later public code lists them.
+
+    That Table I of Mignon et al. 2023 was made on these is likely; the paper does not say.
+
+    folder: path of MVTec AD, or of as much of it as the 54 files. count: 1 to 18, the first of
+    them. size: side of the images in pixels, 256 there.
+
+    Images are turned grey by the weights .2989, .5870, .1140 and resized by antialiased bilinear
+    interpolation, as in that code.
+
+    Returns a list of Pair; the area is None without ground_truth. An empty list where the folder
+    does not hold all of them, with a warning that names the missing where it holds some. Raises
+    ValueError on an image of another size than MVTec AD's and on a bad number.
+    """
+    _check.whole("count", count)
+    _check.whole("size", size)
+    root = Path(folder)
+    rows = [line.split() for line in _PUBLISHED.split("\n") if line]
+    files = [
+        (
+            root / c / "test" / f"{target}.png",
+            root / c / "train/good" / f"{good}.png",
+            root / c / "test" / f"{bad}.png",
+        )
+        for c, _, target, bad, good in rows
+    ]
+    each = [file for triple in files for file in triple]
+    missing = [file.relative_to(root).as_posix() for file in each if not file.is_file()]
+    if missing:
+        if len(missing) < len(each):
+            warnings.warn(
+                f"{root.name}: {len(missing)} of the {len(each)} files of the published pairs are "
+                f"missing, so that none of these pairs is taken: {', '.join(missing)}",
+                stacklevel=3,
+            )
+        return []
+
+    def load(file, side):
+        image = read(file)
+        if image.shape != (3, side, side):
+            raise ValueError(
+                f"{file} must have MVTec AD's {side} x {side} pixels in RGB, "
+                f"got {tuple(image.shape)}"
+            )
+        luma = torch.tensordot(image.new_tensor(_MATLAB), image, 1)[None, None]
+        how: dict[str, Any] = {"mode": "bilinear", "antialias": True, "align_corners": False}
+        return F.interpolate(luma, (size, size), **how)[0]
+
+    taken = files[:count]
+    drawn = sorted({file for triple in taken for file in triple})
+    name, source, digest, _ = _identity(None, root, drawn)
+    note(name, source, digest, registry.REGISTRY["mvtec"].licence, private=True)
+    pairs = []
+    for (category, side, *_), triple in zip(rows, taken, strict=False):
+        target, good, defective = (load(file, int(side)) for file in triple)
+        names = tuple(file.relative_to(root).as_posix() for file in triple)
+        area = _mvtec(root / category).area(triple[2])
+        pairs.append(Pair(category, target, good, defective, names, area))
+    return pairs
 
 
 def _draws(category, rng, load):
