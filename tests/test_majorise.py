@@ -14,7 +14,7 @@ KERNEL = operators.gaussian_kernel(4, 1.0)
 HOLE = torch.rand(16, 16, generator=torch.Generator().manual_seed(7)) < 0.4
 OPERATORS = {
     "denoising": lambda u: u,
-    "super-resolution": lambda u: operators.blur(u, KERNEL, "valid", stride=2),
+    "super-resolution": lambda u: operators.blur(u, KERNEL, stride=2, periodic=False),
     "inpainting": lambda u: operators.mask(u, HOLE),
 }
 FORMS = {
@@ -171,7 +171,7 @@ def test_nearest_patches_settle():
 def test_least_squares_in_either_type(dtype):
     """Without a prior: one step, from anywhere; the start is left alone."""
     shape, mu, lam = (2, 6, 6), 0.1, 3.0
-    degrade = lambda u: operators.blur(u, KERNEL, "valid", stride=2)
+    degrade = lambda u: operators.blur(u, KERNEL, stride=2, periodic=False)
     observed, start = degrade(noise(shape, 0)).to(dtype), noise(shape, 1).to(dtype)
     before, matrix = start.clone(), dense(degrade, shape)
     normal = lam * matrix.T @ matrix + 2 * mu * torch.eye(72, dtype=torch.float64)
