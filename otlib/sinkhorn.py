@@ -231,20 +231,21 @@ def _iterate(update, g, b, rho_2, eps, tol, max_iter, listed):
     Returns f, g, the second marginal, the barycentres where there are any, the residual and how
     many updates there were.
     """
-    history, iterations, dense = _Anderson(eps), 0, False
+    history, iterations, repeated = _Anderson(eps), 0, False
+    dense = max_iter == 1  # the only one is the last
     while True:
         f, after, pi_2, all_pairs, mean = update(g, eps, dense)
-        iterations += not dense
+        iterations += not repeated
         # clouds too far apart to match leave a plan of mass 0, which is the solution
         mass = pi_2.sum().clamp(min=1e-30 * b.sum().double())
         residual = float((pi_2 - b * _exp(-g / rho_2)).abs().sum() / mass)
         if residual <= tol or iterations == max_iter:
             if all_pairs:
                 return f, g, pi_2, mean, residual, iterations
-            dense = True  # the same update again, to be sure
+            dense = repeated = True  # the same update again, to be sure
             continue
-        if dense:
-            dense, listed.pairs = False, None
+        if repeated:
+            dense, repeated, listed.pairs = False, False, None
         g = history.step(g, after, pi_2, residual)
 
 

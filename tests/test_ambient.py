@@ -243,6 +243,13 @@ CALLS = {
     "gaussian.stochastic_map": lambda d, _: gaussian.stochastic_map(
         d.mean[:, None] * d.mean, d.cov
     ),
+    "restore.majorise": lambda d, _: restore.majorise(
+        operators.mask(operators.blur(d.image, d.kernel / 9, periodic=True), d.hole_of),
+        lambda u: operators.mask(operators.blur(u, d.kernel / 9, periodic=True), d.hole_of),
+        [restore.patch_ot(d.y[:, :4], 2, 3, **SOLVE)],
+        lam=10.0,
+        steps=3,
+    ),
     "restore.patch_ot": lambda d, _: restore.patch_ot(d.y[:, :4], 2, 3, **SOLVE)(d.image),
     "restore.patch_semidual": lambda d, _: restore.patch_semidual(d.y[:, :4], 2, 3, dual_steps=2)(
         d.image
