@@ -1,10 +1,7 @@
 """How near restored images are to the truth, image by image, and whether a difference is one."""
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
 from companion.page import figures
@@ -12,30 +9,21 @@ from otlib import metrics, patches
 from otlib.assets import perceptual
 from otlib.softmin import hardmin
 
-MEASURES = ("PSNR", "LPIPS-Alex", "LPIPS-VGG", "SSIM")
-
-
-class Gain(NamedTuple):
-    """A mean difference and the ends of its confidence interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    def texts(self, form: str) -> list[str]:
-        """The mean and the interval in words. form: format of a number, such as "+.2f"."""
-        return [f"{self.mean:{form}}", f"{self.low:{form}} to {self.high:{form}}"]
+MEASURES = ("PSNR", "LPIPS-Alex", "LPIPS-Alex as read there", "LPIPS-VGG", "SSIM")
 
 
 def quality(image: Tensor, truth: Tensor, border: int = 0) -> list[float]:
     """Measure a restored image as Table I of Mignon et al. 2023 does, and by two measures more.
 
     image, truth: (C, H, W) float32 in [0, 1]. border: pixels left out on each side.
-    Returns [PSNR in dB, LPIPS by AlexNet, LPIPS by VGG, SSIM]: see MEASURES.
+    Returns [PSNR in dB, LPIPS by AlexNet, the same of images handed over in [0, 1], LPIPS by VGG,
+    SSIM]: see MEASURES. The networks expect [-1, 1]; the authors' later code does the other.
     """
     lpips = [perceptual.lpips(image, truth, net, border=border) for net in ("alex", "vgg")]
+    # `lpips` takes x to 2 x - 1, which undoes this
+    as_read = perceptual.lpips((image + 1) / 2, (truth + 1) / 2, "alex", border=border)
     psnr, ssim = (measure(image, truth, border=border) for measure in (metrics.psnr, metrics.ssim))
-    return [psnr, *lpips, ssim]
+    return [psnr, lpips[0], as_read, lpips[1], ssim]
 
 
 def spread(values: np.ndarray, digits: int) -> str:
@@ -51,30 +39,20 @@ def beside(
 ) -> None:
     """Show Table I: our scores of each method, and the printed ones beside them.
 
-    title: of the first column. values: {method: (n, 4) as `quality` has them}. names: {method: text
+    title: of the first column. values: {method: (n, 5) as `quality` has them}. names: {method: text
         of its row}, in that order. printed: {method: {"psnr", "lpips"}}, of some methods.
     Returns None.
     """
     rows = []
     for method, name in names.items():
-        columns = zip(values[method].T, (2, 3, 3, 3), strict=True)
-        psnr, alex, vgg, ssim = (spread(column, digits) for column, digits in columns)
+        columns = zip(values[method].T, (2, 3, 3, 3, 3), strict=True)
+        psnr, alex, as_read, vgg, ssim = (spread(column, digits) for column, digits in columns)
         theirs = ("-", "-")
         if method in printed:
             theirs = f"{printed[method]['psnr']:.2f}", f"{printed[method]['lpips']:.3f}"
-        rows.append([name, psnr, theirs[0], alex, theirs[1], vgg, ssim])
-    head = [title, "PSNR (dB)", "paper", "LPIPS-Alex", "paper", "LPIPS-VGG", "SSIM"]
-    figures.table(head, rows)
-
-
-def gain(one: np.ndarray, other: np.ndarray, level: float = 0.95) -> Gain:
-    """Mean of one - other with its confidence interval, from Student's t for pairs.
-
-    one, other: (n,) values of the same images, n >= 2. level: probability covered.
-    Returns a Gain.
-    """
-    interval = stats.ttest_1samp(one - other, 0).confidence_interval(level)
-    return Gain((one - other).mean(), interval.low, interval.high)
+        rows.append([name, psnr, theirs[0], alex, as_read, theirs[1], vgg, ssim])
+    head = [title, "PSNR (dB)", "paper", "LPIPS-Alex", "as read there", "paper"]
+    figures.table([*head, "LPIPS-VGG", "SSIM"], rows)
 
 
 def foreign(
