@@ -146,10 +146,12 @@ def walk(folder: Path) -> list[str]:
 
 def numbers(records: dict[str, dict]) -> dict[str, dict]:
     """Records as `plain` left them in a file, with their infinite numbers again."""
-    return {
-        name: {**told, "value": INFINITE.get(told["value"], told["value"])}
-        for name, told in records.items()
-    }
+    found = {}
+    for name, told in records.items():
+        found[name] = {**told, "value": INFINITE.get(told["value"], told["value"])}
+        if "interval" in told:
+            found[name]["interval"] = [INFINITE.get(end, end) for end in told["interval"]]
+    return found
 
 
 def read_yaml(path: Path, where: str) -> Any:

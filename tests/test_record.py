@@ -102,3 +102,24 @@ def test_importing_record_is_quick():
     code = "import companion.page.record, sys; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert time.perf_counter() - started < 2  # torch alone takes longer
+
+
+def test_an_interval_is_kept_with_its_number(recorded):
+    record("gain", 1.0, interval=(torch.tensor(0.5), np.float64(np.inf)))
+    assert collect(recorded)["gain"]["interval"] == [0.5, float("inf")]
+
+
+@pytest.mark.parametrize(
+    ("value", "interval"),
+    [
+        (1.0, (1.1, 2.0)),
+        (1.0, (2.0, 0.0)),
+        (True, (0.0, 1.0)),
+        ("a", ("a", "b")),
+        (1.0, (0.0, "2")),
+        (1.0, (0.0, float("nan"))),
+    ],
+)
+def test_an_interval_holds_its_number(recorded, value, interval):
+    with pytest.raises(ValueError, match="record gain"):
+        record("gain", value, interval=interval)
