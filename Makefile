@@ -27,11 +27,12 @@ test: lint
 	$(BIN)/pytest --nbval-lax book/sections/*.ipynb
 	$(BIN)/companion check --profile smoke
 
-# otlib beside its peers on one CPU thread or on a GPU, and what a sweep costs beside its notebook's
+# otlib beside its peers on one CPU thread or on a GPU, its two minimisers, and what a sweep costs beside its notebook's
 # cells; a quiet machine gives the better numbers.
 bench: .venv/.bench-$(DEVICE) .venv-jax/.ready
 	OMP_NUM_THREADS=1 BENCH_JAX_PYTHON=.venv-jax/bin/python \
 		$(BIN)/python -m benchmarks.bench --device $(DEVICE) --out book/archive/solver-$(DEVICE).json
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.minimisers --out benchmarks/minimisers.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.sweep --out benchmarks/sweep.json
 
 .venv/.bench-cpu .venv/.bench-cuda: .venv/.bench-%: .venv/.ready

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import sweep
+from benchmarks import minimisers, sweep
 from benchmarks.peers import SOFTMIN, SOLVE
 
 ROOT = Path(__file__).parents[1]
@@ -78,3 +78,10 @@ def test_the_cost_of_a_sweep_is_told_with_its_points_and_memory(project):
     assert 0 < result["seconds_in_its_cells"] < result["seconds_a_point"]
     assert set(result["memory_mib"]) == {"driver", "workers", "warm"}
     assert not (project.root / ".companion").exists()
+
+
+def test_the_minimisers_are_compared_at_one_energy():
+    result = minimisers.bench("smoke")
+    assert result["last_energy_over_mm"] > 0.98
+    assert result["seconds_over_mm"] > 0 and result["updates_over_mm"] > 0
+    assert result["provenance"]["size"] == "smoke"

@@ -255,6 +255,34 @@ def test_start_eps_is_for_the_solves_after_the_first():
     assert first == same > 4 and second == 1 and annealed == 3 + 1
 
 
+def test_thinned_patches_give_the_potential_and_all_give_the_sum():
+    image, reference, seen = texture(0), patches.extract(texture(1), 4, 2), []
+    options = dict(eps=1e-3, rho=(INF, 0.05), tol=1e-6)
+    term = patch_ot(reference, 4, thin=3, observe=lambda *found: seen.append(found[0]), **options)
+    u = image.clone().requires_grad_()
+    value = term(u)
+    (slope,) = torch.autograd.grad(value, u)
+    x = patches.extract(image, 4).requires_grad_()
+    g = sinkhorn.solve(x.detach()[::3], reference, **options).g
+    init = (x.new_zeros(len(x), requires_grad=False), g)
+    with pytest.warns(sinkhorn.ConvergenceWarning):
+        once = sinkhorn.solve(x, reference, init=init, **{**options, "max_iter": 1})
+    torch.testing.assert_close(value, once.value, rtol=1e-6, atol=0)
+    (gradient,) = torch.autograd.grad(once.value, x)
+    torch.testing.assert_close(slope, patches.adjoint(gradient, image.shape, 4))
+    exact = patch_ot(reference, 4, **options)(image)
+    assert 0.8 * exact < value < exact
+    assert seen[0].f.shape == (169,) and seen[0].iterations > 2
+    term(image)  # warm
+    assert torch.allclose(seen[1].value, seen[0].value, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name, value", [("thin", 0), ("thin", 1.5), ("start_eps", 0.0)])
+def test_how_later_solves_start_is_checked_when_made(name, value):
+    with pytest.raises(ValueError, match=rf"^{name} must be"):
+        patch_ot(torch.zeros(5, 9), 3, eps=0.1, **{name: value})
+
+
 @pytest.mark.parametrize("init", [torch.zeros(4), torch.full((5,), math.nan), [0.0] * 5])
 def test_a_bad_potential_to_start_from(init):
     with pytest.raises(ValueError, match=r"^init must "):
