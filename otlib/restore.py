@@ -201,7 +201,8 @@ def majorise(
     not where the points lie. A step solves for the minimum of lam / 2 |A u - y|^2 + sum_k Q_k(u) by
     conjugate gradients and goes `relaxation` times as far, which in (0, 2) is still below the start
     of that parabola: the energy never rises, but by what the transport is solved to. A step
-    evaluates each prior once.
+    evaluates each prior once. Pixels that no patch covers, such as last rows that the stride does
+    not reach, go where the data term alone is least: far off where A hardly sees them.
 
     observed, lam, start, callback: as in `restore`.
     operator: A, a linear or affine function of an image that autograd differentiates twice.
