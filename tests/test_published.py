@@ -103,6 +103,25 @@ def test_no_page_types_a_number_of_a_published_table(name):
     assert not typed & {text for document in DOCUMENTS for text in tabulated(document)}
 
 
+# in prose: a level, a place in a document, what is the reader's to choose
+_ALLOWED = re.compile(
+    r"\b(?:9[059]|0\.2) %|(?:[Ss]ection|sec\.|App\.) [A-Z]?\.?\d+\.\d+|\b\d+ px\b"
+)
+_RESULT = re.compile(r"(?<![\w.])\d*\.\d+\b|\b\d+(?= ?(?:dB|%|times|seconds|ms|s\b|MiB|CPU))")
+
+
+@pytest.mark.parametrize("name", names(ROOT))
+def test_no_page_types_a_result_in_prose(name):
+    """A number of ours is quoted by `glue`, a document's from its data, a formula's is math."""
+    import jupytext
+
+    for cell_ in jupytext.read(ROOT / f"notebooks/{name}.md").cells:
+        if cell_.cell_type == "markdown":
+            prose = re.sub(r"```.*?```|\$\$.*?\$\$", "", cell_.source, flags=re.DOTALL)
+            prose = re.sub(r"\$[^$]*\$|`[^`]*`", "", prose)
+            assert not _RESULT.findall(_ALLOWED.sub("", prose)), prose
+
+
 def test_the_numbers_that_claims_name_are_filled_in():
     found = {claim.id: claim for claim in claims.load_claims(ROOT).claims}
     assert not any(isinstance(claim.published, claims.Cell) for claim in found.values())
