@@ -126,6 +126,11 @@ def worst(changes: Iterable[Estimate], better: Better) -> Interval:
     return largest(ends) if better == "lower" else least(ends)
 
 
+def mean_square(x: Sequence[Tensor], y: Sequence[Tensor]) -> float:
+    """Mean squared difference of images, pair by pair. x, y: lists of (C, H, W)."""
+    return sum(float((a - b).square().mean()) for a, b in zip(x, y, strict=True)) / len(x)
+
+
 def note(
     restorer: str, label: str, found: dict[str, Estimate], better: dict[str, Better] | None = None
 ) -> None:

@@ -13,7 +13,7 @@ from companion.markdown import number
 from companion.page import pictures
 from companion.page.intervals import Interval, student
 from companion.page.seeds import seeded
-from otlib import metrics
+from otlib import metrics, operators
 from otlib.assets import perceptual
 
 
@@ -86,7 +86,9 @@ def points(
         seen: Any
         seen, p = perceptual.embeddings(mixed, mixed[0].device) if perceived else (None, None)
         pairs = list(zip(mixed, sources, strict=True))
-        mean = lambda measure, pairs=pairs: float(np.mean([float(measure(*pair)) for pair in pairs]))
+        mean = lambda measure, pairs=pairs: float(
+            np.mean([float(measure(*pair)) for pair in pairs])
+        )
         statistics: dict[str, Callable[[], float]] = {
             "mse": lambda mean=mean: mean(_error),
             "psnr": lambda mean=mean: mean(metrics.psnr),
@@ -118,6 +120,15 @@ def over_turns(found: Sequence[Points]) -> dict[float, dict[str, Estimate]]:
 def fineness(image: Tensor) -> float:
     """Standard deviation of the fine detail of an image, away from its border. image: (C, H, W)."""
     return pictures.details(image.cpu(), side=7, border=3).std().item()
+
+
+def inconsistency(image: Tensor, source: Tensor) -> float:
+    """Root mean squared distance from the measurement of x4 super-resolution.
+
+    image, source: (C, H, W), H and W multiples of 4. The measurement is the source, shrunk.
+    """
+    small = [operators.downscale(x.cpu(), 4) for x in (image, source)]
+    return (small[0] - small[1]).square().mean().sqrt().item()
 
 
 def decibels(error: float) -> float:

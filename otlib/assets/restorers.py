@@ -465,12 +465,26 @@ RESTORERS = {
         "jpeg10", "mmse", "SwinIR", "SwinIR", "swinir-jpeg10", _spandrel("SwinIR", 1)
     ),
     "swin2sr": Restorer(
-        "sr4", "mmse", "Swin2SR, classical x4", "no row: its is of compressed images", "swin2sr", _swin2sr
+        "sr4",
+        "mmse",
+        "Swin2SR, classical x4",
+        "no row: its is of compressed images",
+        "swin2sr",
+        _swin2sr,
     ),
     "restormer": Restorer(
         "awgn50", "mmse", "Restormer", "Restormer", "restormer", _spandrel("Restormer", 1)
     ),
     "esrgan": Restorer("sr4", "gan", "ESRGAN", "ESRGAN", "esrgan", _esrgan),
-    "ddrm": Restorer("sr4", "diffusion", "DDRM", "no row: its is of noisy images", "ddrm", _ddrm(_FACTOR, 0.0)),
-    "ddrm-awgn50": Restorer("awgn50", "diffusion", "DDRM", "no row: its is of small noisy images", "ddrm", _ddrm(1, 50 / 255)),
+    "ddrm": Restorer(
+        "sr4", "diffusion", "DDRM", "no row: its is of noisy images", "ddrm", _ddrm(_FACTOR, 0.0)
+    ),
+    "ddrm-awgn50": Restorer(
+        "awgn50",
+        "diffusion",
+        "DDRM",
+        "no row: its is of small noisy images",
+        "ddrm",
+        _ddrm(1, 50 / 255),
+    ),
 }
