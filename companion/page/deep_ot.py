@@ -57,7 +57,7 @@ def half_of_the_scenes(photos: Sequence[Photograph]) -> list[Photograph]:
 def every_second(photos: Sequence[Photograph]) -> tuple[list[Photograph], list[Photograph]]:
     """Part the crops of each scene into the first, third, ... and the second, fourth, ...
 
-    photos: list. Returns two lists without a crop in common; of scenes of one crop the first has it.
+    photos: list. Returns two lists without a crop in common; a lone crop is in the first.
     """
     shown = list(scenes(photos).values())
     even, odd = ([photos[k] for places in shown for k in places[start::2]] for start in (0, 1))
