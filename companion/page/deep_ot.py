@@ -10,7 +10,7 @@ from torch import Tensor
 from companion.page.intervals import Interval, largest, least
 from companion.page.record import Better, record
 from companion.page.tradeoff import Estimate
-from otlib import dot
+from otlib import dot, gaussian
 from otlib.assets.autoencoders import Autoencoder
 from otlib.assets.photographs import Photograph, Sets
 
@@ -101,6 +101,12 @@ def parts(fitted: dot.Transport) -> dict[str, dot.Transport]:
     halves = {"means": dot.Map(source, target, still, None)}
     halves["covariances"] = dot.Map(source, source, matrix, noise)
     return {name: fitted._replace(full=half) for name, half in halves.items()}
+
+
+def way(fitted: dot.Transport) -> float:
+    """How far the map moves the patches it is fitted on, root mean square: W2 of the Gaussians."""
+    source, target = fitted.restored, fitted.natural
+    return gaussian.w2(source.mean, source.covariance, target.mean, target.covariance).sqrt().item()
 
 
 def remembered(autoencoder: Autoencoder) -> Autoencoder:
