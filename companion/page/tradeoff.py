@@ -1,7 +1,7 @@
 """Distortion and perception of restored images along alpha: eq. (4) of Adrai et al. 2023."""
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -89,7 +89,7 @@ def points(
         mean = lambda measure, pairs=pairs: float(
             np.mean([float(measure(*pair)) for pair in pairs])
         )
-        statistics: dict[str, Callable[[], float]] = {
+        statistics: dict[str, Any] = {
             "mse": lambda mean=mean: mean(_error),
             "psnr": lambda mean=mean: mean(metrics.psnr),
             "pooled": lambda mean=mean: decibels(mean(_error)),
