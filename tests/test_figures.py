@@ -185,9 +185,10 @@ def test_the_slider_holds_both_images_unchanged(shown):
 
 
 def test_a_plane_shows_both_ends_and_their_intervals():
-    draws = torch.linspace(-1, 1, 201, dtype=torch.float64)
+    spread = np.array([-1.0, 0.0, 1.0])
+    half = 9.92484 / np.sqrt(3)  # Student's t at 99.5 % and 2 degrees
     points = {
-        alpha: {"mse": Estimate(alpha, alpha + draws), "kid": Estimate(-alpha, 2 * draws - alpha)}
+        alpha: {"mse": Estimate(alpha + spread), "kid": Estimate(2 * spread - alpha)}
         for alpha in (-1.0, 0.0, 0.5, 1.0, 2.0)
     }
     points[0.7] = {"mse": points[0.5]["mse"]}  # a kind that was not measured there
@@ -202,8 +203,8 @@ def test_a_plane_shows_both_ends_and_their_intervals():
     assert [mark.get_marker() for mark in marks] == ["o", "s"]
     for box, (x, y) in zip(axis.containers, [(1, -1), (0, 0)], strict=True):
         across, up = (bar.get_segments()[0] for bar in box.lines[2])
-        np.testing.assert_allclose(across[:, 0], [x - 0.9, x + 0.9])  # 90 % of what is uniform
-        np.testing.assert_allclose(up[:, 1], [y - 1.8, y + 1.8])
+        np.testing.assert_allclose(across[:, 0], [x - half, x + half], rtol=1e-5)
+        np.testing.assert_allclose(up[:, 1], [y - 2 * half, y + 2 * half], rtol=1e-5)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from companion.page import clock, deep_ot, trained
+from companion.page import clock, conditions, deep_ot, trained
 from companion.page.kept import values
 from companion.page.noises import between
 from companion.page.seeds import seeded
 from companion.page.tradeoff import Estimate
 from companion.page.watch import watch
-from otlib import generator
+from otlib import dot, generator
 from otlib.assets import saved
 from otlib.restore import restore
 
@@ -84,17 +84,17 @@ def test_measures_of_a_restorer_are_noted_and_read_back(monkeypatch):
     monkeypatch.setattr(
         deep_ot,
         "record",
-        lambda name, value, unit="", better="": noted.update({name: (value, better)}),
+        lambda name, value, better, interval: noted.update({name: (value, better, interval)}),
     )
-    found = {"psnr": Estimate(30.126, torch.empty(0)), "kid": Estimate(-1.0, torch.empty(0))}
+    found = {"psnr": Estimate(np.array([30.126])), "kid": Estimate(np.array([-1.0, -1.0]))}
     deep_ot.note("dat-light", "kept", found)
     deep_ot.note("dat-light", "paired", found, {"kid": "lower"})
     assert noted == {
-        "dat_light_psnr_kept": (30.126, ""),
-        "dat_light_kid_kept": (-1.0, ""),
-        "dat_light_kid_paired": (-1.0, "lower"),
+        "dat_light_psnr_kept": (30.126, "", [-math.inf, math.inf]),
+        "dat_light_kid_kept": (-1.0, "", [-1.0, -1.0]),
+        "dat_light_kid_paired": (-1.0, "lower", [-1.0, -1.0]),
     }
-    read = {name: value for name, (value, _) in noted.items()}
+    read = {name: value for name, (value, *_) in noted.items()}
     assert deep_ot.slashed(read, "dat-light", {"kid": 1}, ("kept", "paired")) == ["-1.0 / -1.0"]
     assert deep_ot.slashed(read, "dat-light", {"psnr": 2}, ("kept",)) == ["30.13"]
 
@@ -102,6 +102,59 @@ def test_measures_of_a_restorer_are_noted_and_read_back(monkeypatch):
 def test_scenes_are_counted_once():
     photos = [types.SimpleNamespace(name=name) for name in ("b.png@0,0", "a.png@0,8", "b.png@8,0")]
     assert list(deep_ot.scenes(photos).items()) == [("a.png", [1]), ("b.png", [0, 2])]
+
+
+def test_crops_and_scenes_are_parted_without_loss():
+    names = ["a@0", "b@0", "a@1", "b@1", "a@2", "c@0"]
+    photos = [types.SimpleNamespace(name=name) for name in names]
+    even, odd = deep_ot.every_second(photos)
+    assert [p.name for p in even] == ["a@0", "a@2", "b@0", "c@0"]
+    assert [p.name for p in odd] == ["a@1", "b@1"]
+    half = [p.name for p in deep_ot.half_of_the_scenes(photos)]
+    assert half == ["a@0", "a@1", "a@2", "c@0"]
+
+
+def test_an_image_is_encoded_once():
+    calls = []
+    ae = deep_ot.PIXELS._replace(encode=lambda x: calls.append(1) or 2 * x)
+    known = deep_ot.remembered(ae)
+    one, two = torch.rand(2, 1, 3, 4, 4)
+    for image in (one, two, one.clone()):
+        assert torch.equal(known.encode(image), 2 * image)
+    assert len(calls) == 2
+
+
+def test_the_halves_of_a_map_do_what_is_said_of_them():
+    images = list(torch.rand((4, 3, 12, 12), generator=seeded(0)))
+    fitted = dot.fit(images[:2], [0.5 * x for x in images[2:]], deep_ot.PIXELS, 1)
+    law = lambda x: dot.moments([x.double()], 1)
+    start = 0.5 * images[2]
+    whole = law(dot.transport(fitted, start, deep_ot.PIXELS))
+    moved = {
+        name: law(dot.transport(half, start, deep_ot.PIXELS))
+        for name, half in deep_ot.parts(fitted).items()
+    }
+    before, shift = law(start), fitted.natural.mean - fitted.restored.mean
+    torch.testing.assert_close(moved["means"].mean, before.mean + shift, atol=1e-6, rtol=0)
+    torch.testing.assert_close(moved["means"].scatter, before.scatter, atol=1e-5, rtol=0)
+    torch.testing.assert_close(moved["covariances"].scatter, whole.scatter, atol=1e-5, rtol=0)
+
+
+def test_the_worst_of_several_restorers_decides_with_the_interval_of_all():
+    better, worse = Estimate(np.array([-3.0, -3.2, -3.1])), Estimate(np.array([0.1, 0.2, 0.15]))
+    found = deep_ot.worst([better, worse], "lower")
+    assert found.mean == pytest.approx(0.15) and found.high == max(one.interval(of=2).high for one in (better, worse))
+    assert deep_ot.worst([better, worse], "higher").mean == pytest.approx(-3.1)
+
+
+def test_the_remedies_of_a_singular_covariance_are_told_apart():
+    flat = [torch.rand((1, 12, 12), generator=seeded(k)).expand(3, -1, -1) for k in range(4)]
+    full = [torch.rand((3, 12, 12), generator=seeded(9 + k)) for k in range(2)]
+    grey = conditions.of(full, flat[:2], flat[2:], deep_ot.PIXELS, 1)
+    assert (grey.dimension, grey.number, grey.singular) == (3, 288, 2)
+    assert grey.noise > 0.01 > grey.constant
+    plain = conditions.of(flat[:2], full, full, deep_ot.PIXELS, 1)
+    assert plain.singular == 0 and plain.noise == 0 and plain.log10_condition < 1
 
 
 def test_a_round_trip_encodes_each_image_by_itself_without_gradients():

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from companion.page import tradeoff
+from companion.page import pictures, tradeoff
+from companion.page.seeds import seeded
 from otlib import metrics
 from otlib.assets import perceptual
 
@@ -19,63 +20,64 @@ def sets(count=4, side=32, seed=0):
 
 def test_every_number_is_that_of_the_metric():
     one, zero, sources = sets()
-    kinds = ["mse", "psnr", "pooled", "ssim", "lpips", "gelbrich", "kid", "fid", "is"]
-    found = tradeoff.points(zero, one, sources, [0.25], kinds, draws=3)[0.25]
+    kinds = ["mse", "psnr", "pooled", "ssim", "lpips_vgg", "gelbrich", "w2", "kid", "fid", "is"]
+    found = tradeoff.points(zero, one, sources, [0.25], [*kinds, "sharpness"])[0.25]
     mixed = [(0.75 * z + 0.25 * o).clamp(0, 1) for z, o in zip(zero, one, strict=True)]
     (seen, p), (true, _) = perceptual.embeddings(mixed), perceptual.embeddings(sources)
     pairs = list(zip(mixed, sources, strict=True))
+    fine = lambda x: pictures.details(x, side=7, border=3).std()
     expected = {
         "mse": np.mean([float((x - y).square().mean()) for x, y in pairs]),
         "psnr": np.mean([metrics.psnr(x, y) for x, y in pairs]),
         "pooled": metrics.pooled_psnr(mixed, sources),
         "ssim": np.mean([metrics.ssim(x, y) for x, y in pairs]),
-        "lpips": np.mean([perceptual.lpips(x, y) for x, y in pairs]),
+        "lpips_vgg": np.mean([perceptual.lpips(x, y, "vgg") for x, y in pairs]),
         "gelbrich": metrics.gelbrich(metrics.moments(mixed), metrics.moments(sources)),
+        "w2": metrics.patch_w2(mixed, sources, 3, 500, seeded(0)),
         "kid": 1000 * metrics.kid(seen, true, paired=True),
         "fid": metrics.fid(seen, true),
         "is": metrics.inception_score(p),
+        "sharpness": np.mean([float(fine(x) / fine(y)) for x, y in pairs]),
     }
     assert set(found) == set(expected)
     for kind, value in expected.items():
-        assert found[kind].value == pytest.approx(value, rel=1e-3, abs=1e-4), kind
-        assert found[kind].draws.shape == (3,)
+        assert found[kind] == pytest.approx(value, rel=1e-3, abs=1e-4), kind
 
 
 def test_a_perfect_restoration_has_infinite_decibels():
     _, zero, sources = sets()
-    one = [sources[0], *(0.9 * x for x in sources[1:])]  # one of them alone
-    found = tradeoff.points(zero, one, sources, [1], ["psnr", "pooled"], draws=40)[1]
-    assert found["psnr"].value == np.inf and np.isfinite(found["pooled"].value)
-    without = found["psnr"].draws[found["psnr"].draws.isfinite()]
-    assert 0 < len(without) < 40 and not found["psnr"].draws.isnan().any()
-    assert found["psnr"].error == (0, 0) and found["psnr"].text.endswith("to ∞")
-    found = tradeoff.points(zero, sources, sources, [1], ["psnr", "pooled"], draws=4)[1]
-    assert found["pooled"].value == found["psnr"].value == np.inf
-    assert found["pooled"].text == "∞ to ∞"
+    found = tradeoff.points(zero, sources, sources, [1], ["psnr", "pooled"])
+    assert found[1]["pooled"] == found[1]["psnr"] == np.inf
+    one = tradeoff.over_turns([found, found])[1]["psnr"]
+    assert one.value == np.inf and one.error == (0, 0) and one.text == "\N{MINUS SIGN}∞ to ∞"
+
+
+def test_an_estimate_has_the_interval_of_its_turns():
+    values = np.array([1.0, 2.0, 4.0, 5.0])
+    turns = [{0.5: {"mse": value, "kid": -value}} for value in values]
+    found = tradeoff.over_turns(turns)[0.5]
+    np.testing.assert_array_equal(found["kid"].values, -values)
+    half = 5.84091 * values.std(ddof=1) / 2  # Student's t at 99.5 % and 3 degrees
+    assert found["mse"].value == 3 and found["mse"].error == pytest.approx((half, half), rel=1e-5)
+    assert found["mse"].interval(of=2).high > found["mse"].interval().high
+    change = found["mse"].less(found["kid"])
+    np.testing.assert_array_equal(change.values, 2 * values)
+    alone = tradeoff.Estimate(values[:1])
+    assert alone.interval() == (1, -np.inf, np.inf) and alone.error == (0, 0)
+
+
+def test_an_image_is_consistent_with_itself_and_with_what_a_shrunk_image_does_not_show():
+    image = torch.rand((3, 16, 16), generator=torch.Generator().manual_seed(0))
+    assert tradeoff.inconsistency(image, image) == 0
+    assert tradeoff.inconsistency(image + 0.25, image) == pytest.approx(0.25, rel=1e-5)
 
 
 def test_values_are_clipped_after_mixing():
     sources = [torch.full((3, 4, 4), 0.9)] * 2
     one, zero = [torch.full((3, 4, 4), 0.8)] * 2, [torch.full((3, 4, 4), 0.95)] * 2
     found = tradeoff.points(zero, one, sources, [-1, 2], ["mse"])
-    assert found[-1]["mse"].value == pytest.approx(0.1**2, rel=1e-4)  # 1.1 is seen as 1
-    assert found[2]["mse"].value == pytest.approx(0.25**2, rel=1e-4)
-
-
-def test_resamples_are_the_same_at_each_alpha():
-    one, zero, sources = sets()
-    found = tradeoff.points(zero, one, sources, [0, 1], ["mse", "pooled"], draws=20)
-    again = tradeoff.points(one, one, sources, [1], ["mse"], draws=20)
-    assert torch.equal(found[1]["mse"].draws, again[1]["mse"].draws)
-    pooled = -10 * found[0]["mse"].draws.log10()
-    torch.testing.assert_close(found[0]["pooled"].draws, pooled)
-    bare = tradeoff.points(zero, one, sources, [0], ["mse"], draws=0)[0]["mse"]
-    assert bare.value == found[0]["mse"].value and bare.error == (0, 0) and len(bare.draws) == 0
-    below, above = found[0]["mse"].error
-    low, high = metrics.interval(found[0]["mse"].draws)
-    value = found[0]["mse"].value
-    assert value - below == pytest.approx(min(low, value))
-    assert value + above == pytest.approx(max(high, value))
+    assert found[-1]["mse"] == pytest.approx(0.1**2, rel=1e-4)  # 1.1 is seen as 1
+    assert found[2]["mse"] == pytest.approx(0.25**2, rel=1e-4)
 
 
 def test_the_vertex_is_the_alpha_of_least_error():
@@ -83,7 +85,7 @@ def test_the_vertex_is_the_alpha_of_least_error():
     best = tradeoff.vertex(zero, one, sources)
     around = [best - 0.01, best, best + 0.01]
     found = tradeoff.points(zero, one, sources, around, ["mse"])
-    errors = [found[alpha]["mse"].value for alpha in around]
+    errors = [found[alpha]["mse"] for alpha in around]
     assert errors[1] < min(errors[0], errors[2])
     assert errors[0] == pytest.approx(errors[2], rel=1e-3)
 

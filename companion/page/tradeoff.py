@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,29 +10,51 @@ import torch
 from torch import Tensor
 
 from companion.markdown import number
-from otlib import metrics
+from companion.page import pictures
+from companion.page.intervals import Interval, student
+from companion.page.seeds import seeded
+from otlib import metrics, operators
 from otlib.assets import perceptual
 
 
 class Estimate(NamedTuple):
-    """A number of a test set, and its values on resampled test sets."""
+    """A number of a test set on each of several turns of the photographs: see `rotations`."""
 
-    value: float
-    draws: torch.Tensor  # (draws,); resample k is the same for every kind and alpha of a test set
+    values: np.ndarray  # (turns,)
+
+    @property
+    def value(self) -> float:
+        """The mean over the turns."""
+        return float(self.values.mean())
+
+    def interval(self, of: int = 1) -> Interval:
+        """Of the mean, by Student's t over the turns; without ends where they cannot tell.
+
+        of: how many such statements stand together.
+        """
+        if len(self.values) > 1 and np.isfinite(self.values).all():
+            return student(self.values, of)
+        return Interval(self.value, -math.inf, math.inf)
+
+    def less(self, other: "Estimate") -> "Estimate":
+        """The difference to another number of the same turns."""
+        return Estimate(self.values - other.values)
 
     @property
     def error(self) -> tuple[float, float]:
-        """Distances (below, above) of the ends of the 90 % interval; 0 where nothing was drawn."""
-        if not len(self.draws) or math.isinf(self.value):
-            return 0.0, 0.0
-        low, high = _interval(self.draws)
-        return max(self.value - low, 0.0), max(high - self.value, 0.0)
+        """Distances (below, above) of the interval's ends; 0 where there are none."""
+        _, low, high = self.interval()
+        finite = math.isfinite(low) and math.isfinite(high)
+        return (self.value - low, high - self.value) if finite else (0.0, 0.0)
 
     @property
     def text(self) -> str:
-        """The 90 % interval in words."""
-        ends = [number(e) if math.isinf(e) else f"{e:.3g}" for e in _interval(self.draws)]
+        """The interval in words."""
+        ends = [number(e) if math.isinf(e) else f"{e:.3g}" for e in self.interval()[1:]]
         return " to ".join(ends)
+
+
+Points = dict[float, dict[str, Any]]  # by alpha and kind
 
 
 def points(
@@ -40,50 +63,72 @@ def points(
     sources: Sequence[Tensor],
     alphas: Sequence[float],
     kinds: Collection[str],
-    draws: int = 100,
-    seed: int = 0,
-) -> dict[float, dict[str, Estimate]]:
+) -> Points:
     """Measure (1 - alpha) zero + alpha one against the sources, clipped to [0, 1] after mixing.
 
     zero: the transported images, at alpha = 0. one: the restored. sources: what they should be;
-        lists of (3, H, W) float32, on one device, where all but SSIM and bootstrap is computed.
+        lists of (3, H, W) float32, on one device, where all but SSIM is computed.
     alphas: numbers.
     kinds: of "mse", "psnr" (mean of the images'), "pooled" (PSNR of the mean error), "ssim",
-        "lpips" (AlexNet), "gelbrich" (patches of 3 x 3 pixels), "kid" (x 1000), "fid", "is".
-    draws, seed: of the bootstrap over test images; 0 draws for no intervals.
+        "lpips_vgg" (as the authors' code has it), "gelbrich" and "w2" (patches of 3 x 3 pixels;
+        that exact, of 500 patches), "kid" (x 1000), "fid", "is", "sharpness" (standard deviation of
+        fine detail over the sources').
 
-    Returns {alpha: {kind: Estimate}}. Raises ValueError as `otlib.metrics` does.
+    Returns {alpha: {kind: float}}. Raises ValueError as `otlib.metrics` does.
     """
     perceived = {"kid", "fid", "is"} & set(kinds)
-    clean: Any = _moments(sources) if "gelbrich" in kinds else None
+    clean: Any = metrics.moments(sources) if "gelbrich" in kinds else None
     true: Any
     true, _ = perceptual.embeddings(sources, sources[0].device) if perceived else (None, None)
-    found = {}
+    found: Points = {}
     for alpha in alphas:
         mixed = [torch.lerp(z, o, alpha).clamp(0, 1) for z, o in zip(zero, one, strict=True)]
+        seen: Any
         seen, p = perceptual.embeddings(mixed, mixed[0].device) if perceived else (None, None)
-        patches = _moments(mixed) if "gelbrich" in kinds else None
-        mse = _mean([(x - y).square().mean() for x, y in zip(mixed, sources, strict=True)])
-        statistics = {
-            "mse": mse,
-            "pooled": lambda w, mse=mse: decibels(mse(w)),
-            "gelbrich": lambda w, patches=patches: metrics.gelbrich(patches, clean, w),
-            "kid": lambda w, seen=seen: 1000 * metrics.kid(seen, true, paired=True, weights=w),
-            "fid": lambda w, seen=seen: metrics.fid(seen, true, w),
-            "is": lambda w, p=p: metrics.inception_score(p, w),
+        pairs = list(zip(mixed, sources, strict=True))
+        mean = lambda measure, pairs=pairs: float(
+            np.mean([float(measure(*pair)) for pair in pairs])
+        )
+        statistics: dict[str, Any] = {
+            "mse": lambda mean=mean: mean(_error),
+            "psnr": lambda mean=mean: mean(metrics.psnr),
+            "pooled": lambda mean=mean: decibels(mean(_error)),
+            "ssim": lambda mean=mean: mean(metrics.ssim),
+            "lpips_vgg": lambda mean=mean: mean(partial(perceptual.lpips, net="vgg")),
+            "gelbrich": lambda mixed=mixed: metrics.gelbrich(metrics.moments(mixed), clean),
+            "w2": lambda mixed=mixed: metrics.patch_w2(mixed, sources, 3, 500, seeded(0)),
+            "kid": lambda seen=seen: 1000 * metrics.kid(seen, true, paired=True),
+            "fid": lambda seen=seen: metrics.fid(seen, true),
+            "is": lambda p=p: metrics.inception_score(p),
+            "sharpness": lambda mean=mean: mean(lambda x, y: fineness(x) / fineness(y)),
         }
-        for kind in {"psnr", "ssim", "lpips"} & set(kinds):
-            measure = getattr(perceptual if kind == "lpips" else metrics, kind)
-            statistics[kind] = _mean([measure(x, y) for x, y in zip(mixed, sources, strict=True)])
-        once, count = torch.ones(len(sources), dtype=torch.float64), len(sources)
-        found[alpha] = {
-            kind: Estimate(
-                statistics[kind](once),
-                metrics.bootstrap(statistics[kind], count, draws, seed) if draws else once[:0],
-            )
-            for kind in kinds
-        }
+        found[alpha] = {kind: statistics[kind]() for kind in kinds}
     return found
+
+
+def over_turns(found: Sequence[Points]) -> dict[float, dict[str, Estimate]]:
+    """Gather the points of all turns. found: of `points`, one a turn, with the same alphas, kinds.
+
+    Returns {alpha: {kind: Estimate}}.
+    """
+    return {
+        alpha: {kind: Estimate(np.array([one[alpha][kind] for one in found])) for kind in kinds}
+        for alpha, kinds in found[0].items()
+    }
+
+
+def fineness(image: Tensor) -> float:
+    """Standard deviation of the fine detail of an image, away from its border. image: (C, H, W)."""
+    return pictures.details(image.cpu(), side=7, border=3).std().item()
+
+
+def inconsistency(image: Tensor, source: Tensor) -> float:
+    """Root mean squared distance from the measurement of x4 super-resolution.
+
+    image, source: (C, H, W), H and W multiples of 4. The measurement is the source, shrunk.
+    """
+    small = [operators.downscale(x.cpu(), 4) for x in (image, source)]
+    return (small[0] - small[1]).square().mean().sqrt().item()
 
 
 def decibels(error: float) -> float:
@@ -105,24 +150,5 @@ def vertex(zero: Sequence[Tensor], one: Sequence[Tensor], sources: Sequence[Tens
     return across / along
 
 
-def _moments(images):
-    """Of `metrics.moments`, on the CPU: the resamples are many and small."""
-    return [m._replace(mean=m.mean.cpu(), scatter=m.scatter.cpu()) for m in metrics.moments(images)]
-
-
-def _mean(values):
-    values = torch.tensor([float(value) for value in values], dtype=torch.float64)
-
-    def mean(weights):
-        drawn = torch.where(weights > 0, values, 0.0)  # 0 times infinity would be NaN
-        return float(weights @ drawn / weights.sum())
-
-    return mean
-
-
-def _interval(draws):
-    """The ends of the 90 % interval; between infinite values none is taken in between."""
-    if draws.isfinite().all():
-        return metrics.interval(draws)
-    low, high = np.quantile(draws.numpy(), [0.05, 0.95], method="nearest")
-    return float(low), float(high)
+def _error(x, y):
+    return (x - y).square().mean()

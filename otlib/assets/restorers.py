@@ -34,7 +34,7 @@ class Restorer(NamedTuple):
 
     task: str  # of TASKS
     role: str  # "mmse", "gan", "diffusion" or "classical"
-    what: str  # one line for a page
+    what: str  # one line for a page: the method, and of what images it learnt
     stands_for: str  # the paper's methods whose row it is, or takes
     asset: str | None  # its weights in registry.REGISTRY
     load: Callable  # asset, device, seed -> function of (1, 3, h, w) to (1, 3, H, W)
@@ -442,11 +442,21 @@ def _shrinking(side, factor):
 
 #: Every restorer by name, the paper's own last, for weights of the user's.
 RESTORERS = {
-    "dat-light": Restorer("sr4", "mmse", "DAT-light", "SwinIR, Swin2SR", "dat-light", _dat),
-    "rrdb": Restorer("sr4", "gan", "RRDBNet trained as a GAN", "ESRGAN", "rrdb", _rrdb),
-    "dncnn50": Restorer("awgn50", "mmse", "DnCNN, by channel", "Restormer", "dncnn-h", _dncnn),
-    "dncnn25": Restorer("awgn25", "mmse", "DnCNN, by channel", "Restormer", "dncnn-m", _dncnn),
-    "cunet": Restorer("jpeg10", "mmse", "CUNet of waifu2x", "SwinIR", "cunet", _cunet),
+    "dat-light": Restorer(
+        "sr4", "mmse", "DAT-light, of photographs (DIV2K)", "SwinIR", "dat-light", _dat
+    ),
+    "rrdb": Restorer(
+        "sr4", "gan", "RRDBNet of RealSR, a GAN for real degradations", "ESRGAN", "rrdb", _rrdb
+    ),
+    "dncnn50": Restorer(
+        "awgn50", "mmse", "DnCNN of grey images, by channel", "Restormer", "dncnn-h", _dncnn
+    ),
+    "dncnn25": Restorer(
+        "awgn25", "mmse", "DnCNN of grey images, by channel", "Restormer", "dncnn-m", _dncnn
+    ),
+    "cunet": Restorer(
+        "jpeg10", "mmse", "CUNet of waifu2x, trained on drawings", "SwinIR", "cunet", _cunet
+    ),
     "nlm50": Restorer("awgn50", "classical", "non-local means", "NLM", None, _nlm),
     "blur": Restorer("slides", "classical", "Gaussian blur", "Gaussian blur", None, _blur),
     # the paper's own, with weights of the user's
@@ -454,11 +464,27 @@ RESTORERS = {
     "swinir-jpeg10": Restorer(
         "jpeg10", "mmse", "SwinIR", "SwinIR", "swinir-jpeg10", _spandrel("SwinIR", 1)
     ),
-    "swin2sr": Restorer("sr4", "mmse", "Swin2SR", "Swin2SR", "swin2sr", _swin2sr),
+    "swin2sr": Restorer(
+        "sr4",
+        "mmse",
+        "Swin2SR, classical x4",
+        "no row: its is of compressed images",
+        "swin2sr",
+        _swin2sr,
+    ),
     "restormer": Restorer(
         "awgn50", "mmse", "Restormer", "Restormer", "restormer", _spandrel("Restormer", 1)
     ),
     "esrgan": Restorer("sr4", "gan", "ESRGAN", "ESRGAN", "esrgan", _esrgan),
-    "ddrm": Restorer("sr4", "diffusion", "DDRM", "DDRM", "ddrm", _ddrm(_FACTOR, 0.0)),
-    "ddrm-awgn50": Restorer("awgn50", "diffusion", "DDRM", "DDRM", "ddrm", _ddrm(1, 50 / 255)),
+    "ddrm": Restorer(
+        "sr4", "diffusion", "DDRM", "no row: its is of noisy images", "ddrm", _ddrm(_FACTOR, 0.0)
+    ),
+    "ddrm-awgn50": Restorer(
+        "awgn50",
+        "diffusion",
+        "DDRM",
+        "no row: its is of small noisy images",
+        "ddrm",
+        _ddrm(1, 50 / 255),
+    ),
 }
