@@ -48,6 +48,25 @@ def test_the_largest_semi_dual_is_the_value_of_the_solver():
     assert float(dual(solution.f, solution.g)) == pytest.approx(best, rel=1e-8)
 
 
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_both_schemes_reach_the_largest_dual_and_never_pass_it(symmetric):
+    x, y = clouds()
+    best = float(solve(x, y, eps=0.1, rho=(math.inf, 0.3), tol=1e-12, max_iter=5000).value)
+    dual = lambda f, g: float(entropic.semi_dual(x, y, f, g, 0.1, 0.3))
+    reached = [dual(f, g) for f, g in entropic.iterates(x, y, 0.1, 0.3, 200, symmetric)]
+    assert len(reached) == 200 and max(reached) <= best + 1e-12
+    assert reached[-1] == pytest.approx(best, rel=1e-10) and reached[0] < best - 1e-3
+
+
+def test_equation_6_holds_after_an_update_and_not_before():
+    x, y = clouds()
+    f, g = next(entropic.iterates(x, y, 0.1, 0.3, 1, symmetric=True))
+    gap = lambda f, g: abs(
+        float(entropic.semi_dual(x, y, f, g, 0.1, 0.3)) - entropic.simple(f, g, 0.3)
+    )
+    assert gap(f, g) > 1e-3 and gap(*entropic.updated(x, y, f, 0.1, 0.3)) < 1e-14
+
+
 def test_a_parabola_is_maximised_and_its_start_left_alone():
     start = torch.zeros(3, dtype=torch.float64)
     top = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)

@@ -1,11 +1,13 @@
 """Entropic transport by its definitions, entry by entry: what the solver is checked against."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from otlib.softmin import softmin
 
 
 def kl(p: Tensor, q: Tensor) -> Tensor:
@@ -36,6 +38,45 @@ def semi_dual(x: Tensor, y: Tensor, f: Tensor, g: Tensor, eps: float, rho: float
     """
     mass = ((f[:, None] + g - torch.cdist(x, y).square()) / eps).exp().mean()
     return f.mean() + rho * (1 - (-g / rho).exp()).mean() - eps * (mass - 1)
+
+
+def simple(f: Tensor, g: Tensor, rho: float) -> float:
+    """The right side of eq. (6) there, <a, f> - <b, phi*(-g)>. f, g, rho: as in `semi_dual`."""
+    return float(f.mean() + rho * (1 - (-g / rho).exp()).mean())
+
+
+def updated(x: Tensor, y: Tensor, f: Tensor, eps: float, rho: float) -> tuple[Tensor, Tensor]:
+    """An update of Theorem 1 there, factor corrected: g from f, then f from that g.
+
+    x, y, f, eps, rho: as in `semi_dual`. Returns (f, g), for which eq. (6) holds.
+    """
+    g = _g(x, y, f, eps, rho)
+    return _f(x, y, g, eps), g
+
+
+def iterates(
+    x: Tensor, y: Tensor, eps: float, rho: float, updates: int, symmetric: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The potentials after 1, 2, ... updates from f = g = 0, as in Theorem 1 there or after it.
+
+    x, y, eps, rho: as in `semi_dual`. symmetric: whether both potentials are updated from the old
+        ones and averaged with them. Yields (f, g), so many as updates.
+    """
+    f, g = torch.zeros_like(x[:, 0]), torch.zeros_like(y[:, 0])
+    for _ in range(updates):
+        if symmetric:
+            f, g = (f + _f(x, y, g, eps)) / 2, (g + _g(x, y, f, eps, rho)) / 2
+        else:
+            f, g = updated(x, y, f, eps, rho)
+        yield f, g
+
+
+def _f(x, y, g, eps):
+    return softmin(x, y, g - eps * math.log(len(y)), eps)
+
+
+def _g(x, y, f, eps, rho):
+    return softmin(y, x, f - eps * math.log(len(x)), eps) / (1 + eps / rho)
 
 
 def maximise(function: Callable[..., Tensor], *start: Tensor) -> Any:
