@@ -143,7 +143,8 @@ def test_the_halves_of_a_map_do_what_is_said_of_them():
 def test_the_worst_of_several_restorers_decides_with_the_interval_of_all():
     better, worse = Estimate(np.array([-3.0, -3.2, -3.1])), Estimate(np.array([0.1, 0.2, 0.15]))
     found = deep_ot.worst([better, worse], "lower")
-    assert found.mean == pytest.approx(0.15) and found.high == max(one.interval(of=2).high for one in (better, worse))
+    assert found.mean == pytest.approx(0.15)
+    assert found.high == max(one.interval(of=2).high for one in (better, worse))
     assert deep_ot.worst([better, worse], "higher").mean == pytest.approx(-3.1)
 
 
