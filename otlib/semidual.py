@@ -88,6 +88,7 @@ def ascend(
     step: float = 1.0,
     tol: float = 0.0,
     max_iter: int = 100,
+    last: bool = False,
     backend: Backend = "auto",
 ) -> Solution:
     """Supergradient ascent g += step (b - counts) (Theorem 2, eq. (5), Houdard et al. 2020).
@@ -101,9 +102,10 @@ def ascend(
     tol: residual, a fraction of the mass, at which to stop; 0 takes all the steps, as Algorithm 1
         of Houdard et al. does, and promises nothing.
     max_iter: steps, at most.
+    last: return the last iterate, as Algorithm 1 of Houdard et al. does, and not the highest.
     backend: see `softmin`.
 
-    Returns a Solution at the highest iterate, or at the first within tol > 0; `value` is F(g) and a
+    Returns a Solution at that iterate, or at the first within tol > 0; `value` is F(g) and a
     lower bound of the transport cost, to the rounding of the type of x. At a constant step the
     ascent ends in a wobble of some step |b - counts|^2 / 2 below the maximum: `solve` is exact. The
     counts, and so g, are piecewise constant in x: first and second derivatives are those of
@@ -123,7 +125,7 @@ def ascend(
         slope = b - _counts(to, a, b)
         height, residual = float(_dot(a, f) + _dot(b, g)), float(slope.abs().sum() / b.sum())
         converged = residual <= tol
-        if height > highest or converged:
+        if last or converged or height > highest:
             highest, best = height, (g, f, to, residual)
         if converged or iterations == max_iter:
             break

@@ -38,7 +38,7 @@ def synthesise(
     samples: int = 2048,
     batch: float = math.inf,
     dual_steps: int = 10,
-    dual_step: float = 1.0,
+    dual_step: float = 2e-4,
     generator: torch.Generator,
     callback: Callable[[int, Tensor], object] | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -55,13 +55,18 @@ def synthesise(
         that each of its patches has the weight floor(N / M) / N or ceil(N / M) / N; where M > N, N
         of them are kept.
     batch: patches of u_l drawn afresh at each step, at most; inf takes all, as the paper does.
-    dual_steps, dual_step: N_phi supergradient steps on a scale's phi for each step on u, from the
-        phi of the step before, and their size: see `semidual.ascend` (the authors' code: 10, 1).
+    dual_steps: N_phi supergradient steps on a scale's phi for each step on u, from the phi of the
+        step before (the authors' code: 10); the last iterate goes on, as printed.
+    dual_step: > 0, squared grey levels, by how much one of them lifts phi at a patch that no other
+        chooses. It is the step of `semidual.ascend` over the number of patches, so that scales of
+        few patches take steps of the same size; the authors' code lifts by 1 over that number, by
+        which the last iterate overshoots at the coarse scales.
     generator: torch.Generator on the CPU. callback: called with (step, u) after each step.
 
     Returns (u, losses): u (C, h, w), not clipped, and (steps,) float64, the loss at the
     image before each step, an estimate where `batch` leaves patches out. It is a lower bound of the
-    maximum over phi, by as much as the ascent wobbles: a loss below 0 asks for a smaller dual_step.
+    maximum over phi, by as much as the ascent wobbles, about L dual_step / 2: a loss below 0 asks
+    for a smaller one.
     Raises ValueError on bad pixels, an exemplar of another scale or of one value, images that
     differ in channels, type or device, a scale at which one is smaller than a patch, numbers out
     of range.
@@ -96,7 +101,7 @@ def inpaint(
     samples: int = 2048,
     batch: float = math.inf,
     dual_steps: int = 10,
-    dual_step: float = 1.0,
+    dual_step: float = 2e-4,
     generator: torch.Generator,
     callback: Callable[[int, Tensor], object] | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -157,7 +162,7 @@ def loss(
     rows: Sequence[Tensor] | None = None,
     batch: float = math.inf,
     dual_steps: int = 10,
-    dual_step: float = 1.0,
+    dual_step: float = 2e-4,
     generator: torch.Generator | None = None,
 ) -> Callable[[Tensor], Tensor]:
     """The loss of eq. (10), Houdard et al. 2020: a function of an image that remembers its phi_l.
@@ -187,8 +192,9 @@ def loss(
                 chosen = patches.draw(chosen, batch, generator)
             x = cloud if len(chosen) == len(cloud) else cloud[chosen]
             y, b = targets[level]
+            step = dual_step * len(y)
             solution = semidual.ascend(
-                x, y, b=b, init=potentials[level], step=dual_step, max_iter=dual_steps
+                x, y, b=b, init=potentials[level], step=step, max_iter=dual_steps, last=True
             )
             potentials[level] = solution.g
             total = total + solution.value / 2

@@ -171,6 +171,21 @@ def test_ascent_never_ends_below_its_start():
     assert s.value >= semi_dual(g, x, y, a, b) - 1e-13
 
 
+def test_the_last_iterate_is_that_of_all_steps():
+    """Algorithm 1 as printed: no iterate is dropped, however low it lies."""
+    x, y, a, b = problem("random")
+    start = semidual.solve(x, y, a=a, b=b)
+    g = start.g
+    for _ in range(7):
+        s = semidual.evaluate(x, y, g, a=a, b=b)
+        mass = torch.zeros_like(g).index_add_(0, s.assignment, uniform(a, len(x)))
+        g = g + 5.0 * (uniform(b, len(y)) - mass)
+    found = semidual.ascend(x, y, a=a, b=b, init=start.g, step=5.0, max_iter=7, last=True)
+    torch.testing.assert_close(found.g, g, rtol=0, atol=1e-13)
+    torch.testing.assert_close(found.value, semidual.evaluate(x, y, g, a=a, b=b).value)
+    assert found.value < start.value
+
+
 def test_ascent_stops_at_a_matching():
     """Well separated clusters, one point a target: a few small steps find the permutation."""
     y = 10 * points(20, 1)
