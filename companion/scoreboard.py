@@ -36,8 +36,10 @@ def scoreboard(judged: list[Judged], titles: dict[str, str], profile: str) -> st
         "",
         *_counted(judged),
     ]
-    for document in dict.fromkeys(item.claim.document for item in judged):
+    documents = {item.claim.document for item in judged}
+    for document in documents:
         known("document in book/claims", document, list(titles))
+    for document in filter(documents.__contains__, titles):
         own = [item for item in judged if item.claim.document == document]
         lines += ["", f"## {titles[document]}", "", f"{{cite:t}}`{document}`"]
         for title, kinds in _PARTS.items():
@@ -70,11 +72,12 @@ def summary(judged: list[Judged], profile: str, date: str) -> str:
 
 
 def _counted(judged):
+    by_part = [counts(judged, kinds) for kinds in _PARTS.values()]
     rows = [
-        (title, *(str(n or "–") for n in counts(judged, kinds).values()))
-        for title, kinds in _PARTS.items()
+        (f"{sign} {verdict}", *(str(found[verdict] or "–") for found in by_part))
+        for verdict, sign in SYMBOLS.items()
     ]
-    return table(("", *(f"{sign} {verdict}" for verdict, sign in SYMBOLS.items())), rows)
+    return table(("", "published", "identities", "ours"), rows)
 
 
 def _out_of_reach(claims: list[Claim]) -> list[str]:

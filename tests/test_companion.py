@@ -423,7 +423,7 @@ def test_build_writes_the_pages_and_check_judges_them(project, capsys, no_sphinx
         project.root / "notebooks/toy.md"
     ).read_text()
     assert "toy-eps" not in (sections / "summary.md").read_text()
-    assert "| 2 | 1 | – | – | 1 |" in (sections / "summary.md").read_text()
+    assert "| ✘ differs | 1 | – | – |" in (sections / "summary.md").read_text()
     assert "eps is larger" in (sections / "scoreboard.md").read_text()
 
     code, out, _ = command(capsys, "check")
