@@ -220,10 +220,10 @@ def majorise(
     _affine(operator, start)
     image = start.detach().clone()
     for step in range(steps):
-        image.requires_grad_()
-        energy = _energy(image, observed, operator, priors, lam)
-        (slope,) = torch.autograd.grad(energy, image, create_graph=True)
-        move = _minimum(slope, image)
+        at = image.detach().requires_grad_()
+        energy = _energy(at, observed, operator, priors, lam)
+        (slope,) = torch.autograd.grad(energy, at, create_graph=True)
+        move = _minimum(slope, at)
         with torch.no_grad():
             image = image + (relaxation if step + 1 < steps else 1) * move
         if callback is not None:

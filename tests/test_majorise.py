@@ -293,3 +293,12 @@ def test_a_bad_potential_to_start_from(init):
 def test_fresh_draws_have_no_potential_to_start_from(given):
     with pytest.raises(ValueError, match=r"^reference must be a tensor where init or start_eps"):
         patch_ot(lambda: torch.zeros(5, 9), 3, eps=0.1, **given)
+
+
+def test_an_image_that_a_callback_keeps_stays_as_it_was():
+    kept, observed = [], noise((1, 6, 6), 3)
+    keep = lambda step, u: kept.append((u, u.clone()))
+    one = lambda u: u.square().sum()
+    majorise(observed, lambda u: u, [one], lam=1.0, steps=3, callback=keep)
+    assert len(kept) == 3
+    assert all(torch.equal(u, then) and not u.requires_grad for u, then in kept)
