@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from companion.docstrings import modules
 from otlib import (
     _ambient,
     ddrm,
@@ -45,33 +46,6 @@ from otlib.assets import (
     used,
 )
 
-MODULES = (
-    softmin,
-    sinkhorn,
-    semidual,
-    patches,
-    operators,
-    gaussian,
-    restore,
-    texture,
-    generator,
-    rivals,
-    dot,
-    ddrm,
-    metrics,
-    layers,
-    autoencoders,
-    exemplars,
-    images,
-    networks,
-    pairs,
-    perceptual,
-    photographs,
-    registry,
-    restorers,
-    saved,
-    used,
-)
 CPU = torch.device("cpu")
 TAPS = ("relu1_1",)
 
@@ -533,7 +507,7 @@ def folder(tmp_path_factory):
 def test_the_table_misses_no_public_function():
     public = {
         f"{module.__name__.removeprefix('otlib.')}.{name}"
-        for module in MODULES
+        for module in modules().values()
         for name, value in vars(module).items()
         if inspect.isfunction(value) and value.__module__ == module.__name__ and name[0] != "_"
     }
