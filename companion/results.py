@@ -5,7 +5,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 
@@ -22,7 +22,10 @@ class _Record(pydantic.BaseModel):
     value: bool | int | Number | str
     unit: str
     better: str
-    interval: list[Number] | None = pydantic.Field(default=None, min_length=2, max_length=2)
+    # infinite ends are texts there, see `files.plain`
+    interval: list[Number | Literal["inf", "-inf"]] | None = pydantic.Field(
+        default=None, min_length=2, max_length=2
+    )
 
 
 class _Provenance(pydantic.BaseModel):

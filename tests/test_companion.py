@@ -725,14 +725,16 @@ def test_yaml_numbers_are_those_written_in_decimals(tmp_path_factory, value):
 
 def test_an_infinite_record_is_a_value_all_the_way(project, capsys):
     project.notebook(
-        "toy", "from companion.page.record import record\nrecord('eps', float('inf'), 'dB')"
+        "toy",
+        "from companion.page.record import record\ninf = float('inf')\n"
+        "record('eps', inf, 'dB', interval=(5.0, inf))",
     )
     project.claims({"at_most": None, "at_least": 3.0})
     folder = run("toy", keep=None)
     assert json.loads((folder / "toy.json").read_text())["records"]["eps"]["value"] == "inf"
     assert finished(plan("toy"))["records"]["eps"]["value"] == float("inf")
     code, out, _ = command(capsys, "check", str(folder))
-    assert code == 0 and any("∞ dB" in line and "reproduced" in line for line in out)
+    assert code == 0 and any("∞ dB (5 to ∞)" in line and "reproduced" in line for line in out)
     code, _, _ = command(capsys, "check", str(folder), "--reference", str(folder))
     assert code == 0
     command(capsys, "archive", str(folder / "toy.json"), "label")
