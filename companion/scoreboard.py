@@ -8,7 +8,7 @@ from companion.markdown import number, table
 from companion.verdicts import DIFFERS, MIXED, NOT_RUN, SYMBOLS, Judged, counts
 
 PUBLISHED = ("number", "ordering", "statement")
-_HEAD = ("Where", "Statement", "Published", "Runs, nearest first", "Bound", "Verdict")
+_HEAD = ("Where", "Verdict", "Statement", "Published", "Runs, nearest first", "Bound")
 _PARTS = {
     "Published numbers, orderings and statements": PUBLISHED,
     "Identities: theorems, and checks of our code": ("identity",),
@@ -98,11 +98,11 @@ def _row(item):
     runs = [f"**{a.rank.grade}** {SYMBOLS[a.verdict]} {a.ours} ({a.run})" for a in item.answers]
     return (
         f"{{doc}}`{claim.where} </sections/{claim.notebook}>`",
+        f"{verdict} ({item.note})" if item.note else verdict,
         claim.statement.strip() + _why(item),
         number(claim.published),
         "; ".join(runs) or "–",
         f"{claim.tolerance}: {claim.because}",
-        f"{verdict} ({item.note})" if item.note else verdict,
     )
 
 
