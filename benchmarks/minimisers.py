@@ -45,7 +45,7 @@ def bench(size="full"):
     observed = operators.gaussian_noise(degrade(photograph[:, :side, :side]), 0.01, random)
     start = torch.nn.functional.interpolate(observed[None], (side, side), mode="bicubic")[0]
     pool = patches.extract(photograph[:, 256:], PATCH)
-    cloud = pool[torch.randperm(len(pool), generator=random)[: settings["samples"]]]
+    cloud = patches.draw(pool, settings["samples"], random)
 
     def run(minimise, start_eps, **how):
         """Energies after the steps, and the CPU seconds and updates spent until then."""

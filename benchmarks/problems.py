@@ -33,7 +33,7 @@ def problem(rows, columns, m, *, size=6, eps=2e-4, rho=0.01, noise=0.1, seed=0, 
     crop = photograph[:, : rows + size - 1, : columns + size - 1]
     x = patches.extract(operators.gaussian_noise(crop, noise, generator), size)
     pool = patches.extract(photograph[:, 256:], size)
-    y = pool[torch.randperm(len(pool), generator=generator)[:m]]
+    y = patches.draw(pool, m, generator)
     centre = y.mean(0)
     x, y = (x - centre).to(device), (y - centre).to(device)
     return Problem(x, y, eps, rho, tuple(crop.shape), size)

@@ -34,12 +34,12 @@ def build(
     root = root or project_root()
     if "[" in str(root.absolute()):  # sphinx-external-toc takes the path for a pattern
         raise UsageError(f"no book can be built below {str(root)!r}: a path without [ is needed")
-    claims, titles = load_claims(root), document_titles(root)
+    book, titles = load_claims(root), document_titles(root)
     kept = kept_runs(root)
-    equations = equations_page(load_equations(root), claims.claims, titles)
+    equations = equations_page(load_equations(root), book.claims, titles)
     plans = plans_of_book(root, profile, device)
     runs = run_all(plans)
-    judged = judge(claims, [*runs.values(), *kept])
+    judged = judge(book, [*runs.values(), *kept])
     board = scoreboard(judged, titles, profile)
     sections = root / "book" / "sections"
     for todo in plans:

@@ -10,7 +10,7 @@ from companion.errors import known
 from companion.files import plain
 from companion.markdown import number
 from companion.notebooks import load, names, read_profiles, resolve
-from companion.verdicts import SYMBOLS, judge, kept_runs
+from companion.verdicts import judge, kept_runs
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ def check(
 
     root: project folder. paths: files and folders of runs, see `results.read`; without any the
         finished runs of the present sources at this profile, on this device, and those that the
-        book keeps. reference: path of
-        runs that the records must agree with, record by record: see `compare.differences`.
+        book keeps. reference: path of runs that the records must agree with, record by record: see
+        `compare.differences`.
     Returns a Checked. Raises UsageError as `results.read`, `build.finished_runs` and
     `compare.of_same_setting` do, and for a run of an unknown notebook.
     """
@@ -53,9 +53,8 @@ def check(
         for item in judged:
             if item.claim.takes or ("kept" in run and not item.answers):
                 continue
-            verdict = f"{SYMBOLS[item.verdict]} {item.verdict}"
-            ours = "; ".join(answer.ours for answer in item.answers)
-            rows.append((item.claim.id, number(item.claim.published), ours, verdict, item.note))
+            published = number(item.claim.published)
+            rows.append((item.claim.id, published, item.ours, item.shown, item.note))
     tables = [rows]
     if reference is not None:
         against = _against(runs, reference, everything=bool(paths))

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import pydantic
 
-from companion.errors import UsageError, known
+from companion.errors import UsageError, first_mistake, known
 from companion.files import read_yaml
 from companion.markdown import number
 from companion.notebooks import names, read_profiles
@@ -189,15 +189,12 @@ def _read(path):
     try:
         return _File.model_validate(content | {"claims": entries})
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        where = list(first["loc"])
+        where, why = first_mistake(error)
         if where[:1] == ["claims"] and len(where) > 1:
             entry = entries[int(where[1])]
             title = entry.get("id", "without id") if isinstance(entry, dict) else repr(entry)
             place, where = f"{place}, claim {title!r}", where[2:]
-        told = ".".join(str(part) for part in where)
-        why = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{place}: {told} {why}") from error
+        raise UsageError(f"{place}: {'.'.join(where)} {why}") from error
 
 
 def _alone(what):
@@ -226,14 +223,12 @@ def _of_cells(document, entries, numbers, told):
             continue
         entry = max(under, key=lambda one: len(one.under))
         rest = [str(key) for key in path[len(entry.under) :]]
-        claim: dict[str, Any] = {"near": None}
-        if entry.record:
-            near = {"tolerance": entry.tolerance[path[-1]]}
-            claim = {"record": entry.record.format(*rest), "near": near, "status": "undecided"}
-        claim |= {key: getattr(entry, key) for key in ("where", "notebook", "because", "takes")}
-        claim |= {key: getattr(entry, key) for key in ("profiles", "explanation", "cause")}
+        claim: dict[str, Any] = entry.model_dump(exclude={"under", "record", "tolerance"})
         claim |= {"id": "-".join([document, *map(str, path)]), "document": document}
         claim |= {"kind": "number", "statement": ", ".join(map(str, path[1:]))}
         claim["published"] = {"cell": list(path)}
+        if entry.record:
+            claim |= {"record": entry.record.format(*rest), "status": "undecided"}
+            claim["near"] = {"tolerance": entry.tolerance[path[-1]]}
         claims.append(_filled(Claim.model_validate(claim), numbers))
     return claims

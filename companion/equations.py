@@ -5,9 +5,9 @@ from pathlib import Path
 import pydantic
 
 from companion.claims import Claim
-from companion.errors import UsageError, known
+from companion.errors import UsageError, first_mistake, known
 from companion.files import read_yaml
-from companion.markdown import table
+from companion.markdown import cards
 from companion.notebooks import names
 
 
@@ -47,10 +47,8 @@ def load_equations(root: Path) -> dict[str, Document]:
     try:
         found = pydantic.TypeAdapter(dict[str, Document]).validate_python(entries)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        why = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"book/equations.yml: {place} {why}") from error
+        place, why = first_mistake(error)
+        raise UsageError(f"book/equations.yml: {'.'.join(place)} {why}") from error
     pages = names(root)
     for document, told in found.items():
         for formula in told.formulas:
@@ -82,7 +80,7 @@ def equations_page(
         rows = [_row(formula, ids) for formula in told.formulas]
         head = ("Item and formula", "Function, pages, claims")
         lines += ["", f"## {titles[document]}", "", f"{{cite:t}}`{document}`", ""]
-        lines += [":::{table}", ":class: scoreboard", "", *table(head, rows), ":::"]
+        lines += cards(head, rows)
     return "\n".join(lines) + "\n"
 
 

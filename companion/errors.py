@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Collection
+from typing import Any
 
 
 class UsageError(Exception):
@@ -14,6 +15,15 @@ def known(kind: str, name: str, allowed: Collection[str]) -> str:
         return name
     hint = f"{near} " if (near := nearest(name, allowed)) else ""
     raise UsageError(f"unknown {kind} {name!r}: {hint}(known: {', '.join(allowed) or 'none'})")
+
+
+def first_mistake(error: Any) -> tuple[list[str], str]:
+    """Where the first mistake that pydantic found lies, outermost key first, and what it is.
+
+    error: its ValidationError.
+    """
+    first = error.errors()[0]
+    return [str(part) for part in first["loc"]], first["msg"].removeprefix("Value error, ")
 
 
 def nearest(name: str, allowed: Collection[str]) -> str:

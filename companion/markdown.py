@@ -24,6 +24,11 @@ def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> list[str]
     return [line(head), line(["---"] * len(head)), *map(line, rows)]
 
 
+def cards(head: Sequence[object], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Return the lines of a table of a page whose rows are cards on a phone: see `book.css`."""
+    return [":::{table}", ":class: scoreboard", "", *table(head, rows), ":::"]
+
+
 def duration(seconds: float) -> str:
     """Return seconds as text: seconds up to two minutes, then minutes."""
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -71,8 +71,7 @@ def of_claims(judged: list[Judged], run: dict) -> Suite:
         if item.verdict == DIFFERS and claim.status == DIFFERS:
             remark += f" Differs, as the book says: {claim.explanation.strip()}"
         remark += f" ({item.note})" if item.note else ""
-        ours = "; ".join(answer.ours for answer in item.answers)
-        found = (claim.id, claim.tolerance, ours, outcome, item.verdict)
+        found = (claim.id, claim.tolerance, item.ours, outcome, item.verdict)
         cases.append(Case(*found, " ".join(remark.split())))
     return Suite("claim", run, cases)
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pydantic
 
 from companion.claims import Number
-from companion.errors import UsageError
+from companion.errors import UsageError, first_mistake
 from companion.files import numbers
 from companion.keys import together
 
@@ -187,9 +187,8 @@ def _read(path):
     try:
         _Result.model_validate(result)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise UsageError(f"{path} is no result of a run: {place}: {first['msg']}") from error
+        place, why = first_mistake(error)
+        raise UsageError(f"{path} is no result of a run: {'.'.join(place)}: {why}") from error
     beside = path.with_name(f"{result['notebook']}.ipynb")
     if "notebook_sha256" in result and beside.is_file():
         data = beside.read_bytes()

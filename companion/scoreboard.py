@@ -4,7 +4,7 @@ from itertools import groupby
 
 from companion.claims import Claim
 from companion.errors import known
-from companion.markdown import number, table
+from companion.markdown import cards, number, table
 from companion.verdicts import DIFFERS, MIXED, NOT_RUN, SYMBOLS, Judged, counts
 
 PUBLISHED = ("number", "ordering", "statement")
@@ -46,8 +46,7 @@ def scoreboard(judged: list[Judged], titles: dict[str, str], profile: str) -> st
             group = [item for item in own if item.claim.kind in kinds]
             answered = [item for item in group if not item.claim.takes]
             if answered:
-                lines += ["", f"### {title}", "", ":::{table}", ":class: scoreboard", ""]
-                lines += [*table(_HEAD, [_row(item) for item in answered]), ":::"]
+                lines += ["", f"### {title}", "", *cards(_HEAD, map(_row, answered))]
             lines += _out_of_reach([item.claim for item in group if item.claim.takes])
     return "\n".join(lines) + "\n"
 
@@ -94,11 +93,10 @@ def _out_of_reach(claims: list[Claim]) -> list[str]:
 
 def _row(item):
     claim = item.claim
-    verdict = f"{SYMBOLS[item.verdict]} {item.verdict}"
     runs = [f"**{a.rank.grade}** {SYMBOLS[a.verdict]} {a.ours} ({a.run})" for a in item.answers]
     return (
         f"{{doc}}`{claim.where} </sections/{claim.notebook}>`",
-        f"{verdict} ({item.note})" if item.note else verdict,
+        f"{item.shown} ({item.note})" if item.note else item.shown,
         claim.statement.strip() + _why(item),
         number(claim.published),
         "; ".join(runs) or "–",

@@ -10,7 +10,7 @@ import yaml
 
 from companion.errors import UsageError
 from companion.files import notebook_text, write_aside
-from companion.markdown import duration, number, table
+from companion.markdown import cards, duration, number, table
 from companion.notebooks import resolve
 from companion.run import Plan
 from companion.verdicts import SYMBOLS, Judged
@@ -124,13 +124,12 @@ def numbers(judged: list[Judged], kept: list[dict]) -> str:
     rows = []
     for item in answered:
         said = {a.run: f"{SYMBOLS[a.verdict]} {a.ours}" for a in item.answers}
-        verdict = f"{SYMBOLS[item.verdict]} {item.verdict}"
         where = f"{item.claim.where}: {item.claim.statement}"
         told = (said.get(title, "–") for title in runs)
-        rows.append((where, number(item.claim.published), *told, verdict))
+        rows.append((where, number(item.claim.published), *told, item.shown))
     columns = (f"{grades[title]}: {title}" for title in runs)
-    lines = ["## Published, kept and here", "", ":::{table}", ":class: scoreboard", ""]
-    lines += [*table(("Statement", "Published", *columns, "Verdict"), rows), ":::"]
+    head = ("Statement", "Published", *columns, "Verdict")
+    lines = ["## Published, kept and here", "", *cards(head, rows)]
     beyond = len(judged) - len(answered)
     if beyond:
         lines += [

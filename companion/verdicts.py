@@ -49,9 +49,19 @@ class Judged:
         return next(iter(nearest - {UNDECIDED}), UNDECIDED)
 
     @property
+    def shown(self) -> str:
+        """The verdict with its sign."""
+        return f"{SYMBOLS[self.verdict]} {self.verdict}"
+
+    @property
+    def ours(self) -> str:
+        """What the runs found."""
+        return "; ".join(answer.ours for answer in self.answers)
+
+    @property
     def broken(self) -> bool:
         """Whether a run contradicts what the claim says of it."""
-        return bool(self.note) and self.note != _HOLDS
+        return self.note not in ("", _HOLDS)
 
     @property
     def note(self) -> str:
@@ -87,14 +97,14 @@ def judge(book: Book, runs: Iterable[dict[str, Any]]) -> list[Judged]:
     """
     by_page: dict[str, list] = {}
     for run in runs:
-        by_page.setdefault(run["notebook"], []).append(run)
+        place = ranked(run, book.evidence.get(run["notebook"], []))
+        by_page.setdefault(run["notebook"], []).append((run, place))
     judged = []
     for claim in book.claims:
         found = [
             answer
-            for run in by_page.get(claim.notebook, [])
-            if run["profile"] in claim.profiles
-            for answer in _answers(claim, run, book.evidence.get(claim.notebook, []))
+            for run, place in by_page.get(claim.notebook, [])
+            if run["profile"] in claim.profiles and (answer := _answer(claim, run, *place))
         ]
         judged.append(Judged(claim, tuple(sorted(found, key=lambda a: (a.depth, a.kept)))))
     return judged
@@ -115,23 +125,21 @@ def counts(judged: Iterable[Judged], kinds: Iterable[str] = KINDS) -> dict[str, 
     return {verdict: found[verdict] for verdict in SYMBOLS}
 
 
-def _answers(claim, run, ranks):
+def _answer(claim, run, depth, rank):
     entry = run["records"].get(claim.record)
     kept = "kept" in run
     if entry is None and kept:
-        return
-    depth, rank = ranked(run, ranks)
+        return None
     facts = run["provenance"]
     here = "this run", run["profile"], facts["device"], facts["date"][:10]
     title = run["kept"] if kept else ", ".join(here)
     told = rank, depth, title, kept
     if entry is None:
-        yield Answer(f"no record `{claim.record}`", DIFFERS, *told)
-        return
+        return Answer(f"no record `{claim.record}`", DIFFERS, *told)
     ours = f"{number(entry['value'])} {entry['unit']}".strip()
     if "interval" in entry:
         ours += f" ({number(entry['interval'][0])} to {number(entry['interval'][1])})"
-    yield Answer(ours, _verdict(claim, entry["value"], entry.get("interval")), *told)
+    return Answer(ours, _verdict(claim, entry["value"], entry.get("interval")), *told)
 
 
 def _verdict(claim, value, interval):

@@ -95,7 +95,7 @@ def patch_ot(
 
 def _potentials(points, g):
     """(f, g) to start a solve from, which looks at g only."""
-    return points.new_zeros(len(points), dtype=torch.float64, requires_grad=False), g.double()
+    return points.new_zeros(len(points), dtype=torch.float64), g.double()
 
 
 @plain

@@ -131,3 +131,20 @@ def run_alone(installed):
         return nbformat.read(folder / "again.ipynb", 4)
 
     return run
+
+
+@pytest.fixture
+def refuses():
+    """The check that a minimiser of `otlib.restore` refuses a value before any work."""
+
+    def never(u):
+        raise AssertionError("work before the checks")
+
+    def check(minimise, good, name, value):
+        changed = value if isinstance(value, dict) else {name: value}
+        with pytest.raises(ValueError) as error:
+            minimise(**{**good, "priors": [never], **changed})
+        message = str(error.value)
+        assert message.startswith(f"{name} ") and "\n" not in message and len(message) < 200
+
+    return check

@@ -161,6 +161,14 @@ def written(tmp_path, save, load):
 
 
 SOLVE = dict(eps=0.05, tol=1e-6)
+
+
+def restored(d, minimise, **how):
+    operator = lambda u: operators.mask(operators.blur(u, d.kernel / 9, periodic=True), d.hole_of)
+    priors = [restore.patch_ot(d.y[:, :4], 2, 3, **SOLVE)]
+    return minimise(operator(d.image), operator, priors, lam=10.0, steps=3, **how)
+
+
 CALLS = {
     "softmin.softmin": lambda d, _: softmin.softmin(d.x, d.y, d.g, 0.05, with_mean=True),
     "softmin.hardmin": lambda d, _: softmin.hardmin(d.x, d.y, d.g),
@@ -217,25 +225,12 @@ CALLS = {
     "gaussian.stochastic_map": lambda d, _: gaussian.stochastic_map(
         d.mean[:, None] * d.mean, d.cov
     ),
-    "restore.majorise": lambda d, _: restore.majorise(
-        operators.mask(operators.blur(d.image, d.kernel / 9, periodic=True), d.hole_of),
-        lambda u: operators.mask(operators.blur(u, d.kernel / 9, periodic=True), d.hole_of),
-        [restore.patch_ot(d.y[:, :4], 2, 3, **SOLVE)],
-        lam=10.0,
-        steps=3,
-    ),
+    "restore.majorise": lambda d, _: restored(d, restore.majorise),
     "restore.patch_ot": lambda d, _: restore.patch_ot(d.y[:, :4], 2, 3, **SOLVE)(d.image),
     "restore.patch_semidual": lambda d, _: restore.patch_semidual(d.y[:, :4], 2, 3, dual_steps=2)(
         d.image
     ),
-    "restore.restore": lambda d, _: restore.restore(
-        operators.mask(operators.blur(d.image, d.kernel / 9, periodic=True), d.hole_of),
-        lambda u: operators.mask(operators.blur(u, d.kernel / 9, periodic=True), d.hole_of),
-        [restore.patch_ot(d.y[:, :4], 2, 3, **SOLVE)],
-        lam=10.0,
-        steps=3,
-        lr=0.01,
-    ),
+    "restore.restore": lambda d, _: restored(d, restore.restore, lr=0.01),
     "texture.synthesise": lambda d, _: texture.synthesise(
         d.image, d.other, patch=3, levels=2, steps=2, samples=50, batch=80, generator=seeded()
     ),

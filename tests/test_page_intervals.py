@@ -27,13 +27,6 @@ def test_an_interval_misses_as_often_as_it_says(of):
     assert stats.binomtest(missed, n, 1 - intervals.LEVEL).pvalue > 1e-3
 
 
-def test_resampled_ends_are_percentiles_that_hold_the_value():
-    draws = np.arange(1001) / 1000
-    assert intervals.resampled(0.5, draws) == pytest.approx((0.5, 0.005, 0.995))
-    assert intervals.resampled(0.5, draws, 5) == pytest.approx((0.5, 0.001, 0.999))
-    assert intervals.resampled(2.0, draws) == pytest.approx((2, 0.005, 2))
-
-
 def test_the_least_and_the_largest_of_several():
     three = [intervals.Interval(*ends) for ends in ((1, 0, 5), (2, 1, 3), (3, -1, 4))]
     assert intervals.least(three) == (1, -1, 3)

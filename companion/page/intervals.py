@@ -36,18 +36,6 @@ def student(values: ArrayLike, of: int = 1) -> Interval:
     return Interval(values.mean(), values.mean() - half, values.mean() + half)
 
 
-def resampled(value: float, draws: ArrayLike, of: int = 1) -> Interval:
-    """A statistic of a whole set, by its bootstrap: percentiles, widened to hold the value.
-
-    value: on the set itself. draws: (n,) on resampled sets, of `metrics.bootstrap`: some 2,000, so
-        that ten lie beyond each end. of: as for `student`.
-    Returns an Interval at LEVEL.
-    """
-    miss = (1 - LEVEL) / of / 2
-    low, high = np.quantile(np.asarray(draws, dtype=float), [miss, 1 - miss])
-    return Interval(value, min(low, value), max(high, value))
-
-
 def least(intervals: Iterable[Interval]) -> Interval:
     """The least of several, each made with `of` = their number: do all lie above a bound?"""
     return Interval(*(min(ends) for ends in zip(*intervals, strict=True)))
