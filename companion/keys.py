@@ -87,8 +87,7 @@ def imported(*modules: str) -> dict[str, str]:
 
 def digest(path: Path) -> str:
     """Hash a file: Python by its syntax tree without docstrings, anything else by its bytes."""
-    facts = path.stat()
-    return _digest(path, facts.st_mtime_ns, facts.st_size)
+    return _facts(path)[0]
 
 
 def state(path: Path) -> str | None:
@@ -143,18 +142,19 @@ def _follow(root, sources, found):
 
     sources: triples (text, name of their package, where they stand, for a message).
     """
-    waiting = list(sources)
-    while waiting:
-        text, package, where = waiting.pop()
+    waiting = []
+    for text, package, where in sources:
         if _is_shell(text):
             continue
         try:
-            names, texts = _read(text, package)
+            waiting.append((*_cell(text), package))
         except SyntaxError as error:
             raise UsageError(f"{where}: {error.msg}: {(error.text or text).strip()!r}") from error
+    while waiting:
+        imports, texts, package = waiting.pop()
         found.requirements |= {text for text in texts if _REQUIREMENT.fullmatch(text)}
         found.variables |= {text for text in texts if _VARIABLE.fullmatch(text)}
-        for name in names:
+        for name in _absolute(imports, package):
             first, *parts = name.split(".")
             if first not in PROJECT:
                 found.packages.add(first)
@@ -171,27 +171,47 @@ def _follow(root, sources, found):
                     continue  # a name in the module
                 file = f"{first}/{path.relative_to(folder).as_posix()}"
                 if file not in found.code:
-                    found.code[file] = digest(path)
-                    waiting.append((path.read_text(encoding="utf-8"), inside, file))
+                    found.code[file], imports, texts = _facts(path)
+                    waiting.append((imports, texts, inside))
+
+
+def _absolute(imports, package):
+    """The dotted names of imports (level, module, names) in a package."""
+    found = set()
+    for level, module, names in imports:
+        above = package.split(".")[: len(package.split(".")) - level + 1] if level else ()
+        base = ".".join([*above, *filter(None, [module])])
+        found |= {base, *(f"{base}.{name}" for name in names)}
+    return found
 
 
 @functools.lru_cache(1024)
-def _read(text, package):
-    """The dotted names that a source imports, and the texts in it that may name what it reads."""
+def _cell(text):
+    """What a cell imports and the texts in it, as `_told` has them."""
     lines = (re.sub(r"^(\s*)[%!].*", r"\1pass", line) for line in text.splitlines())
-    names, texts = set(), set()
-    for node in ast.walk(_syntax("\n".join(lines))):
+    return _told(_syntax("\n".join(lines)))
+
+
+def _told(tree):
+    """The imports (level, module, names) of a source, and the texts that may name what it reads."""
+    imports: set[tuple[int, str | None, tuple[str, ...]]] = set()
+    texts: set[str] = set()
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
+            imports |= {(0, alias.name, ()) for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1]
-            base = ".".join([*(above if node.level else ()), *filter(None, [node.module])])
-            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
-            names |= {text for arg in node.args if (text := _text(arg)) is not None}
+            imports.add((node.level, node.module, tuple(alias.name for alias in node.names)))
+        elif isinstance(node, ast.Call) and _last_name(node.func) == "import_module":
+            named_there = [text for arg in node.args if (text := _text(arg)) is not None]
+            imports |= {(0, text, ()) for text in named_there}
         elif (words := _text(node)) is not None:
             texts.add(words)
-    return names, texts
+    return imports, texts
+
+
+def _last_name(node):
+    """The name of a function that is called, without what it is an attribute of."""
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", None)
 
 
 def _syntax(text):
@@ -236,29 +256,42 @@ def _now(root, file):
     return digest(path)
 
 
+def _facts(path):
+    """The digest of a file, and of Python what `_told` tells of it."""
+    facts = path.stat()
+    return _facts_then(path, facts.st_mtime_ns, facts.st_size)
+
+
 @functools.lru_cache(1024)
-def _digest(path, _time, _size):
+def _facts_then(path, _time, _size):
     data = path.read_bytes()
     if path.suffix != ".py":
-        return hashlib.sha256(data).hexdigest()
+        return hashlib.sha256(data).hexdigest(), set(), set()
     try:
-        return _sha(repr(_tree(ast.parse(data))))
+        tree = ast.parse(data)
     except SyntaxError as error:
         raise UsageError(f"{path}, line {error.lineno}: {error.msg}") from error
+    return _sha(_tree(tree)), *_told(tree)
 
 
 def _tree(node):
-    """A syntax tree as nested tuples, the same in every version of Python, without docstrings."""
+    """A syntax tree as text, the same in every version of Python, without docstrings.
+
+    It reads as nested tuples, and makes none: Python's collector would go through them all.
+    """
     if isinstance(node, list):
-        return tuple(map(_tree, node))
+        return f"({', '.join(map(_tree, node))}{',' * (len(node) == 1)})"
     if not isinstance(node, ast.AST):
-        return node
+        return repr(node)
     fields = dict(ast.iter_fields(node))
     match fields.get("body"):
         case [ast.Expr(value=ast.Constant(value=str())), *rest]:
             fields["body"] = rest
-    present = ((name, value) for name, value in fields.items() if value not in (None, []))
-    return (type(node).__name__, *((name, _tree(value)) for name, value in present))
+    present = (
+        f", ({name!r}, {_tree(value)})" for name, value in fields.items() if value not in (None, [])
+    )
+    told = "".join(present)
+    return f"({type(node).__name__!r}{told or ','})"
 
 
 def _texts(values):
@@ -276,13 +309,19 @@ def _versions(reached):
     standard, carried = sys.stdlib_module_names, _distributions()
     for name in sorted(reached.packages - standard):
         for package in carried.get(name, ()):
-            found[package] = importlib.metadata.version(package)
+            found[package] = _version(package)
     for package in sorted(text.partition("==")[0] for text in reached.requirements):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = None
+        found[package] = _version(package)
     return found
+
+
+@functools.cache
+def _version(package):
+    """The version installed, None where none is."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 @functools.cache

@@ -27,7 +27,7 @@ def patch_ot(
     thin: int = 1,
     observe: Callable[[sinkhorn.Solution, Tensor], object] | None = None,
     **solver: Any,
-) -> Callable[[Tensor], Tensor]:
+) -> Callable[..., Tensor]:
     """The prior OT(alpha_u, beta): transport from an image's patches to reference patches.
 
     reference: (M, C * patch^2) patches, or a function of no argument that draws them afresh at each
@@ -43,7 +43,9 @@ def patch_ot(
     solver: arguments of `sinkhorn.solve`: eps, rho, tol, ...
 
     Returns a function image (C, H, W) -> scalar with the gradient of eq. (7) of Mignon et al., the
-    cost summed over a patch's pixels and averaged over patches. For a fixed cloud each solve starts
+    cost summed over a patch's pixels and averaged over patches. Its second argument, the stride if
+    not given, is the step of the grid in this call: coarse for the first steps of a minimiser, say,
+    whose potential serves the finer ones. For a fixed cloud each solve starts
     at the potential of the one before: a step of Adam moves it little, one of `majorise` so far
     that a start_eps of some 32 eps is quicker. Second derivatives are those at a fixed plan, 2 pi_1
     on the patches: the curvature of a parabola that lies above the prior and touches it. Errors are
@@ -65,7 +67,7 @@ def patch_ot(
     g = init
 
     @plain
-    def prior(image):
+    def prior(image, stride=stride):
         nonlocal g
         target = reference() if callable(reference) else reference
         cloud = patches.extract(image, patch, stride)
@@ -101,7 +103,7 @@ def _potentials(points, g):
 @plain
 def patch_semidual(
     reference: Tensor, patch: int, stride: int = 1, *, dual_steps: int, dual_step: float = 1.0
-) -> Callable[[Tensor], Tensor]:
+) -> Callable[..., Tensor]:
     """The prior OT_0(alpha_u, beta) by its semi-dual: eq. (9), Mignon et al. 2023.
 
     reference, patch, stride: as in `patch_ot`, the reference a fixed cloud.
@@ -111,8 +113,8 @@ def patch_semidual(
         rho = (inf, 0).
     dual_step: size > 0 of a supergradient step, see `semidual.ascend`.
 
-    Returns a function image (C, H, W) -> scalar, differentiable, scaled as that of `patch_ot`.
-    Errors are those of `extract` and `ascend`.
+    Returns a function image (C, H, W) -> scalar, differentiable, scaled as that of `patch_ot`, and
+    with its second argument. Errors are those of `extract` and `ascend`.
     """
     _check.whole("patch", patch)
     _check.whole("stride", stride)
@@ -122,7 +124,7 @@ def patch_semidual(
     g = None
 
     @plain
-    def prior(image):
+    def prior(image, stride=stride):
         nonlocal g
         cloud = patches.extract(image, patch, stride)
         options: dict[str, Any] = dict(init=g, step=dual_step, max_iter=dual_steps)

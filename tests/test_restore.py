@@ -353,6 +353,19 @@ def test_a_fixed_cloud_is_solved_from_the_potentials_of_the_step_before():
     assert spent == [spent[0], 1, spent[0], spent[0]] and spent[0] > 1
 
 
+def test_a_coarse_grid_has_the_potential_of_the_fine_one():
+    """The stride of a call is its own, and what was reached on one grid serves the next."""
+    image, reference, seen = texture(0), patches.extract(texture(1), 4), []
+    options = dict(eps=1e-3, rho=(INF, 0.1), tol=1e-3)
+    prior = patch_ot(reference, 4, 1, **options, observe=lambda solution, _: seen.append(solution))
+    coarse, fine = prior(image, 2), prior(image)
+    assert coarse == patch_ot(reference, 4, 2, **options)(image)
+    assert fine == patch_ot(reference, 4, 1, **options, init=seen[0].g)(image)
+    assert len(seen[0].f) < len(seen[1].f)
+    nearest = patch_semidual(reference, 4, 1, dual_steps=0)
+    assert nearest(image, 2) == patch_semidual(reference, 4, 2, dual_steps=0)(image)
+
+
 @pytest.mark.parametrize("dual_steps", [-1, 1.5])
 def test_bad_ascents(dual_steps):
     with pytest.raises(

@@ -56,17 +56,16 @@ def beside(
 
 
 def foreign(
-    reference: Tensor, clean: Tensor, target: Tensor, patch: int, step: int = 2, usual: float = 0.99
-) -> float:
-    """Share of a reference's patches that are farther from all clean ones than is usual.
+    cloud: Tensor, clean: Tensor, target: Tensor, patch: int, step: int = 2, usual: float = 0.99
+) -> Tensor:
+    """Which patches of a reference are farther from all clean ones than is usual.
 
-    reference, clean, target: (C, H, W); the usual distance is that quantile of the distances of the
-        target's patches to the nearest clean one. patch: side, step: of the grid, pixels.
-    Returns a float in [0, 1].
+    cloud: (M, C patch^2) patches of the reference. clean, target: (C, H, W); the usual distance is
+        that quantile of the distances of the target's patches to the nearest clean one. patch:
+        side, step: of the grid on these two, pixels.
+    Returns (M,) bool.
     """
-    clean, reference, target = (
-        patches.extract(image, patch, step) for image in (clean, reference, target)
-    )
+    clean, target = (patches.extract(image, patch, step) for image in (clean, target))
     zero = torch.zeros(len(clean), dtype=clean.dtype, device=clean.device)
     farthest = hardmin(target, clean, zero)[0].quantile(usual)
-    return float((hardmin(reference, clean, zero)[0] > farthest).float().mean())
+    return hardmin(cloud, clean, zero)[0] > farthest
