@@ -14,7 +14,7 @@ from companion.files import project_root, write_aside
 from companion.markdown import duration
 from companion.notebooks import DEFAULT_PROFILE, names
 from companion.page.facts import versions
-from companion.run import Plan, execute, finished, plan
+from companion.run import Plan, execute, finished, plan, times
 from companion.scoreboard import scoreboard, summary
 from companion.section import write_section
 from companion.verdicts import counts, judge, kept_runs
@@ -103,7 +103,7 @@ def run_all(plans: list[Plan]) -> dict[str, dict]:
     Returns {notebook name: content of its NAME.json}. Raises RunFailed at the first failure.
     """
     runs = {}
-    past = {todo.notebook.name: _last_time(todo) for todo in plans}
+    past = {todo.notebook.name: times(todo).get(todo.profile) for todo in plans}
     for index, todo in enumerate(plans):
         name, place = todo.notebook.name, f"[{index + 1}/{len(plans)}]"
         result = finished(todo)
@@ -179,23 +179,6 @@ def document_titles(root: Path) -> dict[str, str]:
 def say(text: str) -> None:
     """Tell the person who waits."""
     print(text, file=sys.stderr, flush=True)
-
-
-def _last_time(todo):
-    """Seconds the notebook took when it last ran at this profile, None if it never did."""
-    times = []
-    pattern = f"{todo.notebook.name}-*/{todo.notebook.name}.json"
-    for path in todo.folder.parent.glob(pattern):
-        try:
-            past = json.loads(path.read_text(encoding="utf-8"))
-            facts = past["provenance"]
-            when, took = str(facts["date"]), float(facts["wall_seconds"])
-            same = past["profile"] == todo.profile
-        except (OSError, ValueError, LookupError, TypeError):  # a damaged run tells no time
-            continue
-        if same:
-            times.append((when, took))
-    return max(times)[1] if times else None
 
 
 def _state(root):

@@ -1,4 +1,4 @@
-"""The command `companion`: list, run, sweep, build, compare, check, archive."""
+"""The command `companion`: list, run, sweep, campaign, build, compare, check, archive."""
 
 import functools
 import os
@@ -11,6 +11,7 @@ import click
 
 from companion import archive as archives
 from companion import build as book
+from companion import campaign as campaigns
 from companion import check as checking
 from companion import cluster, report, sweep_page
 from companion import compare as comparison
@@ -160,6 +161,53 @@ def sweep(
     if page:
         print(sweep_page.write(plans[0].root, out))
     raise click.exceptions.Exit(1 if failed else 0)
+
+
+@app.command()
+@PROFILE
+@DEVICE
+@click.option(
+    "--page", "pages", multiple=True, metavar="NAME", help="Only this one, and others so."
+)
+@click.option(
+    "-p",
+    "overrides",
+    nargs=2,
+    multiple=True,
+    metavar="NAME VALUE",
+    help="Set a parameter of all pages that have it.",
+)
+@click.option(
+    "--budget", metavar="TIME", help="As 2h, 90m or 1h30m: then stop and keep what is done."
+)
+@click.option("--label", help="Archive each page that is done under this label.")
+@click.option("--replace", is_flag=True, help="Also where the label holds a run of other code.")
+@click.option("--dry-run", is_flag=True, help="Show the order and the times expected, run nothing.")
+def campaign(
+    profile: str,
+    device: str | None,
+    pages: tuple[str, ...],
+    overrides: tuple[tuple[str, str], ...],
+    budget: str | None,
+    label: str | None,
+    replace: bool,
+    dry_run: bool,
+) -> None:
+    """Run the pages of a profile within a budget, first what settles most claims a second.
+
+    What was interrupted, by the budget or otherwise, goes on at its next job. Exit 1 where a page
+    failed; the others were run.
+    """
+    seconds = None if budget is None else campaigns.seconds_of(budget)
+    root = project_root()
+    given = [*overrides, *([("device", device)] if device else [])]
+    todo = campaigns.steps(root, profile, pages, given)
+    if dry_run:
+        print("\n".join(report.columns(campaigns.table(todo))))
+        return
+    ended = campaigns.campaign(root, profile, todo, seconds, label, replace, book.say)
+    print("\n".join(report.columns(campaigns.account(ended))))
+    raise click.exceptions.Exit(1 if any(end.what == "failed" for end in ended) else 0)
 
 
 @app.command()

@@ -97,6 +97,21 @@ def finished(plan: Plan) -> dict | None:
     return {**result, "notebook_sha256": _sha256(data)}
 
 
+def times(plan: Plan) -> dict[str, float]:
+    """Seconds that a notebook took when it last ran here, at each profile at which it did."""
+    last: dict[str, tuple[str, float]] = {}
+    name = plan.notebook.name
+    for path in plan.folder.parent.glob(f"{name}-*/{name}.json"):
+        try:
+            past = json.loads(path.read_text(encoding="utf-8"))
+            facts, profile = past["provenance"], str(past["profile"])
+            told = str(facts["date"]), float(facts["wall_seconds"])
+        except (OSError, ValueError, LookupError, TypeError):  # a damaged run tells no time
+            continue
+        last[profile] = max(last.get(profile, told), told)
+    return {profile: seconds for profile, (_, seconds) in last.items()}
+
+
 def run(
     name: str,
     overrides: Overrides = (),

@@ -23,7 +23,7 @@ from companion.files import named, read_yaml
 from companion.notebooks import Parameter, convert, load, names, parse_parameters, resolve
 from companion.page.kept import archived
 from companion.provenance import commit
-from companion.run import RunFailed, execute, finished, plan, run
+from companion.run import RunFailed, execute, finished, plan, run, times
 from companion.start import INTERRUPTED
 from otlib.assets import autoencoders, exemplars, restorers
 
@@ -288,7 +288,7 @@ def test_a_damaged_past_run_tells_no_time(project, data):
     past = project.root / ".companion/runs/toy-0/toy.json"
     past.parent.mkdir(parents=True)
     past.write_bytes(data)
-    assert book._last_time(plan("toy")) is None
+    assert times(plan("toy")) == {}
 
 
 def test_a_damaged_stamp_of_the_book_builds_it_again(project, monkeypatch):

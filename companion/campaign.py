@@ -1,0 +1,228 @@
+"""Run the pages of a profile within a budget, first what settles most claims a second."""
+
+import glob
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from companion.archive import archive
+from companion.claims import Book, Rank, load_claims
+from companion.errors import UsageError, known
+from companion.markdown import duration
+from companion.notebooks import load, names
+from companion.page.kept import archived
+from companion.run import Plan, finished, plan, times
+from companion.verdicts import judge, kept_runs, ranked
+
+_UNITS = {"h": 3600, "m": 60, "s": 1}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A page that the campaign may run: what it would settle, and for how much."""
+
+    todo: Plan
+    given: tuple[tuple[str, str], ...]  # the overrides that it has
+    settles: int  # claims that no run so near to the document has judged
+    seconds: float | None  # that it took before
+    bound: bool  # whether that was at another profile, and tells only how pages compare
+    jobs: int  # that an interrupted run has done
+
+    @property
+    def name(self) -> str:
+        """Of the notebook."""
+        return self.todo.notebook.name
+
+    @property
+    def expected(self) -> str:
+        """The time in words."""
+        if self.seconds is None:
+            return "not known"
+        return f"{'more than ' * self.bound}{duration(self.seconds)}"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What became of a step."""
+
+    step: Step
+    what: str  # "done", "was done", "stopped", "failed" or "left"
+    seconds: float
+    files: tuple[Path, ...] = ()  # kept in the archive
+
+
+def seconds_of(text: str) -> float:
+    """A time such as 2h, 90m or 1h30m in seconds. Raises UsageError on anything else."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)([hms])", text)
+    total = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if "".join(map("".join, parts)) != text or not 0 < total < float("inf"):
+        raise UsageError(f"--budget {text!r}: allowed are times such as 2h, 90m, 1h30m or 45s")
+    return total
+
+
+def steps(
+    root: Path,
+    profile: str,
+    pages: Sequence[str] = (),
+    overrides: Sequence[tuple[str, str]] = (),
+) -> list[Step]:
+    """The pages in the order in which a campaign takes them.
+
+    root: project folder. profile: name. pages: of them all if empty. overrides: pairs (parameter,
+        value), each for all pages that have the parameter.
+    Pages that an interruption left half done come first, then those that settle most claims a
+    second; a claim counts where no run kept or finished is as near to its document as the page at
+    this profile can be. Pages whose time no earlier run tells come last. Raises UsageError as
+    `plan` does, and where no page has a parameter.
+    """
+    for name in pages:
+        known("notebook", name, names(root))
+    chosen = [load(root, name) for name in pages or names(root)]
+    for name, _ in overrides:
+        known("parameter", name, sorted({told for page in chosen for told in page.parameters}))
+    plans = {}
+    for page in chosen:
+        given = tuple(pair for pair in overrides if pair[0] in page.parameters)
+        plans[given, page.name] = plan(page.name, given, profile, root)
+    book, runs = load_claims(root), kept_runs(root)
+    runs += [result for todo in plans.values() if (result := finished(todo)) is not None]
+    found = [_step(todo, given, book, runs) for (given, _), todo in plans.items()]
+    worth = lambda step: step.settles / max(step.seconds or 1.0, 1e-3)
+    return sorted(found, key=lambda step: (step.jobs == 0, step.seconds is None, -worth(step)))
+
+
+def campaign(
+    root: Path,
+    profile: str,
+    todo: Sequence[Step],
+    budget: float | None = None,
+    label: str | None = None,
+    replace: bool = False,
+    say: Callable[[str], None] = print,
+) -> list[Ended]:
+    """Run the steps one after the other, each in a process of its own, while the budget lasts.
+
+    budget: seconds, None for no end: at it the page that runs is interrupted, its finished jobs are
+        kept, and the same call goes on there. A page that would not fit is left for one that does,
+        and begun only where none fits. label: what finished pages are archived under, as soon as
+        they are; replace: also where the label holds a run of other code.
+    Returns an Ended for each step, a page that failed among them. Raises UsageError before anything
+    runs, where the label is taken or no page fits into the budget.
+    """
+    if label is not None:
+        _free(root, todo, label, replace)
+    start, ended, waiting = time.monotonic(), [], list(todo)
+    least = [step.seconds for step in todo if not finished(step.todo)]
+    shortest = min((seconds for seconds in least if seconds is not None), default=None)
+    if budget is not None and None not in least and shortest is not None and budget < shortest:
+        raise UsageError(
+            f"--budget {budget:g}s is shorter than the shortest page, about {duration(shortest)}"
+        )
+    while waiting:
+        left = None if budget is None else budget - (time.monotonic() - start)
+        step = _next(waiting, left)
+        if step is None:
+            break
+        waiting.remove(step)
+        clock = time.monotonic()
+        what = "was done" if finished(step.todo) else _run(step, profile, left, say)
+        files: tuple[Path, ...] = ()
+        if label is not None and what in ("done", "was done"):
+            files = tuple(archive(root, step.todo.folder / f"{step.name}.json", label))
+        ended.append(Ended(step, what, time.monotonic() - clock, files))
+    return [*ended, *(Ended(step, "left", 0.0) for step in waiting)]
+
+
+def table(steps: Iterable[Step]) -> list[tuple[str, ...]]:
+    """The rows that tell a plan, a head first."""
+    head = ("page", "claims it settles", "expected", "jobs done")
+    return [head, *((s.name, str(s.settles), s.expected, str(s.jobs or "")) for s in steps)]
+
+
+def account(ended: Iterable[Ended]) -> list[tuple[str, ...]]:
+    """The rows that tell what became of the steps, a head first."""
+    rows: list[tuple[str, ...]] = [("page", "", "time", "jobs kept", "archived")]
+    for end in ended:
+        took = duration(end.seconds) if end.what not in ("left", "was done") else ""
+        jobs = "" if end.what in ("done", "was done") else str(_jobs(end.step.todo) or "")
+        rows.append((end.step.name, end.what, took, jobs, end.files[0].name if end.files else ""))
+    return rows
+
+
+def _step(todo, given, book, runs):
+    name = todo.notebook.name
+    own = Book(claims=[c for c in book.claims if c.notebook == name], evidence=book.evidence)
+    depth = _reachable(todo, book.evidence.get(name, []))
+    settles = sum(
+        not any(answer.depth <= depth for answer in item.answers)
+        for item in judge(own, [run for run in runs if run["notebook"] == name])
+        if todo.profile in item.claim.profiles
+    )
+    past = {
+        run["profile"]: run["provenance"]["wall_seconds"] for run in runs if run["notebook"] == name
+    }
+    past |= times(todo)
+    seconds = past.get(todo.profile, max(past.values(), default=None))
+    return Step(todo, given, settles, seconds, todo.profile not in past, _jobs(todo))
+
+
+def _reachable(todo, ranks):
+    """The depth of the nearest rank that the plan may reach: records are not known before."""
+    hopeful = [
+        Rank(
+            grade=rank.grade,
+            of=rank.of,
+            when={key: value for key, value in rank.when.items() if key in todo.parameters},
+        )
+        for rank in ranks
+    ]
+    return ranked({"parameters": todo.parameters, "records": {}}, hopeful)[0]
+
+
+def _jobs(todo):
+    return len(list(todo.parts.glob("*")))
+
+
+def _free(root, todo, label, replace):
+    """Raise UsageError where the label holds a run of a page that is not of the present code."""
+    for step in todo:
+        path = root / "book" / "archive" / f"{step.name}-{label}.json"
+        if not replace and path.exists():
+            (run,) = archived(glob.escape(str(path))).values()
+            if run["changed"]:
+                raise UsageError(
+                    f"--label {label!r}: {path.name} is of other code; another label, or --replace"
+                )
+
+
+def _next(waiting, left):
+    """The first step that fits into the seconds left, else the first; None where none are left."""
+    if left is not None and left <= 0:
+        return next((step for step in waiting if finished(step.todo)), None)
+    fits = [s for s in waiting if left is None or (s.seconds is not None and s.seconds <= left)]
+    return next(iter(fits or waiting))
+
+
+def _run(step, profile, left, say):
+    """Run a page in its own process; what became of it."""
+    words = ["run", step.name, "--profile", profile]
+    words += [word for name, value in step.given for word in ("-p", name, value)]
+    say(f"{step.name}: running, expected {step.expected}")
+    start = "from companion.start import main; main()"
+    process = subprocess.Popen([sys.executable, "-c", start, *words], cwd=step.todo.root)
+    try:
+        code = process.wait(left)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        return "stopped"
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        raise
+    return "done" if code == 0 else "failed"
