@@ -5,28 +5,29 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from companion.claims import Claim, load_claims, needed
 from companion.equations import equations_page, load_equations
-from companion.errors import UsageError
+from companion.errors import UsageError, known
 from companion.files import project_root, write_aside
 from companion.markdown import duration
-from companion.notebooks import DEFAULT_PROFILE, names
+from companion.notebooks import DEFAULT_PROFILE, Notebook, load, names
 from companion.page.facts import versions
-from companion.run import Plan, execute, finished, plan, times
+from companion.run import Plan, execute, finished, settle, times
 from companion.scoreboard import scoreboard, summary
 from companion.section import write_section
 from companion.verdicts import counts, judge, kept_runs
 
+Pairs = Sequence[tuple[str, str]]  # (parameter, value)
 
-def build(
-    profile: str = DEFAULT_PROFILE, device: str | None = None, root: Path | None = None
-) -> Path:
+
+def build(profile: str = DEFAULT_PROFILE, overrides: Pairs = (), root: Path | None = None) -> Path:
     """Run what is not run yet and build the HTML book.
 
-    profile: name; device: torch device for every notebook with a `device` parameter, None for
-        each notebook's own; root: project folder, found from the working folder if None.
+    profile: name; overrides: as for `plans_of_book`; root: project folder, found from the working
+        folder if None.
     Returns the path of the index page.
     Raises UsageError before anything runs, RunFailed where a cell failed, BookFailed where Sphinx
     refuses the pages.
@@ -37,7 +38,7 @@ def build(
     book, titles = load_claims(root), document_titles(root)
     kept = kept_runs(root)
     equations = equations_page(load_equations(root), book.claims, titles)
-    plans = plans_of_book(root, profile, device)
+    plans = plans_of_book(root, profile, overrides)
     runs = run_all(plans)
     judged = judge(book, [*runs.values(), *kept])
     board = scoreboard(judged, titles, profile)
@@ -57,39 +58,50 @@ class BookFailed(Exception):
     """Sphinx refused the pages; the message holds its warnings."""
 
 
-def plans_of_book(root: Path, profile: str, device: str | None = None) -> list[Plan]:
-    """Return the Plan of every notebook of the book, at a profile and on a device."""
-    plans = []
-    for name in names(root):
-        todo = plan(name, (), profile, root)
-        if device is not None and "device" in todo.parameters:
-            todo = plan(name, {"device": device}, profile, root)
-        plans.append(todo)
-    return plans
+def plans_of_book(
+    root: Path, profile: str, overrides: Pairs = (), pages: Sequence[str] = ()
+) -> list[Plan]:
+    """Return the Plan of every notebook of the book, or of those named by `pages`.
+
+    profile: name. overrides: pairs (parameter, value), each for all notebooks that have it. Raises
+    UsageError as `plan` does, for an unknown page, and for a parameter that none of them has.
+    """
+    for page in pages:
+        known("notebook", page, names(root))
+    notebooks = [load(root, name) for name in pages or names(root)]
+    every = sorted({parameter for notebook in notebooks for parameter in notebook.parameters})
+    for parameter, _ in overrides:
+        known("parameter", parameter, every)
+    return [settle(root, page, profile, given(page, overrides)) for page in notebooks]
+
+
+def given(notebook: Notebook, overrides: Pairs) -> Pairs:
+    """Those overrides whose parameter the notebook has."""
+    return [(name, value) for name, value in overrides if name in notebook.parameters]
 
 
 def finished_runs(
     claims: list[Claim],
     profile: str = DEFAULT_PROFILE,
-    device: str | None = None,
+    overrides: Pairs = (),
     root: Path | None = None,
 ) -> list[dict]:
     """Read the finished runs of the current sources.
 
-    claims: list of Claim; profile, device, root: as for `build`.
+    claims: list of Claim; profile, overrides, root: as for `build`.
     Returns a list of results, each the content of a NAME.json with its `path`.
     Raises UsageError where a notebook that a claim needs was not run.
     """
     found = {}
     root = root or project_root()
-    for todo in plans_of_book(root, profile, device):
+    for todo in plans_of_book(root, profile, overrides):
         result = finished(todo)
         if result is not None:
             path = todo.folder.relative_to(root) / f"{todo.notebook.name}.json"
             found[todo.notebook.name] = {**result, "path": str(path)}
     missing = [name for name in needed(claims, profile) if name not in found]
     if missing:
-        on = f" --device {device}" if device else ""
+        on = "".join(f" -p {name} {value}" for name, value in overrides)
         raise UsageError(
             f"not run yet with the present sources: {', '.join(missing)}; "
             f"first: companion build --profile {profile}{on}"

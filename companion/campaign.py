@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from companion.archive import archive
+from companion.build import Pairs, given, plans_of_book
 from companion.claims import Book, Rank, load_claims
-from companion.errors import UsageError, known
+from companion.errors import UsageError
 from companion.markdown import duration
-from companion.notebooks import load, names
 from companion.page.kept import archived
-from companion.run import Plan, finished, plan, times
+from companion.run import Plan, finished, times
 from companion.verdicts import judge, kept_runs, ranked
 
 _UNITS = {"h": 3600, "m": 60, "s": 1}
@@ -27,7 +27,7 @@ class Step:
     """A page that the campaign may run: what it would settle, and for how much."""
 
     todo: Plan
-    given: tuple[tuple[str, str], ...]  # the overrides that it has
+    overrides: tuple[tuple[str, str], ...]  # those that it has
     settles: int  # claims that no run so near to the document has judged
     seconds: float | None  # that it took before
     bound: bool  # whether that was at another profile, and tells only how pages compare
@@ -69,29 +69,20 @@ def steps(
     root: Path,
     profile: str,
     pages: Sequence[str] = (),
-    overrides: Sequence[tuple[str, str]] = (),
+    overrides: Pairs = (),
 ) -> list[Step]:
     """The pages in the order in which a campaign takes them.
 
-    root: project folder. profile: name. pages: of them all if empty. overrides: pairs (parameter,
-        value), each for all pages that have the parameter.
+    root, profile, overrides, pages: as for `build.plans_of_book`.
     Pages that an interruption left half done come first, then those that settle most claims a
     second; a claim counts where no run kept or finished is as near to its document as the page at
     this profile can be. Pages whose time no earlier run tells come last. Raises UsageError as
-    `plan` does, and where no page has a parameter.
+    `build.plans_of_book` does.
     """
-    for name in pages:
-        known("notebook", name, names(root))
-    chosen = [load(root, name) for name in pages or names(root)]
-    for name, _ in overrides:
-        known("parameter", name, sorted({told for page in chosen for told in page.parameters}))
-    plans = {}
-    for page in chosen:
-        given = tuple(pair for pair in overrides if pair[0] in page.parameters)
-        plans[given, page.name] = plan(page.name, given, profile, root)
+    plans = plans_of_book(root, profile, overrides, pages)
     book, runs = load_claims(root), kept_runs(root)
-    runs += [result for todo in plans.values() if (result := finished(todo)) is not None]
-    found = [_step(todo, given, book, runs) for (given, _), todo in plans.items()]
+    runs += [result for todo in plans if (result := finished(todo)) is not None]
+    found = [_step(todo, tuple(given(todo.notebook, overrides)), book, runs) for todo in plans]
     worth = lambda step: step.settles / max(step.seconds or 1.0, 1e-3)
     return sorted(found, key=lambda step: (step.jobs == 0, step.seconds is None, -worth(step)))
 
@@ -154,7 +145,7 @@ def account(ended: Iterable[Ended]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _step(todo, given, book, runs):
+def _step(todo, overrides, book, runs):
     name = todo.notebook.name
     own = Book(claims=[c for c in book.claims if c.notebook == name], evidence=book.evidence)
     depth = _reachable(todo, book.evidence.get(name, []))
@@ -168,7 +159,7 @@ def _step(todo, given, book, runs):
     }
     past |= times(todo)
     seconds = past.get(todo.profile, max(past.values(), default=None))
-    return Step(todo, given, settles, seconds, todo.profile not in past, _jobs(todo))
+    return Step(todo, overrides, settles, seconds, todo.profile not in past, _jobs(todo))
 
 
 def _reachable(todo, ranks):
@@ -211,7 +202,7 @@ def _next(waiting, left):
 def _run(step, profile, left, say):
     """Run a page in its own process; what became of it."""
     words = ["run", step.name, "--profile", profile]
-    words += [word for name, value in step.given for word in ("-p", name, value)]
+    words += [word for name, value in step.overrides for word in ("-p", name, value)]
     say(f"{step.name}: running, expected {step.expected}")
     start = "from companion.start import main; main()"
     process = subprocess.Popen([sys.executable, "-c", start, *words], cwd=step.todo.root)

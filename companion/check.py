@@ -9,7 +9,7 @@ from companion.claims import load_claims
 from companion.errors import known
 from companion.files import plain
 from companion.markdown import number
-from companion.notebooks import load, names, read_profiles, resolve
+from companion.notebooks import load, names, of_profile, read_profiles
 from companion.verdicts import judge, kept_runs
 
 
@@ -26,15 +26,15 @@ def check(
     root: Path,
     paths: Sequence[Path],
     profile: str,
-    device: str | None = None,
+    overrides: build.Pairs = (),
     reference: Path | None = None,
 ) -> Checked:
     """Judge the claims, and compare with a reference where one is given.
 
     root: project folder. paths: files and folders of runs, see `results.read`; without any the
-        finished runs of the present sources at this profile, on this device, and those that the
-        book keeps. reference: path of runs that the records must agree with, record by record: see
-        `compare.differences`.
+        finished runs of the present sources at this profile with these overrides, see
+        `build.plans_of_book`, and those that the book keeps. reference: path of runs that the
+        records must agree with, record by record: see `compare.differences`.
     Returns a Checked. Raises UsageError as `results.read`, `build.finished_runs` and
     `compare.of_same_setting` do, and for a run of an unknown notebook.
     """
@@ -44,7 +44,7 @@ def check(
         for run in runs:
             known(f"notebook in {run['path']}", run["notebook"], names(root))
     else:
-        runs = build.finished_runs(book.claims, profile, device, root)
+        runs = build.finished_runs(book.claims, profile, overrides, root)
     suites, rows = [], [("claim", "published", "ours", "verdict", "")]
     for run in runs if paths else [*runs, *kept_runs(root)]:
         own = [claim for claim in book.claims if claim.notebook == run["notebook"]]
@@ -83,9 +83,9 @@ def _unlike_profile(root, run):
     """What a run was given beside its profile, in words; seed and device make no other claim."""
     if run["profile"] not in read_profiles(root):
         return []
-    expected = plain(resolve(root, load(root, run["notebook"]), run["profile"]))
+    expected = plain(of_profile(root, load(root, run["notebook"]), run["profile"]))
     return [
         f"{key} is {run['parameters'].get(key)!r}, not {value!r}"
         for key, value in expected.items()
-        if key not in ("seed", "device") and run["parameters"].get(key) != value
+        if key not in ("seed", "device") and value not in (None, run["parameters"].get(key))
     ]

@@ -61,10 +61,22 @@ def _device(_context, _option, value):
     return value
 
 
+def _with_device(overrides, device):
+    return [*overrides, *([("device", device)] if device else [])]
+
+
 PROFILE = click.option(
     "--profile", default=DEFAULT_PROFILE, show_default=True, help="Sizes, from profiles.yml."
 )
 DEVICE = click.option("--device", callback=_device, help="cpu, cuda or cuda:N, for all notebooks.")
+EVERYWHERE = click.option(
+    "-p",
+    "overrides",
+    nargs=2,
+    multiple=True,
+    metavar="NAME VALUE",
+    help="Set a parameter of all notebooks that have it.",
+)
 
 
 @click.group()
@@ -169,14 +181,7 @@ def sweep(
 @click.option(
     "--page", "pages", multiple=True, metavar="NAME", help="Only this one, and others so."
 )
-@click.option(
-    "-p",
-    "overrides",
-    nargs=2,
-    multiple=True,
-    metavar="NAME VALUE",
-    help="Set a parameter of all pages that have it.",
-)
+@EVERYWHERE
 @click.option(
     "--budget", metavar="TIME", help="As 2h, 90m or 1h30m: then stop and keep what is done."
 )
@@ -200,8 +205,7 @@ def campaign(
     """
     seconds = None if budget is None else campaigns.seconds_of(budget)
     root = project_root()
-    given = [*overrides, *([("device", device)] if device else [])]
-    todo = campaigns.steps(root, profile, pages, given)
+    todo = campaigns.steps(root, profile, pages, _with_device(overrides, device))
     if dry_run:
         print("\n".join(report.columns(campaigns.table(todo))))
         return
@@ -213,9 +217,10 @@ def campaign(
 @app.command()
 @PROFILE
 @DEVICE
-def build(profile: str, device: str | None) -> None:
+@EVERYWHERE
+def build(profile: str, device: str | None, overrides: tuple[tuple[str, str], ...]) -> None:
     """Run what is not run yet, build the book and print the path of its index page."""
-    print(book.build(profile, device))
+    print(book.build(profile, _with_device(overrides, device)))
 
 
 RUNS = click.Path(path_type=Path)
@@ -242,6 +247,7 @@ def compare(runs: tuple[Path, ...], out: Path) -> None:
 @click.argument("runs", nargs=-1, type=RUNS)
 @PROFILE
 @DEVICE
+@EVERYWHERE
 @click.option("--reference", type=RUNS, help="Runs that the records must agree with.")
 @click.option("--junit", type=FILE, help="Write the verdicts as JUnit XML.")
 @click.option("--html", type=FILE, help="Write the verdicts as one HTML page.")
@@ -251,6 +257,7 @@ def check(
     runs: tuple[Path, ...],
     profile: str,
     device: str | None,
+    overrides: tuple[tuple[str, str], ...],
     reference: Path | None,
     junit: Path | None,
     html: Path | None,
@@ -262,10 +269,12 @@ def check(
     of the same parameters, record by record, within what their seeds spread.
     """
     if runs:
-        for name in ("profile", "device"):
+        for name in ("profile", "device", "overrides"):
             if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-                raise UsageError(f"--{name} is for the book's own runs: RUNS tell theirs")
-    found = checking.check(project_root(), runs, profile, device, reference)
+                option = "-p" if name == "overrides" else f"--{name}"
+                raise UsageError(f"{option} is for the book's own runs: RUNS tell theirs")
+    given = _with_device(overrides, device)
+    found = checking.check(project_root(), runs, profile, given, reference)
     for told in found.remarks:
         book.say(told)
     if junit is not None:

@@ -194,13 +194,19 @@ def resolve(
     notebook: Notebook; profile: name in notebooks/profiles.yml; overrides: mapping or
         pairs (name, value), the last one of a name counts.
     Returns {name: value}, every parameter of the notebook.
-    Raises UsageError for an unknown profile and as `setting` does.
+    Raises UsageError for an unknown profile, where the profile leaves a value to the user and none
+    is given, and as `setting` does.
     """
-    values = {name: parameter.default for name, parameter in notebook.parameters.items()}
-    profiles = read_profiles(root)
-    known("profile", profile, list(profiles))
-    for name, value in profiles[profile].get(notebook.name, {}).items():
-        values[name] = setting(notebook, name, value)
+    values = of_profile(root, notebook, profile)
+    missing = [
+        name for name, value in values.items() if value is None and name not in dict(overrides)
+    ]
+    if missing:
+        told = (f"{name}, {notebook.parameters[name].meaning}" for name in missing)
+        raise UsageError(
+            f"profile {profile!r} of {notebook.name} leaves to you: {'; '.join(told)}; "
+            f"give {' '.join(f'-p {name} VALUE' for name in missing)}"
+        )
     for name, value in dict(overrides).items():
         values[name] = _seen(setting(notebook, name, value), notebook.parameters[name], root)
         for text in _flat([values[name]]):
@@ -212,6 +218,20 @@ def resolve(
                     f"parameter {name!r} of {notebook.name}: {text!r}, expected {other}a file or "
                     f"folder, which is neither here nor in the project{'; ' * bool(near)}{near}"
                 )
+    return values
+
+
+def of_profile(root: Path, notebook: Notebook, profile: str) -> dict[str, Any]:
+    """The defaults with a profile's values; None where the profile leaves a value to the user.
+
+    root, notebook, profile: as for `resolve`, as are the errors.
+    """
+    values = {name: parameter.default for name, parameter in notebook.parameters.items()}
+    profiles = read_profiles(root)
+    known("profile", profile, list(profiles))
+    for name, value in profiles[profile].get(notebook.name, {}).items():
+        known(f"parameter of {notebook.name}", name, list(notebook.parameters))
+        values[name] = None if value is None else setting(notebook, name, value)
     return values
 
 

@@ -446,9 +446,33 @@ def test_build_writes_the_pages_and_check_judges_them(project, capsys, no_sphinx
 
 def test_the_device_goes_to_notebooks_that_have_one(project):
     project.notebook("with_device", "x = 1", parameters='device: str = "cpu"')
-    plans = book.plans_of_book(project.root, "laptop", "cuda")
+    plans = book.plans_of_book(project.root, "laptop", [("device", "cuda")])
     assert [todo.parameters.get("device") for todo in plans] == [None, "cuda"]
     assert "-p device cuda --out out" in section.rerun_box(plans[1])
+
+
+def test_a_profile_may_leave_a_value_to_the_user(project, capsys):
+    project.write("notebooks/profiles.yml", "{laptop: {}, paper: {toy: {label: null, eps: 1e-4}}}")
+    code, _, err = command(capsys, "build", "--profile", "paper")
+    assert code == 2
+    assert err == [
+        "companion: profile 'paper' of toy leaves to you: label, ; give -p label VALUE",
+    ]
+    assert plan("toy").parameters["label"] == "a"
+    code, _, _ = command(capsys, "run", "toy", "--profile", "paper", "-p", "label", "b")
+    assert code == 0
+    (todo,) = book.plans_of_book(project.root, "paper", [("label", "b")])
+    assert (todo.parameters["label"], todo.parameters["eps"]) == ("b", 1e-4) and finished(todo)
+    project.claims({"profiles": ["paper"]})
+    code, out, err = command(capsys, "check", "--profile", "paper", "-p", "label", "b")
+    assert code == 0 and "reproduced" in out[1]
+    code, _, err = command(capsys, "check", str(todo.folder))
+    assert code == 0 and err == []
+
+
+def test_an_override_that_no_notebook_has_is_named(project):
+    with pytest.raises(UsageError, match="unknown parameter 'lable': did you mean 'label'"):
+        book.plans_of_book(project.root, "laptop", [("lable", "b")])
 
 
 def test_progress_bars_stay_off_the_page():
