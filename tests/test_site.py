@@ -1,5 +1,6 @@
 """The built pages, looked at in a browser without a network: `make test` builds them before."""
 
+import math
 import os
 import shutil
 from contextlib import contextmanager
@@ -8,10 +9,12 @@ from urllib.parse import unquote, urlparse
 
 import nbformat
 import pytest
+import torch
 import yaml
 from playwright.sync_api import sync_playwright
 
 from companion.page.record import collect
+from otlib import sinkhorn
 
 ROOT = Path(__file__).parents[1]
 HTML = ROOT / "book" / "_build" / "html"
@@ -307,6 +310,59 @@ def test_the_keys_move_the_alpha_slider_along_equation_4(browser, width, scheme)
             assert text == said == slider.get_attribute("aria-valuetext")
             assert shown and apart <= 1
         assert alpha != 0
+
+
+@pytest.mark.parametrize("rho", [(math.inf, math.inf), (math.inf, 0.05), (0.3, 0.05)])
+def test_the_live_solver_is_that_of_otlib(browser, rho):
+    with visit(browser, "index") as page:
+        x, y, value, plan = page.evaluate(
+            """rho => {
+                const [x, y] = liveSinkhorn.clouds(60, 12, 3);
+                const prices = rho.map(price => price ?? Infinity);
+                const found = liveSinkhorn.solve(x, y, 0.02, prices, {updates: 20000});
+                return [x, y, found.value, found.plan];
+            }""",
+            [None if math.isinf(price) else price for price in rho],
+        )
+    x, y = (torch.tensor(points, dtype=torch.float64) for points in (x, y))
+    ours = sinkhorn.solve(x, y, eps=0.02, rho=rho, tol=1e-8, max_iter=10000)
+    assert value == pytest.approx(float(ours.value), rel=1e-4)
+    # the largest entry of a plan between sixty points is some 1 / 60
+    here = sinkhorn.plan(x, y, ours)
+    torch.testing.assert_close(torch.tensor(plan, dtype=torch.float64), here, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("width", [DESKTOP, PHONE])
+@pytest.mark.parametrize("name", ["index", "sections/sinkhorn"])
+def test_the_live_figure_by_keyboard_and_by_hand(browser, name, width):
+    with visit(browser, name, width=width) as page:
+        figure = page.locator(".live-sinkhorn")
+        said = figure.locator("p")
+        changed = lambda before: page.wait_for_function(
+            "told => document.querySelector('.live-sinkhorn p').textContent !== told", arg=before
+        )
+        page.wait_for_function("document.querySelector('.live-sinkhorn p')?.textContent")
+        assert "mass moved 100 %, of it on the wrong points 20 %" in said.inner_text()  # balanced
+        second = figure.locator("input").nth(2)
+        for key, words in (("Home", "0.001"), ("End", "infinite")):
+            before = said.inner_text()
+            second.press(key)
+            changed(before)
+            assert second.get_attribute("aria-valuetext") == words
+            assert ("points 20 %" in said.inner_text()) == (words == "infinite")
+        before = said.inner_text()
+        canvas = figure.locator("canvas")
+        canvas.press("PageDown")
+        canvas.press("ArrowRight")
+        changed(before)
+        before, box = said.inner_text(), canvas.bounding_box()
+        at = [box["x"] + 0.3 * box["width"], box["y"] + 0.62 * box["height"]]
+        page.mouse.move(*at)
+        page.mouse.down()
+        page.mouse.move(at[0], at[1] - 0.4 * box["height"], steps=4)
+        page.mouse.up()
+        changed(before)
+        assert page.errors == []
 
 
 @pytest.mark.parametrize("name", ["errata", "solver"])  # one only computes, one shows the archive
