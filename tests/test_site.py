@@ -11,6 +11,7 @@ import nbformat
 import pytest
 import torch
 import yaml
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
 from companion.page.record import collect
@@ -106,6 +107,18 @@ def test_equations_are_set(browser, name):
         assert page.locator(".math:not(:has(mjx-container))").count() == 0
         assert page.locator("mjx-merror").count() == 0
         assert "\\(" not in page.locator("main").inner_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "scheme"),
+    [*((name, "light") for name in [*PAGES, REFERENCE[0], "_modules/otlib/softmin"])]
+    + [(name, "dark") for name in ("index", "sections/scoreboard", "sections/dot_pd_curves")],
+)
+def test_axe_finds_nothing_serious(browser, name, scheme):
+    with visit(browser, name, scheme=scheme) as page:
+        found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+        grave = [rule for rule in found if rule["impact"] in ("serious", "critical")]
+        assert [(rule["id"], rule["nodes"][0]["html"]) for rule in grave] == []
 
 
 # Each piece of a page, opened to the last fold, lies in the box that would cut it: the nearest one
