@@ -1,4 +1,4 @@
-"""The command `companion`: list, run, sweep, campaign, build, compare, check, archive."""
+"""The command `companion`: list, run, sweep, campaign, pack, build, compare, check, archive."""
 
 import functools
 import os
@@ -15,6 +15,7 @@ from companion import campaign as campaigns
 from companion import check as checking
 from companion import cluster, report, sweep_page
 from companion import compare as comparison
+from companion import pack as packing
 from companion import sweep as sweeps
 from companion.errors import UsageError
 from companion.files import project_root, writable, write_aside
@@ -69,6 +70,9 @@ PROFILE = click.option(
     "--profile", default=DEFAULT_PROFILE, show_default=True, help="Sizes, from profiles.yml."
 )
 DEVICE = click.option("--device", callback=_device, help="cpu, cuda or cuda:N, for all notebooks.")
+PAGES = click.option(
+    "--page", "pages", multiple=True, metavar="NAME", help="Only this notebook, and others so."
+)
 EVERYWHERE = click.option(
     "-p",
     "overrides",
@@ -178,9 +182,7 @@ def sweep(
 @app.command()
 @PROFILE
 @DEVICE
-@click.option(
-    "--page", "pages", multiple=True, metavar="NAME", help="Only this one, and others so."
-)
+@PAGES
 @EVERYWHERE
 @click.option(
     "--budget", metavar="TIME", help="As 2h, 90m or 1h30m: then stop and keep what is done."
@@ -212,6 +214,39 @@ def campaign(
     ended = campaigns.campaign(root, profile, todo, seconds, label, replace, book.say)
     print("\n".join(report.columns(campaigns.account(ended))))
     raise click.exceptions.Exit(1 if any(end.what == "failed" for end in ended) else 0)
+
+
+@app.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@PROFILE
+@EVERYWHERE
+@PAGES
+@click.option("--without", multiple=True, metavar="PACKAGE", help="That the other machine has.")
+@click.option(
+    "--part",
+    "part_mib",
+    type=click.IntRange(min=1),
+    default=packing.PART_MIB,
+    show_default=True,
+    help="Size of a part at most, MiB.",
+)
+def pack(
+    folder: Path,
+    profile: str,
+    overrides: tuple[tuple[str, str], ...],
+    pages: tuple[str, ...],
+    without: tuple[str, ...],
+    part_mib: int,
+) -> None:
+    """Write a campaign with its packages and data into FOLDER, for a machine without a network.
+
+    There, with the same version of Python: python3 FOLDER/unpack.py NEW [arguments of campaign].
+    """
+    root = project_root()
+    for path in packing.pack(
+        root, folder, profile, overrides, pages, without, part_mib, say=book.say
+    ):
+        print(path)
 
 
 @app.command()

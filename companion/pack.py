@@ -1,0 +1,173 @@
+"""Put all that a campaign needs into files that a machine without a network can take."""
+
+import hashlib
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from companion import unpack
+from companion.build import Pairs, plans_of_book
+from companion.errors import UsageError
+from companion.files import named
+
+PART_MIB = 60
+_PROJECT = "ot-imaging-companion"
+_ASIDE = re.compile(r"\..*|_build|__pycache__|sections|.*\.egg-info")  # made, or not for a run
+
+
+class _Splitting(io.RawIOBase):
+    """A file that goes on in the next part where one is full; `parts` tells name and SHA-256."""
+
+    def __init__(self, folder, limit):
+        self.folder, self.limit, self.left = folder, limit, 0
+        self.parts: dict[str, str] = {}
+        self.name, self.file, self.digest = "", io.BytesIO(), hashlib.sha256()
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        data = memoryview(data).cast("B")
+        done = 0
+        while done < len(data):
+            if not self.left:
+                self.finish()
+                self.name = f"part.{len(self.parts):03d}"
+                self.file, self.left = (self.folder / self.name).open("wb"), self.limit
+                self.digest = hashlib.sha256()
+            piece = data[done : done + self.left]
+            self.file.write(piece)
+            self.digest.update(piece)
+            self.left -= len(piece)
+            done += len(piece)
+        return done
+
+    def finish(self):
+        self.file.close()
+        if self.name:
+            self.parts[self.name] = self.digest.hexdigest()
+
+
+def pack(
+    root: Path,
+    to: Path,
+    profile: str,
+    overrides: Pairs = (),
+    pages: Sequence[str] = (),
+    without: Sequence[str] = (),
+    part_mib: int = PART_MIB,
+    say: Callable[[str], None] = print,
+) -> list[Path]:
+    """Write the project, its packages and the data of a campaign into parts of a few megabytes.
+
+    root: project folder. to: folder that is not there yet. profile, overrides, pages: of the
+        campaign, which are checked as it does; files and folders among the values travel, and so do
+        those that OTLIB_* variables name. without: packages that the other machine has, such as
+        torch. part_mib: size of a part at most, MiB.
+    The other machine needs the same version of Python and `python3 unpack.py FOLDER`, beside the
+    parts, which takes more arguments of `companion campaign`. Returns the files written, all or
+    none. Raises UsageError as `plans_of_book` does, where `to` is there, a package has no wheel, or
+    the disk is full.
+    """
+    plans_of_book(root, profile, overrides, pages)
+    if to.exists():
+        raise UsageError(f"{str(to)!r} is there already: needs a folder that is not")
+    aside = to.with_name(f".{to.name}.{secrets.token_hex(4)}")
+    try:
+        aside.mkdir(parents=True)
+        with tempfile.TemporaryDirectory(dir=aside) as scratch:
+            say("wheels of the packages that are installed here")
+            wheels = _wheels(root, Path(scratch), without)
+            out = _Splitting(aside, part_mib * 2**20)
+            say("parts")
+            with tarfile.open(fileobj=out, mode="w|") as archive:
+                for path in wheels:
+                    archive.add(path, f"wheels/{path.name}")
+                for file in _files(root):
+                    archive.add(root / file, f"project/{file}")
+                told = _data(archive, root, overrides)
+            out.finish()
+        words = ["--profile", profile, *(word for page in pages for word in ("--page", page))]
+        words += [word for pair in told.pop("overrides") for word in ("-p", *pair)]
+        version, machine = platform.python_version(), f"{platform.system()} {platform.machine()}"
+        about = {"python": version.rpartition(".")[0], "machine": machine, "parts": out.parts}
+        about |= {"without": list(without), "arguments": words, **told}
+        (aside / "manifest.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        shutil.copy(unpack.__file__, aside / "unpack.py")
+        os.replace(aside, to)
+    except OSError as error:
+        raise UsageError(f"cannot pack into {str(to)!r}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return sorted(to.iterdir())
+
+
+def _wheels(root, folder, without):
+    """A wheel of each package that the project needs, at the version installed, and its own."""
+    left_out = {canonicalize_name(name) for name in without}
+    carried = re.findall(r"^([\w.-]+)==", (root / "carried.txt").read_text(), re.MULTILINE)
+    wanted = {*_needed(_PROJECT, "sweep"), *map(canonicalize_name, carried)} - left_out
+    wanted -= {_PROJECT}
+    pins = [f"{name}=={importlib.metadata.version(name)}" for name in sorted(wanted)]
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, *pins, root],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if "ERROR" in line]
+        raise UsageError(f"no wheel: {(errors or [done.stderr.strip()])[0]}")
+    return sorted(folder.glob("*.whl"))
+
+
+def _needed(package, extra):
+    """The names of all packages that one needs with an extra, as they are installed here."""
+    seen: set[tuple[str, str]] = set()
+    waiting = [(canonicalize_name(package), extra)]
+    while waiting:
+        name, extra = waiting.pop()
+        if (name, extra) in seen:
+            continue
+        seen.add((name, extra))
+        for text in importlib.metadata.requires(name) or ():
+            need = Requirement(text)
+            if need.marker is None or need.marker.evaluate({"extra": extra}):
+                waiting += [(canonicalize_name(need.name), e) for e in ("", *need.extras)]
+    return {name for name, _ in seen}
+
+
+def _files(root):
+    """The project's own files, from its folder."""
+    for place, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not _ASIDE.fullmatch(name))
+        yield from (os.path.relpath(os.path.join(place, file), root) for file in sorted(files))
+
+
+def _data(archive, root, overrides):
+    """Add the files that parameters and variables name; tell how to name them there."""
+    told, variables = [], {}
+    for name, value in overrides:
+        paths = named(value, root)
+        for path in paths:
+            archive.add(path.resolve(), f"data/{name}/{path.name}")
+        told.append((name, f"{{data}}/{name}/{paths[0].name}" if paths else value))
+    for name, value in os.environ.items():
+        if name.startswith("OTLIB_") and value and Path(value).exists():
+            variables[name] = f"data/{name}/{Path(value).name}"
+            archive.add(Path(value).resolve(), variables[name])
+    return {"overrides": told, "variables": variables}

@@ -1,0 +1,83 @@
+"""Unpack what `companion pack` made and run it: `python3 unpack.py FOLDER [arguments of campaign]`.
+
+This file lies beside the parts and needs Python alone, no package and no network.
+"""
+
+import hashlib
+import io
+import json
+import os
+import platform
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+
+class Parts(io.RawIOBase):
+    """The parts, read as one file."""
+
+    def __init__(self, paths):
+        self.paths, self.file = list(paths), None
+
+    def readable(self):
+        """It can be read."""
+        return True
+
+    def readinto(self, buffer):
+        """Fill the buffer from the part that is open, or the next."""
+        while self.file is not None or self.paths:
+            self.file = self.file or self.paths.pop(0).open("rb")
+            if count := self.file.readinto(buffer):
+                return count
+            self.file.close()
+            self.file = None
+        return 0
+
+
+def main(arguments):
+    """Check the parts, unpack them into a folder, install the wheels, run `companion campaign`."""
+    if not arguments or arguments[0].startswith("-"):
+        raise SystemExit("usage: python3 unpack.py FOLDER [arguments of companion campaign]")
+    here, folder = Path(__file__).resolve().parent, Path(arguments[0]).resolve()
+    told = json.loads((here / "manifest.json").read_text(encoding="utf-8"))
+    ours = {"python": platform.python_version().rpartition(".")[0], "machine": _machine()}
+    for what, value in ours.items():
+        if told[what] != value:
+            raise SystemExit(f"unpack: packed for {what} {told[what]}, this is {value}")
+    if not (folder / "unpacked").is_file():
+        _unpack(here, told["parts"], folder)
+    bin_ = folder / "venv" / "bin"
+    if not (bin_ / "companion").is_file():
+        shared = ["--system-site-packages"] if told["without"] else []
+        subprocess.run([sys.executable, "-m", "venv", *shared, folder / "venv"], check=True)
+        wheels = sorted((folder / "wheels").glob("*.whl"))
+        install = ["-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
+        subprocess.run([bin_ / "python", *install, *wheels], check=True)
+    given = {name: str(folder / path) for name, path in told["variables"].items()}
+    words = [word.replace("{data}", str(folder / "data")) for word in told["arguments"]]
+    command = [bin_ / "companion", "campaign", *words, *arguments[1:]]
+    done = subprocess.run(command, cwd=folder / "project", env=os.environ | given, check=False)
+    raise SystemExit(done.returncode)
+
+
+def _unpack(here, parts, folder):
+    for name, digest in parts.items():
+        if not (here / name).is_file():
+            raise SystemExit(f"unpack: the part {name} is missing beside unpack.py")
+        with (here / name).open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                raise SystemExit(f"unpack: the part {name} is damaged: copy it again")
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = io.BufferedReader(Parts(here / name for name in parts))
+    with tarfile.open(fileobj=whole, mode="r|") as archive:
+        archive.extractall(folder, filter="data")
+    (folder / "unpacked").touch()
+
+
+def _machine():
+    return f"{platform.system()} {platform.machine()}"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
