@@ -142,7 +142,8 @@ def _follow(root, sources, found):
 
     sources: triples (text, name of their package, where they stand, for a message).
     """
-    waiting, met = [], set()
+    waiting = []
+    met: set[str] = set()  # names looked up already
     for text, package, where in sources:
         if _is_shell(text):
             continue
