@@ -143,6 +143,7 @@ def _follow(root, sources, found):
     sources: triples (text, name of their package, where they stand, for a message).
     """
     waiting = []
+    met: set[str] = set()  # names looked up already
     for text, package, where in sources:
         if _is_shell(text):
             continue
@@ -154,7 +155,9 @@ def _follow(root, sources, found):
         imports, texts, package = waiting.pop()
         found.requirements |= {text for text in texts if _REQUIREMENT.fullmatch(text)}
         found.variables |= {text for text in texts if _VARIABLE.fullmatch(text)}
-        for name in _absolute(imports, package):
+        new = _absolute(imports, package) - met
+        met |= new
+        for name in new:
             first, *parts = name.split(".")
             if first not in PROJECT:
                 found.packages.add(first)
@@ -189,14 +192,14 @@ def _absolute(imports, package):
 def _cell(text):
     """What a cell imports and the texts in it, as `_told` has them."""
     lines = (re.sub(r"^(\s*)[%!].*", r"\1pass", line) for line in text.splitlines())
-    return _told(_syntax("\n".join(lines)))
+    return _told(ast.walk(_syntax("\n".join(lines))))
 
 
-def _told(tree):
-    """The imports (level, module, names) of a source, and the texts that may name what it reads."""
+def _told(nodes):
+    """The imports (level, module, names) in a source, and the texts that may name what it reads."""
     imports: set[tuple[int, str | None, tuple[str, ...]]] = set()
     texts: set[str] = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             imports |= {(0, alias.name, ()) for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -271,26 +274,30 @@ def _facts_then(path, _time, _size):
         tree = ast.parse(data)
     except SyntaxError as error:
         raise UsageError(f"{path}, line {error.lineno}: {error.msg}") from error
-    return _sha(_tree(tree)), *_told(tree)
+    nodes: list[ast.AST] = []
+    return _sha(_tree(tree, nodes)), *_told(nodes)
 
 
-def _tree(node):
+def _tree(node, nodes):
     """A syntax tree as text, the same in every version of Python, without docstrings.
 
-    It reads as nested tuples, and makes none: Python's collector would go through them all.
+    It reads as nested tuples, and makes none: Python's collector would go through them all. What
+    is in the text is added to `nodes`, for who looks at each: a second walk would take as long.
     """
     if isinstance(node, list):
-        return f"({', '.join(map(_tree, node))}{',' * (len(node) == 1)})"
+        return f"({', '.join([_tree(item, nodes) for item in node])}{',' * (len(node) == 1)})"
     if not isinstance(node, ast.AST):
         return repr(node)
-    fields = dict(ast.iter_fields(node))
-    match fields.get("body"):
-        case [ast.Expr(value=ast.Constant(value=str())), *rest]:
-            fields["body"] = rest
-    present = (
-        f", ({name!r}, {_tree(value)})" for name, value in fields.items() if value not in (None, [])
-    )
-    told = "".join(present)
+    nodes.append(node)
+    told = ""
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if name == "body":
+            match value:
+                case [ast.Expr(value=ast.Constant(value=str())), *value]:
+                    pass
+        if value not in (None, []):
+            told += f", ({name!r}, {_tree(value, nodes)})"
     return f"({type(node).__name__!r}{told or ','})"
 
 
@@ -306,28 +313,40 @@ def _texts(values):
 def _versions(reached):
     """{package: version} of what the code of others reached comes from."""
     found: dict[str, str | None] = {"python": platform.python_version()}
-    standard, carried = sys.stdlib_module_names, _distributions()
-    for name in sorted(reached.packages - standard):
-        for package in carried.get(name, ()):
-            found[package] = _version(package)
+    path = tuple(sys.path)
+    for module in sorted(reached.packages - sys.stdlib_module_names):
+        found |= _brought(module, path)
     for package in sorted(text.partition("==")[0] for text in reached.requirements):
-        found[package] = _version(package)
+        found[package] = _version(package, path)
     return found
 
 
 @functools.cache
-def _version(package):
-    """The version installed, None where none is."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def _version(package, path):
+    """The version installed, None where none is; path: sys.path, where it is looked for."""
+    told = importlib.metadata.distributions(name=package, path=list(path))
+    return next((distribution.version for distribution in told), None)
 
 
 @functools.cache
-def _distributions():
-    """{module: packages that bring it}."""
-    return importlib.metadata.packages_distributions()
+def _brought(module, path):
+    """{package: version} of those that bring a module; the first on the path is imported."""
+    told = [one.metadata for modules, one in _distributions(path) if module in modules]
+    return {about["Name"]: about["Version"] for about in reversed(told)}
+
+
+@functools.cache
+def _distributions(path):
+    """What is installed: pairs (modules, distribution), whose long metadata are not read here."""
+    return [(_modules(one), one) for one in importlib.metadata.distributions(path=list(path))]
+
+
+def _modules(distribution):
+    """The first names of what a package brings: those that it declares, or its Python files'."""
+    if declared := (distribution.read_text("top_level.txt") or "").split():
+        return declared
+    record = distribution.read_text("RECORD") or ""
+    return set(re.findall(r"^(\w+)(?:/.*)?\.py,", record, re.MULTILINE))
 
 
 def _sha(text):

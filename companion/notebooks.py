@@ -252,10 +252,10 @@ def read_profiles(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
 
     Raises UsageError where notebooks/profiles.yml is not YAML or names an unknown notebook.
     """
-    profiles = _parsed(root / "notebooks" / "profiles.yml")
+    profiles, there = _parsed(root / "notebooks" / "profiles.yml"), names(root)
     for profile, settings in profiles.items():
         for name in settings:
-            known(f"notebook in profile {profile!r}", name, names(root))
+            known(f"notebook in profile {profile!r}", name, there)
     return profiles
 
 

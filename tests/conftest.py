@@ -134,6 +134,18 @@ def run_alone(installed):
 
 
 @pytest.fixture
+def forget(monkeypatch):
+    """A function that forgets what the process opened, as `used.used` tells it; called once."""
+    from otlib.assets import used
+
+    def forget():
+        monkeypatch.setattr(used, "_used", {})
+
+    forget()
+    return forget
+
+
+@pytest.fixture
 def refuses():
     """The check that a minimiser of `otlib.restore` refuses a value before any work."""
 

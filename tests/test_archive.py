@@ -169,8 +169,8 @@ TAKING = [
 
 
 @pytest.mark.parametrize(("page", "name"), TAKING)
-def test_each_page_s_pictures_of_the_user_s_are_private(tmp_path, monkeypatch, page, name):
-    monkeypatch.setattr(used, "_used", {})
+@pytest.mark.usefixtures("forget")
+def test_each_page_s_pictures_of_the_user_s_are_private(tmp_path, page, name):
     assert re.search(CALLS[name], (ROOT / f"notebooks/{page}.md").read_text())
     make, read = READERS[name]
     path = make(tmp_path)
@@ -184,7 +184,7 @@ def test_pages_that_take_pictures_are_known():
     assert len(TAKING) >= 10
 
 
-def test_pictures_that_a_variable_names_are_private(tmp_path, monkeypatch):
+def test_pictures_that_a_variable_names_are_private(tmp_path, monkeypatch, forget):
     with_pictures = [name for name, asset in registry.REGISTRY.items() if asset.pictures]
     assert sorted(with_pictures) == ["elpv", "kodim23", "mvtec"]
     monkeypatch.setenv("OTLIB_MVTEC", str(products(tmp_path)))
@@ -196,7 +196,7 @@ def test_pictures_that_a_variable_names_are_private(tmp_path, monkeypatch):
         "mvtec": lambda: pairs.draw("mvtec", 1, 32),
     }
     for read in reads.values():
-        monkeypatch.setattr(used, "_used", {})
+        forget()
         read()
         assert any(row["private"] for row in used.used())
 

@@ -20,10 +20,11 @@ from companion import section
 from companion.cli import main
 from companion.errors import UsageError
 from companion.files import named, read_yaml
+from companion.markdown import duration
 from companion.notebooks import Parameter, convert, load, names, parse_parameters, resolve
 from companion.page.kept import archived
 from companion.provenance import commit
-from companion.run import RunFailed, execute, finished, plan, run, times
+from companion.run import RunFailed, execute, finished, plan, run
 from companion.start import INTERRUPTED
 from otlib.assets import autoencoders, exemplars, restorers
 
@@ -283,22 +284,43 @@ def test_what_lies_in_a_run_s_place_does_not_stop_it(project, left):
     assert finished(plan("toy")) is not None
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"provenance": 3}', b"\xff"])
-def test_a_damaged_past_run_tells_no_time(project, data):
+DATED = b'{"profile": "laptop", "provenance": {"date": "2026-01-01", "wall_seconds": 90}}'
+
+
+@pytest.mark.parametrize(
+    ("data", "about"),
+    [
+        *((data, "time left not known") for data in (b"", b"[]", b"{}", b"\xff")),
+        (b'{"provenance": 3}', "time left not known"),
+        (DATED.replace(b"laptop", b"smoke"), "time left not known"),
+        (DATED, f"about {duration(90)} left"),
+    ],
+)
+def test_a_damaged_past_run_tells_no_time(project, monkeypatch, capsys, data, about):
     past = project.root / ".companion/runs/toy-0/toy.json"
     past.parent.mkdir(parents=True)
     past.write_bytes(data)
-    assert times(plan("toy")) == {}
+    monkeypatch.setattr(book, "execute", lambda *_: {})
+    assert book.run_all([plan("toy")]) == {"toy": {}}
+    assert capsys.readouterr().err == f"[1/1] toy: running, {about} for the notebooks\n"
 
 
-def test_a_damaged_stamp_of_the_book_builds_it_again(project, monkeypatch):
-    (project.root / ".companion").mkdir()
-    (project.root / ".companion/book.sha256").write_bytes(b"\xff")
+def test_a_damaged_stamp_of_the_book_builds_it_again(project, monkeypatch, capsys):
+    def build():
+        """Whether the pages are built, or what is there is kept."""
+        calls.clear()
+        assert book.sphinx(project.root) == project.root / "book/_build/html/index.html"
+        assert ("pages: nothing changed" in capsys.readouterr().err) == (not calls)
+        return bool(calls)
+
+    calls, done = [], subprocess.CompletedProcess([], 0)
+    monkeypatch.setattr(book.subprocess, "run", lambda *_, **__: calls.append(1) or done)
     project.write("book/_build/html/index.html", "")
-    done = subprocess.CompletedProcess([], 0)
-    monkeypatch.setattr(book.subprocess, "run", lambda *_arguments, **_options: done)
-    book.sphinx(project.root)
-    assert (project.root / ".companion/book.sha256").read_text() == book._state(project.root)
+    assert build() and not build()
+    (project.root / ".companion/book.sha256").write_bytes(b"\xff")
+    assert build() and not build()
+    project.write("book/index.md", "# T")
+    assert build() and not build()
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"records": 3}', '{"provenance": {}}'])
@@ -475,20 +497,33 @@ def test_an_override_that_no_notebook_has_is_named(project):
         book.plans_of_book(project.root, "laptop", [("lable", "b")])
 
 
-def test_progress_bars_stay_off_the_page():
-    bar = {"output_type": "stream", "name": "stderr", "text": "\r 0%\r100%\nA warning\n"}
-    assert section._without_progress(bar)["text"] == "A warning\n"
-    assert section._without_progress({**bar, "text": "\r 0%\r100%\n"}) is None
-
-
-def test_what_a_command_prints_is_one_text():
+def test_the_page_shows_what_a_command_prints_as_one_text_without_progress_bars(project):
     def piece(name, text):
-        return {"output_type": "stream", "name": name, "text": text}
+        return nbformat.v4.new_output("stream", name=name, text=text)
 
-    picture = {"output_type": "display_data", "data": {}}
-    pieces = [piece("stdout", "a b"), piece("stderr", "\r10%"), piece("stdout", " c\n")]
-    found = section._joined([*pieces, picture, piece("stdout", "d\n")])
-    assert [output.get("text") for output in found] == ["a b c\n", "\r10%", None, "d\n"]
+    def shown(*outputs):
+        """What the page shows of a cell's outputs."""
+        executed = nbformat.read(file, 4)
+        (cell,) = (cell for cell in executed.cells if cell.source == "x = 1")
+        cell.outputs = list(outputs)
+        nbformat.write(executed, file)
+        section.write_section(project.root, plan("toy"), result, [], [])
+        page = nbformat.read(project.root / "toy.ipynb", 4)
+        (cell,) = (cell for cell in page.cells if cell.source == "x = 1")
+        return [output.get("text") for output in cell.outputs]
+
+    project.notebook("toy", "x = 1")
+    file = run("toy") / "toy.ipynb"
+    result = finished(plan("toy"))
+    bar = "\r 0%\r100%\n"
+    assert shown(piece("stderr", f"{bar}A warning\n")) == ["A warning\n"]
+    assert shown(piece("stderr", bar)) == []
+    assert shown(piece("stderr", "\r 0%"), piece("stderr", "\r100%\nA warning")) == ["A warning"]
+    # the pieces of a stream end anywhere in a line, and another's come between
+    pieces = [piece("stdout", "a b"), piece("stderr", "10%"), piece("stdout", " c\n")]
+    picture = nbformat.v4.new_output("display_data", data={})
+    found = shown(*pieces, picture, piece("stdout", "d\n"))
+    assert found == ["a b c\n", "10%", None, "d\n"]
 
 
 def test_the_picture_of_the_cover_cell_goes_to_the_title_page(project, no_sphinx):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from companion.files import walk
-from otlib.assets import images, photographs, used
+from otlib.assets import images, photographs
 
 
 def save(path, values, **how):
@@ -439,8 +439,8 @@ def unprivileged():
         os.seteuid(0)
 
 
-def test_what_may_not_be_read_is_named(monkeypatch):
-    monkeypatch.setattr(used, "_used", {})
+@pytest.mark.usefixtures("forget")
+def test_what_may_not_be_read_is_named():
     with tempfile.TemporaryDirectory(dir="/tmp") as base:
         folder = Path(base, "photos")
         for index in range(3):

@@ -1,6 +1,6 @@
 """What a run depends on, and what it does not."""
 
-import ast
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -103,10 +103,17 @@ def test_no_statement_but_a_docstring_is_left_out(tmp_path):
     assert len(set(map(digest, others))) == len(others)
 
 
-def test_the_digest_is_the_same_in_every_version_of_python():
-    tree = ast.parse("def f(x, *, y=[]):\n    return f'{x:.2f}'")
-    told = keys._tree(tree)
-    assert "type_params" not in told and "None" not in told  # as some versions tell
+def test_the_digest_is_the_same_in_every_version_of_python(tmp_path):
+    """It is that of nested tuples: no field that is empty, and that some versions lack."""
+    body = ("Return", ("value", ("Name", ("id", "x"), ("ctx", ("Load",)))))
+    keyword = ("kwonlyargs", (("arg", ("arg", "y")),))
+    default = ("kw_defaults", (("List", ("ctx", ("Load",))),))
+    arguments = ("arguments", ("args", (("arg", ("arg", "x")),)), keyword, default)
+    function = ("FunctionDef", ("name", "f"), ("args", arguments), ("body", (body,)))
+    told = repr(("Module", ("body", (function,))))
+    path = tmp_path / "f.py"
+    path.write_text("def f(x, *, y=[]):\n    'words'\n    return x  # the same")
+    assert keys.digest(path) == hashlib.sha256(told.encode()).hexdigest()
 
 
 def test_planning_follows_what_a_page_reaches(copy):
@@ -245,14 +252,30 @@ def test_the_key_follows_a_variable_that_the_code_names(project, tmp_path, monke
     assert len({before, *found}) == 4
 
 
-def test_the_key_follows_the_versions_of_what_others_wrote(project, monkeypatch):
-    project.notebook("toy", "import numpy")
-    monkeypatch.setattr(keys, "_version", {"numpy": "1"}.get)
+@pytest.mark.parametrize(
+    "names",
+    [{"top_level.txt": "outer"}, {"RECORD": "outer/in.py,sha256=a,1\n"}, {"RECORD": "outer.py,,"}],
+)
+def test_the_key_follows_the_versions_of_what_others_wrote(project, tmp_path, monkeypatch, names):
+    def installed(version):
+        """A package that brings the module `outer`, before all that is installed."""
+        about = tmp_path / version / f"Other_Name-{version}.dist-info"
+        about.mkdir(parents=True)
+        for file, text in {"METADATA": f"Name: Other-Name\nVersion: {version}", **names}.items():
+            (about / file).write_text(text)
+        monkeypatch.syspath_prepend(tmp_path / version)
+        return plan("toy").key
+
     before = plan("toy").key
-    monkeypatch.setattr(keys, "_version", {"numpy": "2"}.get)
-    assert plan("toy").key != before
+    assert installed("0") == before  # nothing imports it
+    project.notebook("toy", "import outer")
+    found = [plan("toy").key, installed("1"), installed("2")]
+    project.notebook("toy", "needs = 'other-name==3'")  # whose files are read
+    found += [plan("toy").key, installed("4")]
+    assert len(set(found)) == len(found)
     project.notebook("toy", "import json")
-    assert plan("toy").key == plan("toy").key
+    before = plan("toy").key
+    assert installed("5") == before
 
 
 def test_a_path_is_what_the_user_sees(project, monkeypatch):

@@ -13,8 +13,7 @@ MVTEC = os.environ.get("OTLIB_MVTEC", "")
 
 
 @pytest.fixture(autouse=True)
-def nothing_opened(monkeypatch):
-    monkeypatch.setattr(used, "_used", {})
+def nothing_opened(monkeypatch, forget):
     monkeypatch.delenv("OTLIB_MVTEC", raising=False)
     monkeypatch.delenv("OTLIB_ELPV", raising=False)
 
@@ -273,7 +272,7 @@ def test_bad_arguments_are_one_line():
         assert str(caught.value) == message
 
 
-def test_a_folder_of_the_user_is_known_by_the_files_drawn_from_it(tmp_path, monkeypatch):
+def test_a_folder_of_the_user_is_known_by_the_files_drawn_from_it(tmp_path, monkeypatch, forget):
     mvtec(tmp_path, "bolt")
     quiet(tmp_path, count=2, size=8)
     (first,) = used.used()
@@ -282,7 +281,7 @@ def test_a_folder_of_the_user_is_known_by_the_files_drawn_from_it(tmp_path, monk
     assert used.used() == [first]
     save(tmp_path / drawn, np.full((20, 20), 200, np.uint8))
     monkeypatch.setenv("OTLIB_MVTEC", str(tmp_path))
-    monkeypatch.setattr(used, "_used", {})
+    forget()
     quiet("mvtec", count=2, size=8)
     (second,) = used.used()
     assert second["sha256"] != first["sha256"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from skimage import data
 
 from otlib import operators
-from otlib.assets import images, perceptual, registry
+from otlib.assets import images, networks, perceptual, registry
 
 # ex_ref, ex_p0 and ex_p1 of the package `lpips`, whose licence is BSD
 TRIO = Path(os.environ.get("OTLIB_LPIPS_EXAMPLE", "none"))
@@ -138,7 +138,7 @@ def test_features_see_what_the_photograph_shows():
     torch.testing.assert_close(p.sum(1), torch.ones(2, dtype=torch.float64))
     assert p[0, 281:286].sum() > 0.8
     assert p[1].argmax() == 967
-    head = perceptual._efficientnet(torch.device("cpu")).classes
+    head = networks.efficientnet(torch.device("cpu")).classes
     again = (found.float() @ head.weight.mT + head.bias).softmax(1)  # of those very features
     torch.testing.assert_close(again.double(), p, rtol=1e-3, atol=1e-6)
 

@@ -13,8 +13,8 @@ from otlib.assets import images, photographs, used
 
 
 @pytest.fixture(autouse=True)
-def nothing_opened(monkeypatch):
-    monkeypatch.setattr(used, "_used", {})
+def nothing_opened(forget):
+    """No memory of what other tests opened."""
 
 
 def save(path, shape, seed=0):

@@ -15,9 +15,8 @@ TREE = {
 
 
 @pytest.fixture(autouse=True)
-def nothing_opened(monkeypatch):
+def nothing_opened(monkeypatch, forget):
     """No path of the user's, and no memory of what other tests opened."""
-    monkeypatch.setattr(used, "_used", {})
     for asset in registry.REGISTRY.values():
         monkeypatch.delenv(asset.variable, raising=False)
 

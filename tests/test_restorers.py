@@ -26,8 +26,7 @@ CARRIED = ("dat-light", "rrdb", "dncnn50", "dncnn25", "cunet", "nlm50", "blur")
 
 
 @pytest.fixture(autouse=True)
-def nothing_of_the_users(monkeypatch):
-    monkeypatch.setattr(used, "_used", {})
+def nothing_of_the_users(monkeypatch, forget):
     for asset in registry.REGISTRY.values():
         monkeypatch.delenv(asset.variable, raising=False)
 

@@ -631,27 +631,39 @@ def test_start_is_the_first_temperature():
     assert below.iterations == 1  # never below eps
 
 
+def updated_once(rho, kind, seed):
+    """f and g after an update at a temperature above eps, and the g that a solve then has."""
+    x, y, a, b = problem(kind)
+    start = torch.randn(len(y), generator=generator(seed), dtype=torch.float64) * 0.2
+    args = {"eps": EPS, "rho": rho, "a": a, "b": b, "init": (torch.zeros_like(x[:, 0]), start)}
+    with pytest.warns(sinkhorn.ConvergenceWarning, match="max_iter=1"):
+        s = sinkhorn.solve(x, y, start_eps=2 * EPS, scaling=0.5, tol=0, max_iter=1, **args)
+    a, b, cost, t = uniform(a, len(x)), uniform(b, len(y)), squared_distances(x, y), 2 * EPS
+    f = -t * torch.logsumexp((start - cost) / t + b.log(), 1) / (1 + t / rho[0])
+    g = -t * torch.logsumexp((f[:, None] - cost) / t + a.log()[:, None], 0) / (1 + t / rho[1])
+    return x, y, a, b, f, g, s.g
+
+
 @pytest.mark.parametrize("rho", FORMS[1:], ids=str)
 @pytest.mark.parametrize("kind", ["uniform", "zeros", "heavy"])
 def test_translation_is_the_best_one(rho, kind):
     """The dual rises by it, from any potentials, and is lower a step to either side."""
-    x, y, a, b = problem(kind)
-    a, b = uniform(a, len(x)), uniform(b, len(y))
     for seed in range(10):
-        f = torch.randn(len(x), generator=generator(seed), dtype=torch.float64) * 0.2
-        g = torch.randn(len(y), generator=generator(seed + 50), dtype=torch.float64) * 0.2
-        c = sinkhorn._translation(f, g, a.log(), b.log(), rho)
+        x, y, a, b, f, g, moved = updated_once(rho, kind, seed)
+        c = (g - moved).mean()
+        torch.testing.assert_close(moved, g - c, rtol=0, atol=1e-12)
         heights = [dual(f + s, g - s, x, y, a, b, EPS, rho) for s in (0, c - 1e-3, c, c + 1e-3)]
-        assert heights[2] >= heights[0] and heights[2] > max(heights[1], heights[3])
-        assert abs(sinkhorn._translation(f + c, g - c, a.log(), b.log(), rho)) < 1e-12
+        assert heights[2] > max(heights[0], heights[1], heights[3])
+        masses = [w @ (-h / r).exp() for w, h, r in ((a, f + c, rho[0]), (b, g - c, rho[1]))]
+        torch.testing.assert_close(masses[0], masses[1], rtol=1e-11, atol=0)  # the slope is 0
         if rho[0] == INF:  # the form that the semi-unbalanced dual gives
             expected = rho[1] * ((b * (-g / rho[1]).exp()).sum() / a.sum()).log()
             assert -c == pytest.approx(float(expected), abs=1e-12)
 
 
 def test_balanced_transport_has_no_best_translation():
-    f, g = points(25, 1, 1)[:, 0], points(20, 2, 1)[:, 0]
-    assert sinkhorn._translation(f, g, f.log(), g.log(), (INF, INF)) == 0
+    *_, g, moved = updated_once((INF, INF), "zeros", 1)
+    torch.testing.assert_close(moved, g, rtol=0, atol=1e-12)
 
 
 class Counted(Active):

@@ -1,3 +1,4 @@
+import contextlib
 import math
 import os
 import shutil
@@ -123,12 +124,20 @@ def test_arriving_masses(case, with_mean):
         torch.testing.assert_close(found[1].double(), barycentre, rtol=0, atol=rounding)
 
 
+@contextlib.contextmanager
+def tiles(rows, columns):
+    """Tiles so small that a small problem has several."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_tile", lambda _: (rows, columns))
+        yield
+
+
 @pytest.mark.parametrize("tile", [(1, 1), (7, 1), (64, 50), (150, 13)])
-def test_tiles_do_not_change_the_result(monkeypatch, tile):
+def test_tiles_do_not_change_the_result(tile):
     x, y, h = problem(torch.float64)
     whole, mean = softmin(x, y, h, EPS, with_mean=True)
-    monkeypatch.setattr(module, "_tile", lambda _: tile)
-    tiled, tiled_mean = softmin(x, y, h, EPS, with_mean=True)
+    with tiles(*tile):
+        tiled, tiled_mean = softmin(x, y, h, EPS, with_mean=True)
     torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-10 * EPS)
     torch.testing.assert_close(tiled_mean, mean, rtol=0, atol=1e-10)
 
@@ -146,13 +155,13 @@ def test_minus_infinity_removes_points(case):
 
 @pytest.mark.parametrize("tile", [(1024, 1024), (64, 20), (1, 1)])
 @pytest.mark.parametrize("dead", [slice(0, 40), slice(90, None), slice(20, 129), slice(1, None)])
-def test_whole_tiles_of_minus_infinity(monkeypatch, tile, dead):
+def test_whole_tiles_of_minus_infinity(tile, dead):
     x, y, h = problem(torch.float64)
     h[dead] = -math.inf
     live = h > -math.inf
     expected, barycentre = reference(x, y[live], h[live], EPS)
-    monkeypatch.setattr(module, "_tile", lambda _: tile)
-    soft, mean = softmin(x, y, h, EPS, with_mean=True)
+    with tiles(*tile):
+        soft, mean = softmin(x, y, h, EPS, with_mean=True)
     torch.testing.assert_close(soft, expected, rtol=0, atol=1e-9 * EPS)
     torch.testing.assert_close(mean, barycentre, rtol=0, atol=1e-9)
 
@@ -261,8 +270,7 @@ def test_any_shape(n, m, d, eps, seed, tile, dead):
     y = torch.rand(m, d, generator=generator(seed + 1), dtype=torch.float64)
     h = biases(m, seed + 2)
     h[: min(dead, m - 1)] = -math.inf
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_tile", lambda _: tile)
+    with tiles(*tile):
         soft, mean = softmin(x, y, h, eps, with_mean=True)
     expected, barycentre = reference(x, y, h, eps)
     torch.testing.assert_close(soft, expected, rtol=1e-13, atol=1e-13)
@@ -305,11 +313,11 @@ def test_hardmin_of_more_points_than_a_tile(case):
 
 
 @pytest.mark.parametrize("tile", [(1, 1), (7, 1), (64, 50), (150, 13)])
-def test_tiles_do_not_change_the_hardmin(monkeypatch, tile):
+def test_tiles_do_not_change_the_hardmin(tile):
     x, y, h = problem(torch.float64)
     expected, cost = lowest(x, y, h)
-    monkeypatch.setattr(module, "_tile", lambda _: tile)
-    s, index = hardmin(x, y, h)
+    with tiles(*tile):
+        s, index = hardmin(x, y, h)
     assert torch.equal(index, cost.argmin(1))  # no near tie in this cloud
     torch.testing.assert_close(s, expected, rtol=1e-13, atol=1e-15)
 
@@ -371,8 +379,7 @@ def test_hardmin_of_any_shape(n, m, d, seed, tile, dead):
     y = torch.rand(m, d, generator=generator(seed + 1), dtype=torch.float64)
     h = biases(m, seed + 2)
     h[: min(dead, m - 1)] = -math.inf
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_tile", lambda _: tile)
+    with tiles(*tile):
         is_lowest(x, y, h, *hardmin(x, y, h))
 
 

@@ -1,3 +1,4 @@
+import asyncio
 import contextlib
 import csv
 import json
@@ -473,11 +474,13 @@ def test_a_worker_with_other_code_is_refused_by_name(project, client, capsys, tm
 
 
 def test_threads_are_shared_out_and_a_point_on_a_gpu_waits_for_one(project, monkeypatch):
-    for name in cluster._THREADS:
+    names = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"]
+    for name in names:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("dask.system.CPU_COUNT", 6)
-    monkeypatch.setattr(cluster, "_gpus", lambda: ["3", "5"])
-    names = (*cluster._THREADS, "CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    names.append("CUDA_VISIBLE_DEVICES")
     with cluster.local(None, 9, gpu=True) as client:
         found = client.run(lambda: [os.environ[name] for name in names])
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
@@ -638,17 +641,22 @@ def test_kernels_share_what_is_imported_and_nothing_else(project):
     assert one["parent"] == two["parent"]
     assert one["pid"] != two["pid"]
     assert one["draw"] != two["draw"]
-    psutil.Process(one["parent"]).kill()  # the next kernel has another to fork it
-    kernels._server().wait()
+    server = psutil.Process(one["parent"])
+    server.kill()  # the next kernel has another to fork it
+    server.wait(10)
     parent = "import os\nfrom companion.page.record import record\nrecord('parent', os.getppid())"
     project.notebook("toy", parent)
     assert records(3)["parent"] != one["parent"]
 
 
-def test_a_kernel_may_end_between_two_questions(monkeypatch):
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
-        kernel = kernels._kernel()(child.pid)
-        assert kernel.poll() is None
+def test_a_kernel_may_end_between_two_questions(tmp_path, monkeypatch):
+    file = str(tmp_path / "kernel.json")
+    made = kernels.manager(tmp_path, (), {})(kernel_name="python3", connection_file=file)
+    asyncio.run(made.start_kernel())
+    kernel = made.provisioner.process
+    assert kernel.poll() is None
+    kernel.kill()
+    kernel.wait(10)
     monkeypatch.setattr(kernel, "is_running", lambda: True)  # asked a moment before
     assert kernel.poll() == 0
     kernel.send_signal(signal.SIGTERM)

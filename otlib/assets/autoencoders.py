@@ -78,7 +78,6 @@ def load(
     return Autoencoder(name, note, stride, channels, channels, encode, decode)
 
 
-@functools.cache
 def _linear(name, device):
     """Blocks of pixels in an orthonormal basis: a convolution and its transpose."""
     files = tuple(photographs.files())
