@@ -297,7 +297,7 @@ def _tree(node, nodes):
                 case [ast.Expr(value=ast.Constant(value=str())), *value]:
                     pass
         if isinstance(node, ast.JoinedStr):  # Python 3.12 leaves empty texts in some formats
-            value = [part for part in value if getattr(part, "value", None) != ""]
+            value = [part for part in node.values if getattr(part, "value", None) != ""]
         if value not in (None, []):
             told += f", ({name!r}, {_tree(value, nodes)})"
     return f"({type(node).__name__!r}{told or ','})"
