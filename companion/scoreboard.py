@@ -132,7 +132,7 @@ def _counted(judged):
         (_verdict(verdict), *(str(found[verdict] or "–") for found in by_part))
         for verdict in SYMBOLS
     ]
-    return table(("", *_PARTS), rows)
+    return table(("verdict", *_PARTS), rows)
 
 
 def _filters(titles: dict[str, str]) -> list[str]:
