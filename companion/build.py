@@ -16,7 +16,7 @@ from companion.markdown import duration
 from companion.notebooks import DEFAULT_PROFILE, Notebook, load, names
 from companion.page.facts import versions
 from companion.run import Plan, execute, finished, settle, times
-from companion.scoreboard import scoreboard, summary
+from companion.scoreboard import downloads, scoreboard, summary
 from companion.section import write_section
 from companion.verdicts import counts, judge, kept_runs
 
@@ -48,6 +48,8 @@ def build(profile: str = DEFAULT_PROFILE, overrides: Pairs = (), root: Path | No
         write_section(sections, todo, runs[todo.notebook.name], own, kept)
     date = max((run["provenance"]["date"][:10] for run in runs.values()), default="")
     write_aside(sections / "scoreboard.md", board)
+    for name, content in downloads(judged).items():
+        write_aside(sections / "files" / name, content)
     write_aside(sections / "equations.md", equations)
     write_aside(sections / "summary.md", summary(judged, profile, date))
     say("claims: " + ", ".join(f"{n} {verdict}" for verdict, n in counts(judged).items()))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pydantic
 
+from companion.anchors import claim_link
 from companion.claims import Claim
 from companion.errors import UsageError, first_mistake, known
 from companion.files import read_yaml
@@ -93,7 +94,7 @@ def _row(formula, ids):
     ]
     functions = [f"{{py:obj}}`{name} <otlib.{name}>`" for name in formula.functions]
     pages = [f"{{doc}}`{page} </sections/{page}>`" for page in formula.pages]
-    claims = [f"`{name}`" for name in formula.claims]
+    claims = [claim_link("scoreboard", name, f"`{name}`") for name in formula.claims]
     # side by side in five columns they would not fit the page
     where = [", ".join(functions) or formula.why, ", ".join(pages) or "no page"]
     where.append(", ".join(claims) or "no claim")

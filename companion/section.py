@@ -8,10 +8,12 @@ from pathlib import Path
 
 import yaml
 
+from companion.anchors import claim_anchor, claim_link
 from companion.errors import UsageError
 from companion.files import notebook_text, write_aside
 from companion.markdown import cards, duration, number, table
 from companion.notebooks import resolve
+from companion.page.record import collect
 from companion.run import Plan
 from companion.verdicts import SYMBOLS, Judged
 
@@ -42,6 +44,7 @@ def write_section(
     cells.insert(after + 1, _page_cell("companion-rerun", rerun_box(todo)))
     if judged:
         own = [run for run in kept if run["notebook"] == name]
+        cells = _anchored(cells, judged)
         cells.append(_page_cell("companion-numbers", numbers(judged, own)))
     cells.append(_page_cell("companion-provenance", provenance_box(result)))
     nb.cells = cells
@@ -126,16 +129,15 @@ def numbers(judged: list[Judged], kept: list[dict]) -> str:
         said = {a.run: f"{SYMBOLS[a.verdict]} {a.ours}" for a in item.answers}
         where = f"{item.claim.where}: {item.claim.statement}"
         told = (said.get(title, "–") for title in runs)
-        rows.append((where, number(item.claim.published), *told, item.shown))
+        row = claim_link("scoreboard", item.claim.id, item.shown)
+        rows.append((where, number(item.claim.published), *told, row))
     columns = (f"{grades[title]}: {title}" for title in runs)
     head = ("Statement", "Published", *columns, "Verdict")
     lines = ["## Published, kept and here", "", *cards(head, rows)]
-    beyond = len(judged) - len(answered)
+    beyond = [item.claim for item in judged if item.claim.takes]
     if beyond:
-        lines += [
-            "",
-            f"{beyond} more numbers no run here can answer: {{ref}}`why <scoreboard>`.",
-        ]
+        why = claim_link("scoreboard", beyond[0].id, "why")
+        lines += ["", f"{len(beyond)} more numbers no run here can answer: {why}."]
     for run in kept:
         shown = [about for about in run.get("figures", {}).values() if "file" in about]
         if not shown:
@@ -185,6 +187,28 @@ def provenance_box(result: dict) -> str:
             "::::",
         ]
     )
+
+
+def _anchored(cells, judged):
+    """The cells with the anchors of the claims before those that make their records.
+
+    What no cell here records, such as a claim that no run can answer, has its anchor at the end.
+    """
+    left = {item.claim.id: item.claim.record for item in judged}
+    found: list = []
+    for cell in cells:
+        made = collect({"cells": [cell]})
+        here = [name for name, record in left.items() if record in made]
+        if here:
+            found.append(_page_cell(f"companion-claims-{len(found)}", _anchors(here)))
+        found.append(cell)
+        left = {name: record for name, record in left.items() if name not in here}
+    return [*found, _page_cell("companion-claims", _anchors(left))] if left else found
+
+
+def _anchors(names):
+    """One element around all, so that the style sheet finds the cell behind it."""
+    return f'<div class="claims">{"".join(map(claim_anchor, names))}</div>'
 
 
 def _infinite(told, infinite):

@@ -1,4 +1,8 @@
+import csv
+import io
+import json
 import math
+import re
 
 import pytest
 import yaml
@@ -6,7 +10,7 @@ from conftest import CLAIM
 
 from companion.claims import Book, Claim, Rank, load_claims, needed
 from companion.errors import UsageError
-from companion.scoreboard import scoreboard, summary
+from companion.scoreboard import downloads, scoreboard, summary
 from companion.verdicts import counts, judge
 
 BASE = {
@@ -220,7 +224,8 @@ def test_each_number_of_a_table_has_a_verdict(project):
     found = load_claims(project.root).claims
     assert [c.takes for c in found] == ["a GPU"] * 3
     page = scoreboard(judge(Book(claims=found), []), {"one2020": "A Toy Paper"}, "laptop")
-    assert ":::{dropdown} Table 1: 3 not run\nIt takes a GPU\n" in page
+    assert "::::{dropdown} Table 1: 3 not run\nIt takes a GPU\n" in page
+    assert page.count('<a class="square not-run"') == page.count('data-verdict="not run"') == 3
 
 
 def test_the_scoreboard_says_it_all():
@@ -233,20 +238,28 @@ def test_the_scoreboard_says_it_all():
         judged(0.5, at_least=0.0, kind="ours"),
     ]
     page = scoreboard(items, {"one2020": "A Toy Paper"}, "laptop")
-    rows = [line for line in page.splitlines() if line.startswith("| {doc}")]
-    assert rows[0] == (
-        "| {doc}`Fig. 1 </sections/toy>` | ✔ reproduced | The gain $\\|a\\|$ is large | > 1 dB "
-        "| **A** ✔ 1.5 dB (1.25 to 1.75) (this run, laptop, a cpu, 2024-01-31) "
-        "| ≥ 1: seeds spread by 0.1 dB |"
-    )
-    assert "is large *a coarser grid* Shown by `steps`. |" in rows[1]
-    assert "| ✘ differs |" in rows[1]
-    assert "| – not run |" in rows[2] and "*Stated for: laptop.*" in rows[2]
-    heads = [line for line in page.splitlines() if line.startswith("##")]
-    assert heads[0] == "## A Toy Paper" and [line[4:9] for line in heads[1:]] == [
-        "Publi",
-        "Ident",
-        "Ours,",
+    head, *rows = page.split("\n* - ")[1:]
+    assert head.split("\n  - ")[:3] == ["Where", "Verdict", "Statement"]
+    assert rows[0].split("\n") == [
+        '<span id="claim-one" data-document="one2020" data-kind="statement"'
+        ' data-verdict="reproduced" data-grade="A"></span><a href="toy.html#claim-one">Fig. 1</a>'
+        "<br><small>statement</small>",
+        '  - <span class="verdict"><span class="square reproduced">✔</span> reproduced</span>',
+        "  - <span>The gain $|a|$ is large</span>",
+        *["    <details>", "    <summary>Bound ≥ 1</summary>", ""],
+        *["    <span>seeds spread by 0.1 dB</span>", "", "    `one`", "", "    </details>"],
+        "  - <span>> 1 dB</span>",
+        "  - <span>**A** ✔ 1.5 dB (1.25 to 1.75) (this run, laptop, a cpu, 2024-01-31)</span>",
+    ]
+    assert "<summary>Bound ≥ 1; why it differs</summary>" in rows[1]
+    assert "<span>a coarser grid</span> Shown by `steps`.\n" in rows[1]
+    assert '<span class="square not-run">–</span>' in rows[2] and "Stated for: laptop." in rows[2]
+    kinds = [row.split('data-kind="')[1].split('"')[0] for row in rows]
+    assert kinds == ["statement", "statement", "statement", "identity", "ours"]
+    squares = re.findall(r'<a class="square ([a-z-]*)" href="#claim-one" .*>(.)</a>', page)
+    assert squares == [
+        *[("reproduced", "✔"), ("differs", "✘"), ("not-run", "–")],
+        *[("reproduced", "✔")] * 2,
     ]
     told = {"reproduced": 1, "differs": 1, "undecided": 0, "mixed": 0, "not run": 1}
     assert counts(items, ("statement",)) == told
@@ -254,3 +267,43 @@ def test_the_scoreboard_says_it_all():
     assert summary(items, "laptop", "2024-01-31").startswith("Of 3 published numbers")
     with pytest.raises(UsageError, match="did you mean 'one2021'"):
         scoreboard(items, {"one2021": "Another"}, "laptop")
+
+
+def test_a_claim_with_markup_in_it_stays_one_row_with_one_anchor():
+    odd = {"id": 'a "b" <c>/-0.7%', "where": "<p> & co", "statement": "- # 1. x\n\n  > y"}
+    page = scoreboard([judged(1.5, at_least=1.0, **odd)], {"one2020": "A <Toy> Paper"}, "laptop")
+    address = "claim-a%20%22b%22%20%3Cc%3E/-0.7%25"
+    assert '<span id="claim-a &quot;b&quot; &lt;c&gt;/-0.7%"' in page
+    assert (
+        f'<a href="toy.html#{address}">' in page and f'href="#{address}" aria-label="&lt;p' in page
+    )
+    assert "\n  - <span>- # 1. x > y</span>\n" in page
+    assert '<option value="one2020">A &lt;Toy&gt; Paper</option>' in page
+
+
+def test_the_claims_to_download_are_all_and_say_the_same():
+    why = {"explanation": "a coarser\n  grid", "cause": ["steps", "size"]}
+    items = [
+        judged(math.inf, unit="dB", at_least=1.0, published=math.inf),
+        judged(0.5, at_least=1.0, status="differs", **why),
+        judged(0.5, profile="paper", at_least=1.0),
+        judged_on([], record=None, because="", profiles=[], status=None, takes="a GPU"),
+    ]
+    found = downloads(items)
+    entries = json.loads(found["claims.json"], parse_constant=pytest.fail)
+    lines = list(csv.DictReader(io.StringIO(found["claims.csv"], newline="")))
+    assert len(entries) == len(lines) == 4
+    lists = ("cause", "runs")
+    for entry, line, item in zip(entries, lines, items, strict=True):
+        assert {k: v for k, v in entry.items() if k not in lists} == {
+            k: v for k, v in line.items() if k not in lists
+        }
+        assert entry["verdict"] == item.verdict
+    assert entries[0]["published"] == "∞" and entries[3]["takes"] == "a GPU"
+    assert entries[1]["cause"] == ["steps", "size"] and lines[1]["cause"] == "steps; size"
+    assert entries[1]["explanation"] == "a coarser grid"
+    (run,) = entries[0]["runs"]
+    assert (run["grade"], run["verdict"], run["ours"]) == ("A", "reproduced", "∞ dB")
+    assert lines[0]["runs"] == "A reproduced: ∞ dB (this run, laptop, a cpu, 2024-01-31)"
+    assert [entry["grade"] for entry in entries] == ["A", "A", "", ""]
+    assert set(downloads([])) == set(found)

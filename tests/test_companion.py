@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -432,21 +433,27 @@ def test_build_writes_the_pages_and_check_judges_them(project, capsys, no_sphinx
     assert (code, len(no_sphinx)) == (0, 1)
     sections = project.root / "book/sections"
     page = nbformat.read(sections / "toy.ipynb", 4)
-    kinds = ["markdown", "code", "markdown", "code", "markdown", "markdown"]
+    # the anchors of claims stand before the cell that records them; what none does, at the end
+    kinds = ["markdown", "code", "markdown", "markdown", "code", "markdown", "markdown"]
     assert [c.cell_type for c in page.cells] == kinds
     assert "companion run toy --profile laptop --out out" in page.cells[2].source
     assert "| `eps` | `0.0002` | temperature |" in page.cells[2].source
-    assert "| Published | A: this run, laptop, " in page.cells[4].source
+    assert re.findall('id="(.*?)"', page.cells[3].source) == [
+        *["claim-toy-eps", "claim-wrong", "claim-now-right", "claim-elsewhere"]
+    ]
+    assert "| Published | A: this run, laptop, " in page.cells[5].source
     assert (
-        "| Fig. 1: eps is small | at most .01 | ✔ 0.0002 | ✔ reproduced |" in page.cells[4].source
+        "| Fig. 1: eps is small | at most .01 | ✔ 0.0002 "
+        '| <a href="scoreboard.html#claim-toy-eps">✔ reproduced</a> |' in page.cells[5].source
     )
-    assert "Provenance of this run" in page.cells[5].source
+    assert "Provenance of this run" in page.cells[6].source
     assert (sections / "files/toy.md").read_text() == (
         project.root / "notebooks/toy.md"
     ).read_text()
     assert "toy-eps" not in (sections / "summary.md").read_text()
-    assert "| ✘ differs | 1 | – | – |" in (sections / "summary.md").read_text()
+    assert "✘</span> differs</span> | 1 | – | – |" in (sections / "summary.md").read_text()
     assert "eps is larger" in (sections / "scoreboard.md").read_text()
+    assert len(json.loads((sections / "files/claims.json").read_text())) == 4
 
     code, out, _ = command(capsys, "check")
     assert code == 0
@@ -464,6 +471,13 @@ def test_build_writes_the_pages_and_check_judges_them(project, capsys, no_sphinx
     assert code == 1
     assert all("marked reproduced, does not hold in this run" in line for line in out[1:])
     assert "no record `nothing`" in out[2]
+    book.build()
+    page = nbformat.read(sections / "toy.ipynb", 4)
+    anchors = [c.source for c in page.cells if c.id.startswith("companion-claims")]
+    assert [re.findall('id="(.*?)"', text) for text in anchors] == [
+        ["claim-toy-eps"],
+        ["claim-gone"],
+    ]
 
 
 def test_the_device_goes_to_notebooks_that_have_one(project):
@@ -542,9 +556,11 @@ execute: {execute_notebooks: "off"}
 only_build_toc_files: true
 bibtex_bibfiles: [references.bib]
 """
-TOC = (
-    "{format: jb-book, root: index, chapters: [{file: sections/toy}, {file: sections/scoreboard}]}"
-)
+TOC = """\
+format: jb-book
+root: index
+chapters: [{file: sections/toy}, {file: sections/scoreboard}, {file: about}]
+"""
 INDEX = """\
 # T
 ```{include} sections/summary.md
@@ -559,6 +575,7 @@ def test_the_pages_pass_the_strict_build_once_and_a_bad_one_does_not(project, ca
     project.write("_config.yml", CONFIG)
     project.write("book/_toc.yml", TOC)
     project.write("book/index.md", INDEX)
+    project.write("book/about.md", "# About")
     box = '{"image/svg+xml": "<svg xmlns=\'http://www.w3.org/2000/svg\'></svg>"}'
     project.notebook("toy", CODE, f"from IPython.display import display\ndisplay({box}, raw=True)")
     archives.archive(project.root, run("toy") / "toy.json", "kept")

@@ -1,11 +1,15 @@
 """The built pages, looked at in a browser without a network: `make test` builds them before."""
 
+import csv
+import json
 import math
 import os
+import re
 import shutil
 from contextlib import contextmanager
+from html import unescape
 from pathlib import Path
-from urllib.parse import unquote, urlparse
+from urllib.parse import parse_qs, unquote, urlparse
 
 import nbformat
 import pytest
@@ -15,6 +19,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
 from companion.page.record import collect
+from companion.verdicts import SYMBOLS
 from otlib import sinkhorn
 
 ROOT = Path(__file__).parents[1]
@@ -386,3 +391,204 @@ def test_the_downloaded_notebook_runs_alone(name, run_alone, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     assert collect(run_alone(box, offered, empty)) == collect(nbformat.read(offered, 4))
+
+
+BOARD = "sections/scoreboard"
+ROWS = "table.scoreboard tbody tr:not([hidden])"
+SQUARES = ".squares a:not([hidden])"
+
+
+@contextmanager
+def visit_board(browser, address="", **options):
+    with visit(browser, BOARD, **options) as page:
+        if address:
+            page.goto((HTML / f"{BOARD}.html").as_uri() + address)
+        yield page
+
+
+def claims():
+    """The claims as the page offers them to download: (JSON, CSV)."""
+    (whole,) = HTML.glob("_downloads/*/claims.json")
+    (flat,) = HTML.glob("_downloads/*/claims.csv")
+    with flat.open(encoding="utf-8", newline="") as lines:
+        return json.loads(whole.read_text(encoding="utf-8")), list(csv.DictReader(lines))
+
+
+def test_the_scoreboard_has_a_row_and_a_square_a_claim_and_both_downloads(browser):
+    entries, lines = claims()
+    assert entries and [line["id"] for line in lines] == [entry["id"] for entry in entries]
+    with visit_board(browser) as page:
+        offered = page.locator("a.download").evaluate_all("all => all.map(e => e.href)")
+        assert [Path(urlparse(url).path).name for url in offered] == ["claims.csv", "claims.json"]
+        rows = page.locator(f"{ROWS} [data-verdict]").evaluate_all(
+            "all => all.map(e => [e.id, e.dataset.document, e.dataset.verdict, e.dataset.grade])"
+        )
+        told = [[f"claim-{e['id']}", e["document"], e["verdict"], e["grade"]] for e in entries]
+        assert sorted(rows) == sorted(told)
+        squares = page.locator(SQUARES).evaluate_all(
+            "all => all.map(e => [decodeURIComponent(e.hash.slice(1)), e.textContent])"
+        )
+        assert sorted(squares) == sorted([t[0], SYMBOLS[t[2]]] for t in told)
+
+
+@pytest.mark.parametrize("name", ["document", "kind", "verdict", "grade"])
+def test_a_filter_stands_in_the_address_and_is_opened_again(browser, name):
+    entries, _ = claims()
+    with visit_board(browser) as page:
+        status = page.locator(".filters [role=status][aria-live=polite]")
+        assert status.inner_text() == f"{len(entries)} of {len(entries)} claims shown."
+        for value in {entry[name] for entry in entries} - {""}:
+            page.locator(f"select[name={name}]").select_option(value)
+            said = {f"claim-{entry['id']}" for entry in entries if entry[name] == value}
+            find = "all => all.map(e => e.querySelector('[id]').id)"
+            assert set(page.locator(ROWS).evaluate_all(find)) == said
+            assert page.locator(SQUARES).count() == len(said)
+            assert status.inner_text() == f"{len(said)} of {len(entries)} claims shown."
+            # no head stands over nothing, and no row is left in a closed fold that was asked for
+            sections = page.locator("#scoreboard > section:visible")
+            assert sections.count() == len({e["document"] for e in entries if e[name] == value})
+            if name == "verdict":
+                assert page.locator(f"{ROWS}:visible").count() == len(said)
+        address = page.url
+        assert parse_qs(urlparse(address).query) == {name: [value]}
+        page.goto("about:blank")
+        page.goto(address)
+        assert page.locator(f"select[name={name}]").input_value() == value
+        assert set(page.locator(ROWS).evaluate_all(find)) == said
+        page.get_by_role("button", name="Show all").click()
+        assert page.locator(ROWS).count() == len(entries) and "?" not in page.url
+        assert page.errors == []
+
+
+def test_filters_meet_and_an_unknown_one_asks_for_nothing(browser):
+    entries, _ = claims()
+    first = entries[0]
+    both = [(e["document"], e["kind"]) for e in entries].count((first["document"], first["kind"]))
+    address = f"?document={first['document']}&kind={first['kind']}&grade=Z&other=1"
+    with visit_board(browser, address) as page:
+        assert 0 < page.locator(ROWS).count() == both < len(entries)
+    with visit_board(browser, "?verdict=mixed&kind=ours&grade=A") as page:
+        assert page.locator(".filters [role=status]").inner_text().startswith("0 of ")
+        assert page.locator("table.scoreboard:visible").count() == 0
+        assert page.locator(".squares:visible").count() == 0
+
+
+@pytest.mark.parametrize("width", [DESKTOP, PHONE])
+def test_the_keyboard_filters_and_walks_along_the_squares(browser, width):
+    with visit_board(browser, width=width) as page:
+        page.locator("select[name=document]").focus()
+        for _ in range(2):
+            page.keyboard.press("Tab")
+        for _ in range(1 + list(SYMBOLS).index("differs")):
+            page.keyboard.press("ArrowDown")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.textContent") == "Show all"
+        assert "verdict=differs" in page.url
+        group = page.locator(".squares:visible").first
+        squares = group.locator("a:not([hidden])")
+        page.keyboard.press("Tab")
+        where = "() => document.activeElement.href"
+        links = squares.evaluate_all("all => all.map(e => e.href)")
+        assert len(links) > 1 and page.evaluate(where) == links[0]
+        for key, at in [("ArrowRight", 1), ("End", -1), ("ArrowRight", -1), ("Home", 0)]:
+            page.keyboard.press(key)
+            assert page.evaluate(where) == links[at]
+        page.keyboard.press("End")
+        page.keyboard.press("Tab")  # one stop a group
+        assert page.evaluate(where) not in links
+        page.keyboard.press("Shift+Tab")
+        page.keyboard.press("Enter")
+        page.locator("tr:has(:target) details[open]").wait_for()
+        assert page.url.endswith(links[-1].split("#")[1]) and "verdict=differs" in page.url
+
+
+def test_a_claim_leads_to_its_cell_and_back(browser):
+    entries, _ = claims()
+    answered = [e for e in entries if e["runs"] and e["runs"][0]["run"].startswith("this run")]
+    for entry in (answered[0], answered[-1]):
+        nb = nbformat.read(ROOT / "book" / "sections" / f"{entry['page']}.ipynb", 4)
+        (made,) = [cell for cell in nb.cells if entry["record"] in collect({"cells": [cell]})]
+        with visit_board(browser, f"#claim-{entry['id']}") as page:
+            page.locator("tr:has(:target) a").first.click()
+            page.wait_for_url(f"**/{entry['page']}.html#*")
+            cell = page.locator(".claims:has(:target) + .cell")
+            assert cell.locator(".cell_input pre").text_content().strip() == made.source.strip()
+            assert cell.evaluate("e => getComputedStyle(e).outlineStyle") == "solid"
+            back = page.locator(f'table.scoreboard a[href$="#claim-{entry["id"]}"]')
+            assert back.inner_text().endswith(entry["verdict"])
+            back.click()
+            page.wait_for_url(f"**/{BOARD}.html#*")
+            page.locator("tr:has(:target)").wait_for()
+            assert page.errors == []
+
+
+def test_each_link_to_a_claim_leads_somewhere():
+    pages = {path.name: path.read_text("utf-8") for path in (HTML / "sections").glob("*.html")}
+    ids = {name: set(re.findall(r'id="(claim-[^"]*)"', text)) for name, text in pages.items()}
+    found = [
+        (name, to or name, unescape(unquote(anchor)))
+        for name, text in pages.items()
+        for to, anchor in re.findall(r'href="([^"#]*)#(claim-[^"]*)"', text)
+    ]
+    assert [link for link in found if link[2] not in {*map(unescape, ids[link[1]])}] == []
+    board = {unescape(one) for one in ids["scoreboard.html"]}
+    assert board == {f"claim-{entry['id']}" for entry in claims()[0]}
+    # from each claim to its page, and each claim that a run answers back
+    assert board == {to for name, page, to in found if name != page and name == "scoreboard.html"}
+    answered = {f"claim-{entry['id']}" for entry in claims()[0] if not entry["takes"]}
+    assert answered <= {to for name, page, to in found if page == "scoreboard.html" != name}
+
+
+def test_an_address_opens_what_holds_its_claim(browser):
+    folded = next(entry for entry in claims()[0] if entry["takes"])
+    # a filter that would hide it is no reason not to show it
+    with visit_board(browser, f"?verdict=reproduced#claim-{folded['id']}") as page:
+        row = page.locator("tr:has(:target)")
+        row.wait_for()
+        assert 0 <= row.evaluate("e => e.getBoundingClientRect().top") < 900
+        assert "?" not in page.url
+
+
+@pytest.mark.parametrize("width", [DESKTOP, PHONE])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_square_tells_its_verdict_by_a_readable_sign(browser, width, scheme):
+    with visit_board(browser, width=width, scheme=scheme) as page:
+        squares = page.locator("tbody tr .square, .squares a").evaluate_all(
+            """all => all.map(e => {
+                const style = getComputedStyle(e), box = e.getBoundingClientRect();
+                return [e.textContent, style.color, style.backgroundColor, style.backgroundImage,
+                        box.width, box.height];
+            })"""
+        )
+        shown = {tuple(square[:4]) for square in squares if square[4]}
+        assert len(shown) == len({sign for sign, *_ in shown}) > 1  # one look a verdict
+        assert {tuple(square[4:]) for square in squares if square[4]} == {(24, 24)}
+        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        for _, colour, back, picture in shown:
+            if picture == "none":
+                under = ground if back == "rgba(0, 0, 0, 0)" else back
+                assert contrast(colour, under) >= 4.5
+
+
+def contrast(one, other):
+    """Contrast of two colours "rgb(r, g, b)", by WCAG 2."""
+
+    def light(colour):
+        parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    low, high = sorted((light(one), light(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_without_scripts_the_scoreboard_is_a_plain_table(browser):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((HTML / f"{BOARD}.html").as_uri() + "?verdict=differs")
+    assert page.locator(ROWS).count() == len(claims()[0])
+    assert not page.locator(".filters").is_visible()
+    page.locator(".squares a").first.click()
+    page.locator("tr:has(:target)").wait_for()
+    context.close()
