@@ -26,7 +26,9 @@ from companion.files import named
 
 PART_MIB = 60
 _PROJECT = "ot-imaging-companion"
-_ASIDE = re.compile(r"\..*|_build|__pycache__|sections|.*\.egg-info")  # made, or not for a run
+_ASIDE = re.compile(
+    r"\..*|build|_build|__pycache__|sections|.*\.egg-info"
+)  # made, or not for a run
 
 
 class _Splitting(io.RawIOBase):
@@ -123,8 +125,12 @@ def _wheels(root, folder, without):
     wanted = {*_needed(_PROJECT, "sweep"), *map(canonicalize_name, carried)} - left_out
     wanted -= {_PROJECT}
     pins = [f"{name}=={importlib.metadata.version(name)}" for name in sorted(wanted)]
+    copy = folder / "source"  # pip leaves a folder `build` in what it makes a wheel of
+    for file in _files(root):
+        (copy / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / file, copy / file)
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, *pins, root],
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, *pins, copy],
         capture_output=True,
         text=True,
         check=False,

@@ -50,6 +50,10 @@ def test_parts_are_small_and_hashed(packed):
     assert told["arguments"][-3:] == ["-p", "exemplar", "{data}/exemplar/brick.png"]
 
 
+def test_the_project_is_left_as_it_was(packed):
+    assert not (ROOT / "build").exists()
+
+
 def test_it_unpacks_and_runs_the_campaign(packed, tmp_path):
     there = tmp_path / "there"
     done = unpacked(packed, there, "--dry-run")
