@@ -86,7 +86,8 @@ def test_a_page_shows_published_kept_and_present_numbers(kept):
         f"| Statement | Published | A: this run, smoke, {device}, {date} "
         f"| A: full-size, laptop, {device}, {date} | Verdict |"
     )
-    row = "| Fig. 1: eps is small | at most .01 | ✔ 0.001 | ✔ 0.0002 | ✔ reproduced |"
+    verdict = '<a href="scoreboard.html#claim-toy-eps">✔ reproduced</a>'
+    row = f"| Fig. 1: eps is small | at most .01 | ✔ 0.001 | ✔ 0.0002 | {verdict} |"
     assert row in section
     assert "![a thing](../archive/toy-full-size/small.png)\n\nA figure.\n" in section
     halved = kept_runs(kept.root)[0]["figures"]["noise"]["halved"]
@@ -101,7 +102,7 @@ def test_a_page_shows_published_kept_and_present_numbers(kept):
     other = json.loads(path.read_text())
     del other["records"]["eps"]  # kept before the page recorded it
     path.write_text(json.dumps(other))
-    assert "| at most .01 | ✔ 0.001 | ✔ reproduced |" in shown()
+    assert f"| at most .01 | ✔ 0.001 | {verdict} |" in shown()
 
 
 def test_figures_of_the_user_s_own_data_are_not_kept(project):
