@@ -205,7 +205,12 @@ def _run(step, profile, left, say):
     words += [word for name, value in step.overrides for word in ("-p", name, value)]
     say(f"{step.name}: running, expected {step.expected}")
     start = "from companion.start import main; main()"
-    process = subprocess.Popen([sys.executable, "-c", start, *words], cwd=step.todo.root)
+    process = subprocess.Popen(
+        [sys.executable, "-c", start, *words],
+        cwd=step.todo.root,
+        # in the background of a shell it is ignored, and would be by the page too
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         code = process.wait(left)
     except subprocess.TimeoutExpired:

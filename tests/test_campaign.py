@@ -138,6 +138,17 @@ def test_the_budget_interrupts_and_the_next_call_goes_on(project):
     once_more(log)
 
 
+def test_the_budget_ends_where_a_shell_lets_interrupts_be_ignored(project):
+    project.notebook("toy", JOBS.replace("0.4", "30"), parameters=PARAMETERS)
+    project.claims({"record": "none"})
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        (end,) = campaign(project.root, "laptop", steps(project.root, "laptop"), 8.0)
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert end.what == "stopped" and end.seconds < 60
+
+
 def test_what_fits_is_run_before_what_does_not(three):
     three.notebook("two", JOBS.replace("0.4", "30"), parameters=PARAMETERS)
     past(three, "two", 1e4)
