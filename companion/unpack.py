@@ -12,20 +12,19 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import NoReturn
 
 
-class Parts(io.RawIOBase):
+class _Parts(io.RawIOBase):
     """The parts, read as one file."""
 
     def __init__(self, paths):
         self.paths, self.file = list(paths), None
 
     def readable(self):
-        """It can be read."""
         return True
 
     def readinto(self, buffer):
-        """Fill the buffer from the part that is open, or the next."""
         while self.file is not None or self.paths:
             self.file = self.file or self.paths.pop(0).open("rb")
             if count := self.file.readinto(buffer):
@@ -35,8 +34,13 @@ class Parts(io.RawIOBase):
         return 0
 
 
-def main(arguments):
-    """Check the parts, unpack them into a folder, install the wheels, run `companion campaign`."""
+def main(arguments: list[str]) -> NoReturn:
+    """Check the parts, unpack them into a folder, install the wheels, run `companion campaign`.
+
+    arguments: the folder, and what is passed on. What was done before is not done again. Exits with
+    the campaign's code; with one line and 1 where a part is missing or damaged, or where Python or
+    machine are not those that the parts were packed for.
+    """
     if not arguments or arguments[0].startswith("-"):
         raise SystemExit("usage: python3 unpack.py FOLDER [arguments of companion campaign]")
     here, folder = Path(__file__).resolve().parent, Path(arguments[0]).resolve()
@@ -69,7 +73,7 @@ def _unpack(here, parts, folder):
             if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                 raise SystemExit(f"unpack: the part {name} is damaged: copy it again")
     folder.mkdir(parents=True, exist_ok=True)
-    whole = io.BufferedReader(Parts(here / name for name in parts))
+    whole = io.BufferedReader(_Parts(here / name for name in parts))
     with tarfile.open(fileobj=whole, mode="r|") as archive:
         archive.extractall(folder, filter="data")
     (folder / "unpacked").touch()
