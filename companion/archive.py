@@ -27,8 +27,7 @@ def archive(root: Path, path: Path, label: str) -> list[Path]:
     by its last part: the rest says something of the machine, nothing of the run.
     Returns the paths written. Raises UsageError on another file or label.
     """
-    if not re.fullmatch("[a-z0-9-]+", label):
-        raise UsageError(f"label {label!r}: allowed are small letters, digits and hyphens")
+    check_label(label)
     if path.is_dir():
         raise UsageError(f"{path} is a folder, needs the NAME.json of a finished run")
     (result,) = read(path)
@@ -64,6 +63,12 @@ def archive(root: Path, path: Path, label: str) -> list[Path]:
     to = folder / f"{name}.json"
     write_aside(to, json.dumps(plain(kept), indent=1, allow_nan=False) + "\n")
     return [to, *written]
+
+
+def check_label(label: str) -> None:
+    """Raise UsageError where a label is none: it becomes part of a file's name."""
+    if not re.fullmatch("[a-z0-9-]+", label):
+        raise UsageError(f"label {label!r}: allowed are small letters, digits and hyphens")
 
 
 def _small(mime, data):

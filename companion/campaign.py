@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from companion.archive import archive
+from companion.archive import archive, check_label
 from companion.build import Pairs, given, plans_of_book
 from companion.claims import Book, Rank, load_claims
 from companion.errors import UsageError
@@ -106,9 +106,11 @@ def campaign(
     runs, where the label is taken or no page fits into the budget.
     """
     if label is not None:
+        check_label(label)
         _free(root, todo, label, replace)
     start, ended, waiting = time.monotonic(), [], list(todo)
-    least = [step.seconds for step in todo if not finished(step.todo)]
+    # of a page that is half done less is left than it took
+    least = [None if step.jobs else step.seconds for step in todo if not finished(step.todo)]
     shortest = min((seconds for seconds in least if seconds is not None), default=None)
     if budget is not None and None not in least and shortest is not None and budget < shortest:
         raise UsageError(

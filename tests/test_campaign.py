@@ -194,6 +194,8 @@ def test_bad_input_is_told_before_anything_runs(three):
         UsageError, match="--budget 5s is shorter than the shortest page, about 100"
     ):
         campaign(three.root, "laptop", todo, 5.0)
+    with pytest.raises(UsageError, match="label 'A b': allowed are small letters"):
+        campaign(three.root, "laptop", todo, label="A b")
     with pytest.raises(UsageError, match="unknown notebook 'tow': did you mean 'two'"):
         steps(three.root, "laptop", ["tow"])
     with pytest.raises(UsageError, match="unknown parameter 'epss': did you mean 'eps'"):
