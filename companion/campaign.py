@@ -12,7 +12,7 @@ from pathlib import Path
 
 from companion.archive import archive, check_label
 from companion.build import Pairs, given, plans_of_book
-from companion.claims import Book, Rank, load_claims
+from companion.claims import load_claims
 from companion.errors import UsageError
 from companion.markdown import duration
 from companion.page.kept import archived
@@ -32,6 +32,7 @@ class Step:
     seconds: float | None  # that it took before
     bound: bool  # whether that was at another profile, and tells only how pages compare
     jobs: int  # that an interrupted run has done
+    done: bool  # whether it was run before
 
     @property
     def name(self) -> str:
@@ -80,16 +81,28 @@ def steps(
     `build.plans_of_book` does.
     """
     plans = plans_of_book(root, profile, overrides, pages)
-    book, runs = load_claims(root), kept_runs(root)
-    runs += [result for todo in plans if (result := finished(todo)) is not None]
-    found = [_step(todo, tuple(given(todo.notebook, overrides)), book, runs) for todo in plans]
+    book, here = load_claims(root), [finished(todo) for todo in plans]
+    runs = [*kept_runs(root), *filter(None, here)]
+    judged = judge(book, runs)
+    found = []
+    for todo, done in zip(plans, here, strict=True):
+        name = todo.notebook.name
+        depth = _reachable(todo, book.evidence.get(name, []))
+        settles = sum(
+            all(answer.depth > depth for answer in item.answers)
+            for item in judged
+            if item.claim.notebook == name and profile in item.claim.profiles
+        )
+        of_page = [run for run in runs if run["notebook"] == name]
+        past = {run["profile"]: run["provenance"]["wall_seconds"] for run in of_page} | times(todo)
+        seconds = past.get(profile, max(past.values(), default=None))
+        own, bound = tuple(given(todo.notebook, overrides)), profile not in past
+        found.append(Step(todo, own, settles, seconds, bound, _jobs(todo), done is not None))
     worth = lambda step: step.settles / max(step.seconds or 1.0, 1e-3)
     return sorted(found, key=lambda step: (step.jobs == 0, step.seconds is None, -worth(step)))
 
 
 def campaign(
-    root: Path,
-    profile: str,
     todo: Sequence[Step],
     budget: float | None = None,
     label: str | None = None,
@@ -107,10 +120,10 @@ def campaign(
     """
     if label is not None:
         check_label(label)
-        _free(root, todo, label, replace)
+        _free(todo, label, replace)
     start, ended, waiting = time.monotonic(), [], list(todo)
     # of a page that is half done less is left than it took
-    least = [None if step.jobs else step.seconds for step in todo if not finished(step.todo)]
+    least = [None if step.jobs else step.seconds for step in todo if not step.done]
     shortest = min((seconds for seconds in least if seconds is not None), default=None)
     if budget is not None and None not in least and shortest is not None and budget < shortest:
         raise UsageError(
@@ -123,10 +136,10 @@ def campaign(
             break
         waiting.remove(step)
         clock = time.monotonic()
-        what = "was done" if finished(step.todo) else _run(step, profile, left, say)
+        what = "was done" if step.done else _run(step, left, say)
         files: tuple[Path, ...] = ()
         if label is not None and what in ("done", "was done"):
-            files = tuple(archive(root, step.todo.folder / f"{step.name}.json", label))
+            files = tuple(archive(step.todo.root, step.todo.folder / f"{step.name}.json", label))
         ended.append(Ended(step, what, time.monotonic() - clock, files))
     return [*ended, *(Ended(step, "left", 0.0) for step in waiting)]
 
@@ -147,30 +160,11 @@ def account(ended: Iterable[Ended]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _step(todo, overrides, book, runs):
-    name = todo.notebook.name
-    own = Book(claims=[c for c in book.claims if c.notebook == name], evidence=book.evidence)
-    depth = _reachable(todo, book.evidence.get(name, []))
-    settles = sum(
-        not any(answer.depth <= depth for answer in item.answers)
-        for item in judge(own, [run for run in runs if run["notebook"] == name])
-        if todo.profile in item.claim.profiles
-    )
-    past = {
-        run["profile"]: run["provenance"]["wall_seconds"] for run in runs if run["notebook"] == name
-    }
-    past |= times(todo)
-    seconds = past.get(todo.profile, max(past.values(), default=None))
-    return Step(todo, overrides, settles, seconds, todo.profile not in past, _jobs(todo))
-
-
 def _reachable(todo, ranks):
     """The depth of the nearest rank that the plan may reach: records are not known before."""
     hopeful = [
-        Rank(
-            grade=rank.grade,
-            of=rank.of,
-            when={key: value for key, value in rank.when.items() if key in todo.parameters},
+        rank.model_copy(
+            update={"when": {k: v for k, v in rank.when.items() if k in todo.parameters}}
         )
         for rank in ranks
     ]
@@ -181,10 +175,10 @@ def _jobs(todo):
     return len(list(todo.parts.glob("*")))
 
 
-def _free(root, todo, label, replace):
+def _free(todo, label, replace):
     """Raise UsageError where the label holds a run of a page that is not of the present code."""
     for step in todo:
-        path = root / "book" / "archive" / f"{step.name}-{label}.json"
+        path = step.todo.root / "book" / "archive" / f"{step.name}-{label}.json"
         if not replace and path.exists():
             (run,) = archived(glob.escape(str(path))).values()
             if run["changed"]:
@@ -196,14 +190,14 @@ def _free(root, todo, label, replace):
 def _next(waiting, left):
     """The first step that fits into the seconds left, else the first; None where none are left."""
     if left is not None and left <= 0:
-        return next((step for step in waiting if finished(step.todo)), None)
+        return next((step for step in waiting if step.done), None)
     fits = [s for s in waiting if left is None or (s.seconds is not None and s.seconds <= left)]
     return next(iter(fits or waiting))
 
 
-def _run(step, profile, left, say):
+def _run(step, left, say):
     """Run a page in its own process; what became of it."""
-    words = ["run", step.name, "--profile", profile]
+    words = ["run", step.name, "--profile", step.todo.profile]
     words += [word for name, value in step.overrides for word in ("-p", name, value)]
     say(f"{step.name}: running, expected {step.expected}")
     start = "from companion.start import main; main()"

@@ -206,12 +206,11 @@ def campaign(
     failed; the others were run.
     """
     seconds = None if budget is None else campaigns.seconds_of(budget)
-    root = project_root()
-    todo = campaigns.steps(root, profile, pages, _with_device(overrides, device))
+    todo = campaigns.steps(project_root(), profile, pages, _with_device(overrides, device))
     if dry_run:
         print("\n".join(report.columns(campaigns.table(todo))))
         return
-    ended = campaigns.campaign(root, profile, todo, seconds, label, replace, book.say)
+    ended = campaigns.campaign(todo, seconds, label, replace, book.say)
     print("\n".join(report.columns(campaigns.account(ended))))
     raise click.exceptions.Exit(1 if any(end.what == "failed" for end in ended) else 0)
 

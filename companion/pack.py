@@ -5,7 +5,6 @@ import importlib.metadata
 import io
 import json
 import os
-import platform
 import re
 import secrets
 import shutil
@@ -105,9 +104,8 @@ def pack(
             out.finish()
         words = ["--profile", profile, *(word for page in pages for word in ("--page", page))]
         words += [word for pair in told.pop("overrides") for word in ("-p", *pair)]
-        version, machine = platform.python_version(), f"{platform.system()} {platform.machine()}"
-        about = {"python": version.rpartition(".")[0], "machine": machine, "parts": out.parts}
-        about |= {"without": list(without), "arguments": words, **told}
+        about = unpack.machine() | {"parts": out.parts, "without": list(without)}
+        about |= {"arguments": words, **told}
         (aside / "manifest.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         shutil.copy(unpack.__file__, aside / "unpack.py")
         os.replace(aside, to)

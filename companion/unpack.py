@@ -45,8 +45,7 @@ def main(arguments: list[str]) -> NoReturn:
         raise SystemExit("usage: python3 unpack.py FOLDER [arguments of companion campaign]")
     here, folder = Path(__file__).resolve().parent, Path(arguments[0]).resolve()
     told = json.loads((here / "manifest.json").read_text(encoding="utf-8"))
-    ours = {"python": platform.python_version().rpartition(".")[0], "machine": _machine()}
-    for what, value in ours.items():
+    for what, value in machine().items():
         if told[what] != value:
             raise SystemExit(f"unpack: packed for {what} {told[what]}, this is {value}")
     if not (folder / "unpacked").is_file():
@@ -65,6 +64,12 @@ def main(arguments: list[str]) -> NoReturn:
     raise SystemExit(done.returncode)
 
 
+def machine() -> dict[str, str]:
+    """What wheels depend on: the version of Python, and the system."""
+    version = platform.python_version().rpartition(".")[0]
+    return {"python": version, "machine": f"{platform.system()} {platform.machine()}"}
+
+
 def _unpack(here, parts, folder):
     for name, digest in parts.items():
         if not (here / name).is_file():
@@ -77,10 +82,6 @@ def _unpack(here, parts, folder):
     with tarfile.open(fileobj=whole, mode="r|") as archive:
         archive.extractall(folder, filter="data")
     (folder / "unpacked").touch()
-
-
-def _machine():
-    return f"{platform.system()} {platform.machine()}"
 
 
 if __name__ == "__main__":

@@ -45,11 +45,11 @@ def patch_ot(
     Returns a function image (C, H, W) -> scalar with the gradient of eq. (7) of Mignon et al., the
     cost summed over a patch's pixels and averaged over patches. Its second argument, the stride if
     not given, is the step of the grid in this call: coarse for the first steps of a minimiser, say,
-    whose potential serves the finer ones. For a fixed cloud each solve starts
-    at the potential of the one before: a step of Adam moves it little, one of `majorise` so far
-    that a start_eps of some 32 eps is quicker. Second derivatives are those at a fixed plan, 2 pi_1
-    on the patches: the curvature of a parabola that lies above the prior and touches it. Errors are
-    those of `extract` and `solve`.
+    whose potential serves the finer ones. For a fixed cloud each solve starts at the potential of
+    the one before: a step of Adam moves it little, one of `majorise` so far that a start_eps of
+    some 32 eps is quicker. Second derivatives are those at a fixed plan, 2 pi_1 on the patches: the
+    curvature of a parabola that lies above the prior and touches it. Errors are those of `extract`
+    and `solve`.
     """
     _check.whole("patch", patch)
     _check.whole("stride", stride)

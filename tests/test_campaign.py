@@ -102,11 +102,11 @@ def test_a_rank_that_a_kept_run_has_is_settled_and_a_nearer_one_is_not(three):
 
 def test_pages_are_run_archived_and_not_run_again(three):
     todo = steps(three.root, "laptop")
-    ended = campaign(three.root, "laptop", todo, label="here", say=lambda text: None)
+    ended = campaign(todo, label="here", say=lambda text: None)
     assert {end.what for end in ended} == {"done"}
     kept = sorted(path.name for path in (three.root / "book/archive").glob("*.json"))
     assert kept == ["one-here.json", "toy-here.json", "two-here.json"]
-    again = campaign(three.root, "laptop", steps(three.root, "laptop"), label="here")
+    again = campaign(steps(three.root, "laptop"), label="here")
     assert {end.what for end in again} == {"was done"}
     assert [row[1] for row in account(again)[1:]] == ["was done"] * 3
 
@@ -128,13 +128,13 @@ def test_a_page_that_fails_does_not_stop_the_others(three):
 def test_the_budget_interrupts_and_the_next_call_goes_on(project):
     project.notebook("toy", JOBS.replace("0.4", "2"), parameters=PARAMETERS)
     project.claims({"record": "none"})
-    ended = campaign(project.root, "laptop", steps(project.root, "laptop"), 8.0)
+    ended = campaign(steps(project.root, "laptop"), 8.0)
     assert [end.what for end in ended] == ["stopped"]
     kept, log = len(list(plan("toy").parts.glob("*"))), project.root / "jobs.log"
     (project.root / "quick").touch()
     (step,) = steps(project.root, "laptop")
     assert step.jobs >= kept  # a job may end while its kernel does
-    assert [end.what for end in campaign(project.root, "laptop", [step])] == ["done"]
+    assert [end.what for end in campaign([step])] == ["done"]
     once_more(log)
 
 
@@ -143,7 +143,7 @@ def test_the_budget_ends_where_a_shell_lets_interrupts_be_ignored(project):
     project.claims({"record": "none"})
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        (end,) = campaign(project.root, "laptop", steps(project.root, "laptop"), 8.0)
+        (end,) = campaign(steps(project.root, "laptop"), 8.0)
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     assert end.what == "stopped" and end.seconds < 60
@@ -155,7 +155,7 @@ def test_what_fits_is_run_before_what_does_not(three):
     past(three, "one", 1.0)
     todo = steps(three.root, "laptop", ["one", "two"])
     assert [step.name for step in todo] == ["two", "one"]
-    first, second = campaign(three.root, "laptop", todo, 15.0)
+    first, second = campaign(todo, 15.0)
     assert (first.step.name, first.what) == ("one", "done")
     assert second.step.name == "two" and second.what in ("stopped", "left")
 
@@ -193,9 +193,9 @@ def test_bad_input_is_told_before_anything_runs(three):
     with pytest.raises(
         UsageError, match="--budget 5s is shorter than the shortest page, about 100"
     ):
-        campaign(three.root, "laptop", todo, 5.0)
+        campaign(todo, 5.0)
     with pytest.raises(UsageError, match="label 'A b': allowed are small letters"):
-        campaign(three.root, "laptop", todo, label="A b")
+        campaign(todo, label="A b")
     with pytest.raises(UsageError, match="unknown notebook 'tow': did you mean 'two'"):
         steps(three.root, "laptop", ["tow"])
     with pytest.raises(UsageError, match="unknown parameter 'epss': did you mean 'eps'"):
@@ -205,14 +205,14 @@ def test_bad_input_is_told_before_anything_runs(three):
 
 def test_a_label_of_other_code_is_refused_by_name(three):
     (step,) = steps(three.root, "laptop", ["one"])
-    campaign(three.root, "laptop", [step], label="here")
+    campaign([step], label="here")
     three.notebook("one", RECORD, "x = 1", parameters=PARAMETERS)
     (step,) = steps(three.root, "laptop", ["one"])
     with pytest.raises(
         UsageError, match=r"--label 'here': one-here\.json is of other code; another"
     ):
-        campaign(three.root, "laptop", [step], label="here")
-    (end,) = campaign(three.root, "laptop", [step], label="here", replace=True)
+        campaign([step], label="here")
+    (end,) = campaign([step], label="here", replace=True)
     assert end.what == "done" and end.files[0].name == "one-here.json"
 
 
