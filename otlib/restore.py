@@ -36,9 +36,9 @@ def patch_ot(
     init: (M,) potential g of a fixed cloud to start from, such as a `solution.g` that `observe` saw
         on a coarser grid; by default the first solve starts cold.
     start_eps: temperature from which later solves fall to eps; by default they start at eps.
-    thin: 1, or more to solve for the potential g on every thin-th patch, and then sum once over all
-        of them: some factor of thin quicker, and a value that much below the prior which g lacks
-        of the optimal one. For the first steps, where N / thin is not below M.
+    thin: 1, or more to solve for the potential g on every thin-th patch, where no fewer than M are
+        left, and then sum once over all of them: nearly thin times quicker, and a value that much
+        below the prior which g lacks of the optimal one.
     observe: function (solution, reference) called after each solve, to record what it did.
     solver: arguments of `sinkhorn.solve`: eps, rho, tol, ...
 
@@ -73,13 +73,15 @@ def patch_ot(
         cloud = patches.extract(image, patch, stride)
         points = cloud.detach().requires_grad_(cloud.requires_grad)
         target, options = target.to(points), dict(solver)
+        thinned = thin > 1 and len(points) // thin >= len(target)
+        part = points.detach()[::thin] if thinned else points
         if g is not None:
-            options |= {"init": _potentials(points[::thin], g), "start_eps": start_eps}
-        if thin > 1:
-            found = sinkhorn.solve(points.detach()[::thin], target, **options)
+            options |= {"init": _potentials(part, g), "start_eps": start_eps}
+        if thinned:
+            found = sinkhorn.solve(part, target, **options)
             options |= {"init": _potentials(points, found.g), "start_eps": None, "max_iter": 1}
         solution = sinkhorn.solve(points, target, **options)
-        if thin > 1:
+        if thinned:
             solution = replace(solution, iterations=found.iterations + solution.iterations)
         if not callable(reference):
             g = solution.g

@@ -268,6 +268,8 @@ def test_thinned_patches_give_the_potential_and_all_give_the_sum():
     assert seen[0].f.shape == (169,) and seen[0].iterations > 2
     term(image)  # warm
     assert torch.allclose(seen[1].value, seen[0].value, rtol=1e-4)
+    # 42 patches are fewer than the reference's 49: all are taken
+    assert torch.equal(patch_ot(reference, 4, thin=4, **options)(image), exact)
 
 
 @pytest.mark.parametrize("name, value", [("thin", 0), ("thin", 1.5), ("start_eps", 0.0)])

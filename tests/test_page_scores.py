@@ -55,3 +55,11 @@ def test_a_part_that_is_nowhere_in_the_clean_reference_is_foreign():
     touched = (cloud == 1).any(1)
     assert torch.equal(scores.foreign(cloud, clean, target, patch=4), touched)
     assert scores.foreign(torch.ones(3, 16), clean, target, patch=4).all()
+
+
+def test_a_plan_that_leaves_what_is_foreign_puts_no_mass_there():
+    clean, target = 0.5 + 0.01 * picture(0), 0.5 + 0.01 * picture(1)
+    cloud = torch.cat([patches.extract(clean, 4, 2)[:3], torch.ones(1, 16)])
+    left, taken = torch.tensor([1.0, 1, 1, 0]), torch.tensor([1.0, 1, 1, 3])
+    assert scores.foreign_mass(cloud, left, clean, target, patch=4) == (0.25, 0)
+    assert scores.foreign_mass(cloud, taken, clean, target, patch=4) == (0.25, 0.5)

@@ -69,3 +69,15 @@ def foreign(
     zero = torch.zeros(len(clean), dtype=clean.dtype, device=clean.device)
     farthest = hardmin(target, clean, zero)[0].quantile(usual)
     return hardmin(cloud, clean, zero)[0] > farthest
+
+
+def foreign_mass(
+    cloud: Tensor, mass: Tensor, clean: Tensor, target: Tensor, patch: int
+) -> tuple[float, float]:
+    """How much of a reference is foreign, and how much of what a plan takes of it.
+
+    cloud, clean, target, patch: as for `foreign`. mass: (M,) second marginal of the plan.
+    Returns (share of the patches, share of the mass).
+    """
+    far = foreign(cloud, clean, target, patch).to(mass.device)
+    return float(far.float().mean()), float(mass[far].sum() / mass.sum())

@@ -1,0 +1,156 @@
+"""Table I of Mignon et al. 2023: what the scores of methods on the same pairs of images say."""
+
+from collections.abc import Sequence
+from itertools import product
+from typing import Any, TypeAlias
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from companion.page import figures, intervals, scores
+from companion.page.kept import archived, values
+from companion.page.record import record
+
+SIDES = {"clean": "defect-free", "defect": "with defect"}  # the two references of a pair
+# {(method, settings): (n, 2, 5) scores: images, references in that order, `scores.quality`}
+Found: TypeAlias = dict[tuple[str, str], np.ndarray]
+Printed: TypeAlias = dict[str, dict[str, dict[str, float]]]  # {method: {side: {"psnr", "lpips"}}}
+
+
+def tables(found: Found, names: dict[str, str], printed: Printed) -> None:
+    """Show the means of all methods beside the printed ones: one table a setting and reference.
+
+    names: {method: text of its row}, in that order. Returns None.
+    """
+    for settings, (side, kind) in product(_settings(found), enumerate(SIDES)):
+        ours = {method: found[method, settings][:, side] for method in names}
+        theirs = {method: cells[kind] for method, cells in printed.items()}
+        scores.beside(f"{settings}, {SIDES[kind]}", ours, names, theirs)
+
+
+def download(found: Found, names: dict[str, str], pairs: Sequence[Any]) -> None:
+    """Show a link to all scores, a row an image, method and reference.
+
+    pairs: n of `otlib.assets.pairs.Pair`. Returns None.
+    """
+    rows = []
+    for (method, settings), here in found.items():
+        for (pair, lines), (side, kind) in product(
+            zip(pairs, here.tolist(), strict=True), enumerate(SIDES)
+        ):
+            about = [settings, names[method], pair.category, *pair.names, kind, pair.area]
+            rows.append([*about, *lines[side]])
+    head = ["settings", "method", "category", "image", "clean", "defective", "reference", "area"]
+    figures.download("super-resolution.csv", [*head, *scores.MEASURES], rows)
+
+
+def losses(found: Found) -> dict[tuple[str, str], np.ndarray]:
+    """What the defect costs, {(method, settings): (n,) dB}: PSNR with the clean reference minus
+    PSNR with the other."""
+    return {at: here[:, 0, 0] - here[:, 1, 0] for at, here in found.items()}
+
+
+def record_means(found: Found, printed: Printed, methods: Sequence[str]) -> None:
+    """Record the mean scores, the mean losses and how far from the printed table they are.
+
+    methods: those with a prior, whose loss is recorded. Returns None.
+    """
+    lost = losses(found)
+    for (method, settings), here in found.items():
+        for kind, (psnr, lpips, as_read, *_) in zip(SIDES, here.mean(0), strict=True):
+            record(f"{settings}_psnr_{method}_{kind}", psnr, unit="dB", better="higher")
+            record(f"{settings}_lpips_{method}_{kind}", lpips, better="lower")
+            record(f"{settings}_lpips_as_read_{method}_{kind}", as_read, better="lower")
+        if method in methods:
+            loss = intervals.student(lost[method, settings])
+            name = f"{settings}_loss_by_defects_{method}"
+            record(name, loss.mean, unit="dB", better="lower", interval=loss[1:])
+    for settings in _settings(found):
+        ends = product(printed, enumerate(SIDES))
+        ours = [(printed[m][kind], found[m, settings][:, k].mean(0)) for m, (k, kind) in ends]
+        off = max(abs(mean[0] - there["psnr"]) for there, mean in ours)
+        record(f"{settings}_psnr_off_most", off)
+        apart = [[abs(mean[k] - there["lpips"]) for there, mean in ours] for k in (1, 2)]
+        record(f"{settings}_lpips_reading_excess", np.mean(apart[0]) - np.mean(apart[1]))
+
+
+def differences(
+    found: Found, names: dict[str, str], printed: Printed, rivals: Sequence[str]
+) -> None:
+    """Record and show the semi-unbalanced form minus each rival, image by image.
+
+    names: {method: text}. rivals: methods. Returns None.
+    """
+    rows, lost = [], losses(found)
+    for settings, (side, kind), other in product(_settings(found), enumerate(SIDES), rivals):
+        apart = found["semi", settings][:, side] - found[other, settings][:, side]
+        gain, lpips = (intervals.student(column) for column in apart.T[:2])
+        about: dict[str, Any] = {"unit": "dB", "better": "higher", "interval": gain[1:]}
+        record(f"{settings}_gain_over_{other}_{kind}", gain.mean, **about)
+        about = {"better": "lower", "interval": lpips[1:]}
+        record(f"{settings}_lpips_over_{other}_{kind}", lpips.mean, **about)
+        there = "-"
+        if other in printed:
+            there = f"{printed['semi'][kind]['psnr'] - printed[other][kind]['psnr']:+.2f}"
+        row = [settings, f"semi - {names[other]}", SIDES[kind], there, *gain.texts("+.2f")]
+        rows.append([*row, _better(apart[:, 0]), *lpips.texts("+.3f")])
+    cost = {m: printed[m]["clean"]["psnr"] - printed[m]["defect"]["psnr"] for m in printed}
+    for settings in _settings(found):
+        apart = lost["balanced", settings] - lost["semi", settings]
+        spared = intervals.student(apart)
+        about = {"unit": "dB", "better": "higher", "interval": spared[1:]}
+        record(f"{settings}_spared_by_semi", spared.mean, **about)
+        row = [settings, f"loss by defects, {names['balanced']} - {names['semi']}", "both"]
+        row += [f"{cost['balanced'] - cost['semi']:+.2f}", *spared.texts("+.2f")]
+        rows.append([*row, _better(apart), "", ""])
+    head = ["settings", "difference", "reference", "paper (dB)", "PSNR (dB)", "99 % interval"]
+    figures.table([*head, "better in", "LPIPS-Alex", "99 % interval"], rows)
+
+
+def forest(found: Found, settings: str, names: dict[str, str], rivals: Sequence[str]) -> None:
+    """Draw the same differences in PSNR: a mark an image, a bar an interval. Returns None."""
+    figure, axis = plt.subplots(figsize=(8, 3.6))
+    lines = list(product(rivals, enumerate(SIDES.values())))
+    for place, (other, (side, _)) in enumerate(lines):
+        apart = (found["semi", settings] - found[other, settings])[:, side, 0]
+        mean, low, high = intervals.student(apart)
+        axis.plot(apart, [place] * len(apart), "|", color="0.5")
+        bar = [[mean - low], [high - mean]]
+        axis.errorbar(mean, place, xerr=bar, fmt="o", color="C0", capsize=3)
+    axis.set_yticks(range(len(lines)), [f"{names[other]}, {text}" for other, (_, text) in lines])
+    axis.set_xlabel(f"PSNR of {names['semi']} minus that of ... (dB)")
+    axis.axvline(0, color="0.3", linewidth=1)
+    axis.invert_yaxis()
+    figures.show(figure, "svg")
+
+
+def kept(pattern: str, names: dict[str, str], printed: Printed) -> None:
+    """Show the means of runs kept in the archive beside the printed ones.
+
+    pattern: of `kept.archived`. names: {method: text}, of the methods shown. Returns None.
+    """
+    runs = archived(pattern)
+    if not runs:
+        print("None is kept yet: `companion archive` keeps one.")
+    for title, run in runs.items():
+        told, value, rows = run["parameters"], values(run), []
+        side = f"{told['size']} x {told['size']}"
+        print(f"{title}: {value['dataset']}, {told['pairs']} pairs of {side}")
+        for settings, method in product(told["settings"], names):
+            ends = product(SIDES, ("psnr", "lpips", "lpips_as_read"))
+            cells = [value[f"{settings}_{measure}_{method}_{kind}"] for kind, measure in ends]
+            ours = zip(cells, (".2f", ".3f", ".3f") * 2, strict=True)
+            there = printed.get(method, {})
+            theirs = [f"{cell:g}" for kind in SIDES for cell in there.get(kind, {}).values()]
+            row = [settings, names[method], *(f"{cell:{form}}" for cell, form in ours)]
+            rows.append([*row, ", ".join(theirs) or "-"])
+        head = ["settings", "method", "PSNR (dB)", "LPIPS", "as read"]
+        figures.table([*head, *(f"{name} (defect)" for name in head[2:]), "paper"], rows)
+
+
+def _settings(found):
+    return list(dict.fromkeys(settings for _, settings in found))
+
+
+def _better(apart):
+    return f"{(apart > 0).sum()} of {len(apart)}"
