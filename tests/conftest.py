@@ -9,6 +9,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import IPython.display
 import pytest
 import yaml
 
@@ -55,6 +56,19 @@ CLAIM = {
 
 def cell(code, *options):
     return "\n".join(["```{code-cell} ipython3", *options, code.rstrip(), "```", ""])
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """The notebook that the display calls of `record` would make."""
+    outputs = []
+
+    def display(data, raw, metadata):
+        assert raw
+        outputs.append({"output_type": "display_data", "data": data, "metadata": metadata})
+
+    monkeypatch.setattr(IPython.display, "display", display)
+    return {"cells": [{"cell_type": "markdown"}, {"cell_type": "code", "outputs": outputs}]}
 
 
 class Project:

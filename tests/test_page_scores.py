@@ -26,10 +26,6 @@ def test_an_image_is_scored_inside_its_border():
     assert scores.quality(truth, truth) == [math.inf, 0, 0, 0, 1]
 
 
-def test_a_spread_is_that_of_a_sample():
-    assert scores.spread(np.array([1.0, 2.0, 3.0]), 2) == "2.00 ± 1.00"
-
-
 def test_table_one_puts_what_is_printed_beside_ours(monkeypatch):
     shown = []
     monkeypatch.setattr(figures, "display", lambda data, raw=False: shown.append(data.data))

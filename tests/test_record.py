@@ -12,19 +12,6 @@ from hypothesis import strategies as st
 from companion.page.record import collect, record
 
 
-@pytest.fixture
-def recorded(monkeypatch):
-    """The notebook that the display calls of `record` would make."""
-    outputs = []
-
-    def display(data, raw, metadata):
-        assert raw
-        outputs.append({"output_type": "display_data", "data": data, "metadata": metadata})
-
-    monkeypatch.setattr(IPython.display, "display", display)
-    return {"cells": [{"cell_type": "markdown"}, {"cell_type": "code", "outputs": outputs}]}
-
-
 @pytest.mark.parametrize(
     ("value", "expected"),
     [

@@ -1,18 +1,22 @@
 """Run independent jobs of a notebook side by side."""
 
 import hashlib
+import itertools
 import os
 import pickle
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from companion.files import read_sealed, write_sealed
+
+Job = TypeVar("Job", bound=Hashable)
 
 
 def side_by_side(
@@ -60,3 +64,28 @@ def side_by_side(
             return list(pool.map(once, range(len(jobs))))
     finally:
         torch.set_num_threads(workers)
+
+
+def by_job(work: Callable[[Job], Any], jobs: Iterable[Job], label: str) -> dict[Job, Any]:
+    """Run `side_by_side` and tell whose result is whose; a job that comes twice runs once.
+
+    work, label: as there. jobs: what a dictionary takes as keys.
+    Returns {job: result} in the order of the jobs; raises what a job raised.
+    """
+    once = list(dict.fromkeys(jobs))
+    return dict(zip(once, side_by_side(work, once, label), strict=True))
+
+
+def on_grid(
+    found: Mapping[tuple, Mapping[str, Any]], what: str, *axes: Iterable[Hashable]
+) -> np.ndarray:
+    """Lay out one of the results of jobs that cross several choices.
+
+    found: {(a choice of each axis, ...): {what: number or array}}, as `by_job` gives it. axes: the
+        choices, at least one each.
+    Returns an array (len(axis), ..., and the result's own axes). Raises KeyError for a job that is
+    not found.
+    """
+    choices = [list(axis) for axis in axes]
+    values = np.array([found[job][what] for job in itertools.product(*choices)])
+    return values.reshape(*map(len, choices), *values.shape[1:])

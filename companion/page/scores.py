@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from companion.page import figures
+from companion.page.intervals import spread
 from otlib import metrics, patches
 from otlib.assets import perceptual
 from otlib.softmin import hardmin
@@ -24,11 +25,6 @@ def quality(image: Tensor, truth: Tensor, border: int = 0) -> list[float]:
     as_read = perceptual.lpips((image + 1) / 2, (truth + 1) / 2, "alex", border=border)
     psnr, ssim = (measure(image, truth, border=border) for measure in (metrics.psnr, metrics.ssim))
     return [psnr, lpips[0], as_read, lpips[1], ssim]
-
-
-def spread(values: np.ndarray, digits: int) -> str:
-    """The mean and standard deviation (n - 1) of values in words. values: (n,), n >= 2."""
-    return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
 
 
 def beside(

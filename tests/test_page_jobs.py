@@ -1,0 +1,32 @@
+"""Results of jobs, found by what the jobs were."""
+
+import numpy as np
+import pytest
+
+from companion.page.jobs import by_job, on_grid
+
+
+def test_results_are_found_by_their_jobs_and_a_job_runs_once():
+    done = []
+    work = lambda job: done.append(job) or {"sum": sum(job), "both": np.array(job)}
+    found = by_job(work, [(1, 2), (0, 5), (1, 2)], "jobs")
+    assert sorted(done) == [(0, 5), (1, 2)] and list(found) == [(1, 2), (0, 5)]
+    assert found[0, 5]["sum"] == 5
+
+
+def test_results_are_laid_out_by_the_choices_of_each_axis():
+    rows, columns, deep = ("a", "b"), (1, 2, 3), range(2)
+    value = lambda name, number, k: ord(name) + 10 * number + 100 * k
+    found = {
+        (n, c, k): {"value": value(n, c, k), "curve": np.full(5, value(n, c, k))}
+        for k in deep
+        for c in columns
+        for n in rows
+    }
+    grid = on_grid(found, "value", rows, columns, deep)
+    assert grid.shape == (2, 3, 2) and grid[1, 2, 0] == value("b", 3, 0)
+    assert on_grid(found, "value", iter(["b"]), [3], [1]).item() == value("b", 3, 1)
+    curves = on_grid(found, "curve", rows, columns, deep)
+    assert curves.shape == (2, 3, 2, 5) and (curves == grid[..., None]).all()
+    with pytest.raises(KeyError):
+        on_grid(found, "value", rows, [4], deep)
