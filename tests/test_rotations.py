@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from companion.page.deep_ot import scenes
+from companion.page.scenes import scenes
 from companion.page.rotations import apart, rotations
 
 

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from companion.page.record import Better, record
+
 # Of a hundred intervals one misses, and half of those on the side that turns a verdict over: some
 # sixty orderings of the book make .3 wrong calls by chance. A page that asks whether all of k
 # hold divides what may miss by k (Bonferroni).
@@ -19,6 +21,10 @@ class Interval(NamedTuple):
     mean: float
     low: float
     high: float
+
+    def antilog(self) -> "Interval":
+        """10 to the power of each: what the estimate is the logarithm of."""
+        return Interval(*(10.0**end for end in self))
 
     def texts(self, form: str) -> list[str]:
         """The mean and the interval in words. form: format of a number, such as "+.2f"."""
@@ -44,3 +50,8 @@ def least(intervals: Iterable[Interval]) -> Interval:
 def largest(intervals: Iterable[Interval]) -> Interval:
     """The largest of several, each made with `of` = their number: do all lie below a bound?"""
     return Interval(*(max(ends) for ends in zip(*intervals, strict=True)))
+
+
+def tell(name: str, found: Interval, unit: str = "", better: Better = "") -> None:
+    """Record an estimate with its interval. name, unit, better: as `record` has them."""
+    record(name, found.mean, unit, better, found[1:])
