@@ -1,5 +1,6 @@
 import math
 
+import IPython.display
 import numpy as np
 import pytest
 from scipy import stats
@@ -31,3 +32,18 @@ def test_the_least_and_the_largest_of_several():
     three = [intervals.Interval(*ends) for ends in ((1, 0, 5), (2, 1, 3), (3, -1, 4))]
     assert intervals.least(three) == (1, -1, 3)
     assert intervals.largest(three) == (3, 1, 5)
+
+
+def test_the_antilog_is_that_of_base_10():
+    found = intervals.Interval(0.0, -math.inf, 2.0).antilog()
+    assert found == (1, 0, 100)
+
+
+def test_an_estimate_is_recorded_with_its_ends(monkeypatch):
+    told = {}
+    display = lambda *_, metadata, **__: told.update(metadata)
+    monkeypatch.setattr(IPython.display, "display", display)
+    intervals.tell("gain", intervals.Interval(2.0, 1.0, 3.0), unit="dB", better="higher")
+    assert told["scrapbook"]["name"] == "gain"
+    expected = {"value": 2.0, "unit": "dB", "better": "higher", "interval": [1.0, 3.0]}
+    assert told["record"] == expected
