@@ -63,3 +63,11 @@ def test_a_change_is_sure_where_its_whole_interval_is_on_one_side():
     sets = [-1.0, -1.1, -0.9], [-1.0, 3.0, -3.0], [0.0, 0.0, 0.0], [1.0, 1.1, 0.9], [-2.0]
     found = estimates.signs([estimates.Estimate(np.array(values)) for values in sets])
     assert found == (3, 1, 1)  # the second and the lone one may be luck
+
+
+def test_a_choice_is_made_on_the_other_turns():
+    values = {0.5: [0.0, 3.0, 3.0], 1.5: [5.0, 1.0, 2.0]}
+    values = {alpha: estimates.Estimate(np.array(each)) for alpha, each in values.items()}
+    best, found = estimates.chosen(values, [[1, 2], [0, 2], [0]])
+    assert best == [1.5, 0.5, 0.5]
+    assert found.values.tolist() == [5, 3, 3]  # no turn chooses on itself

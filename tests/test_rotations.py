@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from companion.page.rotations import apart, chosen, dealt, pictured, rotations
+from companion.page.rotations import apart, dealt, pictured, rotations
 from companion.page.scenes import scenes
 
 
@@ -64,8 +64,3 @@ def test_what_the_roles_get_is_counted(folder):
     assert names <= set(every) == {photo.name for turn in turns for part in turn for photo in part}
     first = turns[0].test[0]
     assert np.array_equal(every[first.name], first.image)
-
-
-def test_a_choice_is_made_on_the_other_turns():
-    values = {0.5: np.array([0.0, 3.0, 3.0]), 1.5: np.array([5.0, 1.0, 2.0])}
-    assert chosen(values, [[1, 2], [0, 2], [0]]) == [1.5, 0.5, 0.5]

@@ -91,6 +91,17 @@ def change(found: dict[Any, dict[str, Estimate]], kind: str, now: Any, before: A
     return found[now][kind].less(found[before][kind])
 
 
+def chosen(values: dict[Any, Estimate], free: Sequence[list[int]]) -> tuple[list[Any], Estimate]:
+    """Choose for each turn what is best on other turns, and see what it gives on its own.
+
+    values: {choice: Estimate}, the less the better. free: for each turn the places of those that it
+        may choose on, as of `rotations.apart`.
+    Returns (choices, what they give): a list, one a turn, and an Estimate.
+    """
+    best = [min(values, key=lambda one: values[one].values[places].mean()) for places in free]
+    return best, Estimate(np.array([values[one].values[turn] for turn, one in enumerate(best)]))
+
+
 def worst(changes: Iterable[Estimate], better: Better) -> Interval:
     """Of the changes of several restorers the one that is least to the better, with its interval.
 

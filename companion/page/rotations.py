@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -83,15 +83,6 @@ def apart(turns: list[Sets]) -> list[list[int]]:
         [k for k in places if not tested[k] & tested[turn]] for turn, places in enumerate(others)
     ]
     return [some or places for some, places in zip(free, others, strict=True)]
-
-
-def chosen(values: dict[Any, np.ndarray], free: list[list[int]]) -> list[Any]:
-    """For each turn the choice that is best on other turns.
-
-    values: {choice: (turns,)}, the less the better. free: the other turns' places, as of `apart`.
-    Returns a list of choices.
-    """
-    return [min(values, key=lambda choice: values[choice][places].mean()) for places in free]
 
 
 def _deal(count, roles, counts):
