@@ -16,7 +16,6 @@ matplotlib.use("agg")
 
 from companion.page import figures
 from companion.page.jobs import side_by_side
-from companion.page.tradeoff import Estimate
 
 
 @pytest.fixture
@@ -182,29 +181,6 @@ def test_the_slider_holds_both_images_unchanged(shown):
     assert (below[1], above[1]) == ("theirs", "ours &lt;1&gt;")
     back = matplotlib.image.imread(io.BytesIO(base64.b64decode(above[0])))
     np.testing.assert_allclose(back, grey, atol=1e-7)
-
-
-def test_a_plane_shows_both_ends_and_their_intervals():
-    spread = np.array([-1.0, 0.0, 1.0])
-    half = 9.92484 / np.sqrt(3)  # Student's t at 99.5 % and 2 degrees
-    points = {
-        alpha: {"mse": Estimate(alpha + spread), "kid": Estimate(2 * spread - alpha)}
-        for alpha in (-1.0, 0.0, 0.5, 1.0, 2.0)
-    }
-    points[0.7] = {"mse": points[0.5]["mse"]}  # a kind that was not measured there
-    axis = matplotlib.pyplot.figure().subplots()
-    figures.plane(axis, points, "mse", "kid", label="a")
-    full, dotted = (
-        next(line for line in axis.lines if line.get_linestyle() == style) for style in ("-", ":")
-    )
-    np.testing.assert_allclose(full.get_xydata(), [[0, 0], [0.5, -0.5], [1, -1]])
-    np.testing.assert_allclose(dotted.get_xdata(), [-1, 0, 0.5, 1, 2])
-    marks = [box.lines[0] for box in axis.containers]
-    assert [mark.get_marker() for mark in marks] == ["o", "s"]
-    for box, (x, y) in zip(axis.containers, [(1, -1), (0, 0)], strict=True):
-        across, up = (bar.get_segments()[0] for bar in box.lines[2])
-        np.testing.assert_allclose(across[:, 0], [x - half, x + half], rtol=1e-5)
-        np.testing.assert_allclose(up[:, 1], [y - 2 * half, y + 2 * half], rtol=1e-5)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

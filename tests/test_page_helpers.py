@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from companion.page import clock, conditions, deep_ot, trained
+from companion.page import clock, conditions, deep_ot, figures, trained, unlike
 from companion.page.kept import values
 from companion.page.noises import between
 from companion.page.seeds import seeded
-from companion.page.tradeoff import Estimate
 from companion.page.watch import watch
 from otlib import dot, generator
 from otlib.assets import saved
+from otlib.assets.photographs import Sets
 from otlib.restore import restore
 
 
@@ -79,41 +79,6 @@ def test_kept_records_lose_their_units():
     assert values(run) == {"psnr": 30.5}
 
 
-def test_measures_of_a_restorer_are_noted_and_read_back(monkeypatch):
-    noted = {}
-    monkeypatch.setattr(
-        deep_ot,
-        "record",
-        lambda name, value, better, interval: noted.update({name: (value, better, interval)}),
-    )
-    found = {"psnr": Estimate(np.array([30.126])), "kid": Estimate(np.array([-1.0, -1.0]))}
-    deep_ot.note("dat-light", "kept", found)
-    deep_ot.note("dat-light", "paired", found, {"kid": "lower"})
-    assert noted == {
-        "dat_light_psnr_kept": (30.126, "", [-math.inf, math.inf]),
-        "dat_light_kid_kept": (-1.0, "", [-1.0, -1.0]),
-        "dat_light_kid_paired": (-1.0, "lower", [-1.0, -1.0]),
-    }
-    read = {name: value for name, (value, *_) in noted.items()}
-    assert deep_ot.slashed(read, "dat-light", {"kid": 1}, ("kept", "paired")) == ["-1.0 / -1.0"]
-    assert deep_ot.slashed(read, "dat-light", {"psnr": 2}, ("kept",)) == ["30.13"]
-
-
-def test_scenes_are_counted_once():
-    photos = [types.SimpleNamespace(name=name) for name in ("b.png@0,0", "a.png@0,8", "b.png@8,0")]
-    assert list(deep_ot.scenes(photos).items()) == [("a.png", [1]), ("b.png", [0, 2])]
-
-
-def test_crops_and_scenes_are_parted_without_loss():
-    names = ["a@0", "b@0", "a@1", "b@1", "a@2", "c@0"]
-    photos = [types.SimpleNamespace(name=name) for name in names]
-    even, odd = deep_ot.every_second(photos)
-    assert [p.name for p in even] == ["a@0", "a@2", "b@0", "c@0"]
-    assert [p.name for p in odd] == ["a@1", "b@1"]
-    half = [p.name for p in deep_ot.half_of_the_scenes(photos)]
-    assert half == ["a@0", "a@1", "a@2", "c@0"]
-
-
 def test_an_image_is_encoded_once():
     calls = []
     ae = deep_ot.PIXELS._replace(encode=lambda x: calls.append(1) or 2 * x)
@@ -138,14 +103,6 @@ def test_the_halves_of_a_map_do_what_is_said_of_them():
     torch.testing.assert_close(moved["means"].mean, before.mean + shift, atol=1e-6, rtol=0)
     torch.testing.assert_close(moved["means"].scatter, before.scatter, atol=1e-5, rtol=0)
     torch.testing.assert_close(moved["covariances"].scatter, whole.scatter, atol=1e-5, rtol=0)
-
-
-def test_the_worst_of_several_restorers_decides_with_the_interval_of_all():
-    better, worse = Estimate(np.array([-3.0, -3.2, -3.1])), Estimate(np.array([0.1, 0.2, 0.15]))
-    found = deep_ot.worst([better, worse], "lower")
-    assert found.mean == pytest.approx(0.15)
-    assert found.high == max(one.interval(of=2).high for one in (better, worse))
-    assert deep_ot.worst([better, worse], "higher").mean == pytest.approx(-3.1)
 
 
 def test_the_remedies_of_a_singular_covariance_are_told_apart():
@@ -177,3 +134,47 @@ def test_networks_of_another_exemplar_or_size_are_refused(tmp_path, monkeypatch)
             trained.trained("*.safetensors", exemplar, size)
     with pytest.raises(FileNotFoundError, match="trained='none' names no file"):
         trained.trained("none", "brick", 64)
+
+
+def test_conditions_are_recorded_for_each_side_and_for_the_largest(monkeypatch):
+    noted, shown = {}, []
+    monkeypatch.setattr(conditions, "record", lambda name, value: noted.update({name: value}))
+    monkeypatch.setattr(figures, "display", lambda data: shown.append(data.data))
+    of = lambda side: conditions.Condition(3 * side**2, 9, side + 0.5, side, 2 * side, 0.1, 0.02)
+    told = {3: of(3), 1: of(1)}
+    conditions.note(told)
+    assert noted["log10_condition_p1"] == 1.5 and noted["float32_negative_p3"] == 3
+    assert noted["singular_p3"] == 6 and noted["log10_condition_growth"] == 2
+    last = [noted[name] for name in ("float32_negative_largest", "noise_mse", "constant_mse")]
+    assert last == [3, 0.1, 0.02] and len(noted) == 10
+    conditions.table(told)
+    row = [cell.strip() for cell in shown[0].splitlines()[2].split("|")[1:-1]]
+    assert row == ["3", "27", "9", "3.5", "3", "6", "1.0e-01", "2.0e-02"]
+
+
+def test_restorations_are_found_by_the_photograph_s_name(monkeypatch):
+    double = lambda name, images, seed, device: [len(name) * x + seed for x in images]
+    monkeypatch.setattr(deep_ot, "restored", double)
+    found = deep_ot.restorations(["a", "bcd"], {"x": 1, "y": 2}, 10, "cpu")
+    assert found == {"a": {"x": 11, "y": 12}, "bcd": {"x": 13, "y": 16}}
+
+
+def test_suspects_of_an_unpaired_fit_are_told_apart():
+    """The natural photographs are the tested ones, brighter: the shift of the mean is to blame."""
+    photo = lambda name: types.SimpleNamespace(name=name)
+    names = [f"{scene}@{crop}" for scene in "ab" for crop in range(2)]
+    draws = torch.rand((4, 3, 12, 12), generator=seeded(0)) / 2
+    images = {f"{role}{n}": x for role in "nrt" for n, x in zip(names, draws, strict=True)}
+    images |= {name: x + 0.4 for name, x in images.items() if name[0] == "n"}
+    turn = Sets(*([photo(f"{role}{n}") for n in names] for role in "nrt"))
+    at = deep_ot.transported(turn, images, images, deep_ot.PIXELS, 1)
+    found = unlike.distances(turn, at, images, images, deep_ot.PIXELS, 1)
+    assert set(found) == set(unlike.SUSPECTS)
+    assert found["restored"] == pytest.approx(0, abs=1e-4)
+    assert found["covariances"] == pytest.approx(0, abs=1e-3)
+    for kind in ("unpaired", "means", "pixels", "yardstick"):
+        assert found[kind] == pytest.approx(0.4 * 27**0.5, rel=1e-3), kind
+    assert found["kept"] < 0.1 and found["fewer"] > 1
+    lone = Sets(*(part[::2] for part in turn))
+    at = deep_ot.transported(lone, images, images, deep_ot.PIXELS, 1)
+    assert "same_scenes" not in unlike.distances(lone, at, images, images, deep_ot.PIXELS, 1)

@@ -61,3 +61,8 @@ def test_each_sample_is_recorded_under_its_name(recorded):
     for entry, values in zip(found.values(), samples.values(), strict=True):
         mean, *ends = intervals.student(values)
         assert entry == {"value": mean, "unit": "dB", "better": "higher", "interval": ends}
+
+
+def test_the_antilog_is_that_of_base_10():
+    found = intervals.Interval(0.0, -math.inf, 2.0).antilog()
+    assert found == (1, 0, 100)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from companion.page import figures, raced, table_one
+from companion.page import figures, intervals, raced, table_one
 
 NAMES = {"semi": "S", "balanced": "B", "wpp": "W"}
 PRINTED = {
@@ -17,11 +17,11 @@ def said(monkeypatch):
     """What is recorded, {name: (value, interval)}, and the tables shown."""
     records, shown = {}, []
 
-    def record(name, value, interval=None, **_):
+    def record(name, value, unit="", better="", interval=None):
         assert name not in records
         records[name] = float(value), interval
 
-    for module in (table_one, raced):
+    for module in (table_one, raced, intervals):
         monkeypatch.setattr(module, "record", record)
     monkeypatch.setattr(figures, "table", lambda head, rows: shown.append((head, rows)))
     return records, shown

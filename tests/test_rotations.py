@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from companion.page.deep_ot import scenes
-from companion.page.rotations import apart, rotations
+from companion.page.rotations import apart, dealt, pictured, rotations
+from companion.page.scenes import scenes
 
 
 @pytest.fixture
@@ -50,3 +50,17 @@ def test_a_role_that_wants_none_gets_none(folder):
 def test_the_seed_decides_the_order(folder):
     names = lambda seed: [photo.name for photo in rotations(folder, 16, [2, 2, 3], 2, seed)[1].test]
     assert names(0) == names(0) != names(3)
+
+
+def test_what_the_roles_get_is_counted(folder):
+    turns = rotations(folder, 16, [5, 4, 3], 7, seed=1)
+    found = dealt(turns)
+    assert list(found) == ["natural", "restored", "test"]
+    assert [part.crops for part in found.values()] == [5, 4, 3]
+    assert [part.scenes for part in found.values()] == [2, 2, 3]
+    names = {photo.name for turn in turns for photo in turn.test}
+    assert found["test"].all == len(names) > 3
+    every = pictured(turns, "cpu")
+    assert names <= set(every) == {photo.name for turn in turns for part in turn for photo in part}
+    first = turns[0].test[0]
+    assert np.array_equal(every[first.name], first.image)

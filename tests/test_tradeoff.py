@@ -48,22 +48,6 @@ def test_a_perfect_restoration_has_infinite_decibels():
     _, zero, sources = sets()
     found = tradeoff.points(zero, sources, sources, [1], ["psnr", "pooled"])
     assert found[1]["pooled"] == found[1]["psnr"] == np.inf
-    one = tradeoff.over_turns([found, found])[1]["psnr"]
-    assert one.value == np.inf and one.error == (0, 0) and one.text == "\N{MINUS SIGN}∞ to ∞"
-
-
-def test_an_estimate_has_the_interval_of_its_turns():
-    values = np.array([1.0, 2.0, 4.0, 5.0])
-    turns = [{0.5: {"mse": value, "kid": -value}} for value in values]
-    found = tradeoff.over_turns(turns)[0.5]
-    np.testing.assert_array_equal(found["kid"].values, -values)
-    half = 5.84091 * values.std(ddof=1) / 2  # Student's t at 99.5 % and 3 degrees
-    assert found["mse"].value == 3 and found["mse"].error == pytest.approx((half, half), rel=1e-5)
-    assert found["mse"].interval(of=2).high > found["mse"].interval().high
-    change = found["mse"].less(found["kid"])
-    np.testing.assert_array_equal(change.values, 2 * values)
-    alone = tradeoff.Estimate(values[:1])
-    assert alone.interval() == (1, -np.inf, np.inf) and alone.error == (0, 0)
 
 
 def test_an_image_is_consistent_with_itself_and_with_what_a_shrunk_image_does_not_show():

@@ -6,7 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from companion.page import figures
 from companion.page.deep_ot import mean_square
+from companion.page.record import record
 from companion.page.seeds import seeded
 from otlib import dot, gaussian
 from otlib.assets.autoencoders import Autoencoder
@@ -57,3 +59,30 @@ def of(
         mean_square(drawn, plain),
         mean_square(other, plain),
     )
+
+
+def table(told: dict[int, Condition]) -> None:
+    """Show a table with a row a side. told: {side of the patches: Condition}."""
+    headers = ["p", "dimension", "patches", "log10 of the condition number"]
+    headers += ["negative eigenvalues in float32", "directions cut", "MSE of the noise"]
+    rows = []
+    for side, one in told.items():
+        row = [side, one.dimension, one.number, f"{one.log10_condition:.1f}", one.negative]
+        rows.append([*row, one.singular, f"{one.noise:.1e}", f"{one.constant:.1e}"])
+    figures.table([*headers, "MSE of a constant instead"], rows)
+
+
+def note(told: dict[int, Condition]) -> None:
+    """Record, of each side, the numbers that tell how singular a covariance is, and the last's all.
+
+    told: {side of the patches: Condition}, from 1 to the largest.
+    """
+    for side, one in told.items():
+        record(f"log10_condition_p{side}", one.log10_condition)
+        record(f"float32_negative_p{side}", one.negative)
+        record(f"singular_p{side}", one.singular)
+    last = told[max(told)]
+    record("log10_condition_growth", last.log10_condition - told[1].log10_condition)
+    record("float32_negative_largest", last.negative)
+    record("noise_mse", last.noise)
+    record("constant_mse", last.constant)

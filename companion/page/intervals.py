@@ -22,6 +22,10 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def antilog(self) -> "Interval":
+        """10 to the power of each: what the estimate is the logarithm of."""
+        return Interval(*(10.0**end for end in self))
+
     def texts(self, form: str) -> list[str]:
         """The mean and the interval in words. form: format of a number, such as "+.2f"."""
         return [f"{self.mean:{form}}", f"{self.low:{form}} to {self.high:{form}}"]

@@ -3,12 +3,23 @@
 import itertools
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from companion.page.deep_ot import scenes
+from companion.page.scenes import scenes
 from otlib.assets import photographs
 from otlib.assets.photographs import Photograph, Sets
+
+
+class Dealt(NamedTuple):
+    """What a role gets."""
+
+    crops: int  # each turn
+    scenes: int  # that they show, in the turn with fewest
+    all: int  # crops in all turns
 
 
 def rotations(
@@ -43,6 +54,21 @@ def rotations(
         start = turn * len(circle) // turns
         places = {role: [circle[(start + k) % len(circle)] for k in dealt[role]] for role in dealt}
         found.append(Sets(*(_crops(places[role], counts[role]) for role in range(3))))
+    return found
+
+
+def pictured(turns: list[Sets], device: str | torch.device) -> dict[str, Tensor]:
+    """The images of all turns: {name of a photograph: (3, H, W)}, on the device."""
+    photos = {photo.name: photo for turn in turns for part in turn for photo in part}
+    return {name: photo.image.to(device) for name, photo in photos.items()}
+
+
+def dealt(turns: list[Sets]) -> dict[str, Dealt]:
+    """How many photographs each role gets: {"natural", "restored", "test": Dealt}."""
+    found = {}
+    for role, parts in zip(Sets._fields, zip(*turns, strict=True), strict=True):
+        names = {photo.name for part in parts for photo in part}
+        found[role] = Dealt(len(parts[0]), min(len(scenes(part)) for part in parts), len(names))
     return found
 
 

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from companion.page import figures
 from companion.page.intervals import spread
+from companion.page.masses import share
 from otlib import metrics, patches
 from otlib.assets import perceptual
 from otlib.softmin import hardmin
@@ -76,4 +77,4 @@ def foreign_mass(
     Returns (share of the patches, share of the mass).
     """
     far = foreign(cloud, clean, target, patch).to(mass.device)
-    return float(far.float().mean()), float(mass[far].sum() / mass.sum())
+    return float(far.float().mean()), float(share(mass, far))

@@ -62,9 +62,8 @@ def record_means(found: Found, printed: Printed, methods: Sequence[str]) -> None
             record(f"{settings}_lpips_{method}_{kind}", lpips, better="lower")
             record(f"{settings}_lpips_as_read_{method}_{kind}", as_read, better="lower")
         if method in methods:
-            loss = intervals.student(lost[method, settings])
             name = f"{settings}_loss_by_defects_{method}"
-            record(name, loss.mean, unit="dB", better="lower", interval=loss[1:])
+            intervals.tell(name, intervals.student(lost[method, settings]), "dB", "lower")
     for settings in _settings(found):
         ends = product(printed, enumerate(SIDES))
         ours = [(printed[m][kind], found[m, settings][:, k].mean(0)) for m, (k, kind) in ends]
@@ -85,10 +84,8 @@ def differences(
     for settings, (side, kind), other in product(_settings(found), enumerate(SIDES), rivals):
         apart = found["semi", settings][:, side] - found[other, settings][:, side]
         gain, lpips = (intervals.student(column) for column in apart.T[:2])
-        about: dict[str, Any] = {"unit": "dB", "better": "higher", "interval": gain[1:]}
-        record(f"{settings}_gain_over_{other}_{kind}", gain.mean, **about)
-        about = {"better": "lower", "interval": lpips[1:]}
-        record(f"{settings}_lpips_over_{other}_{kind}", lpips.mean, **about)
+        intervals.tell(f"{settings}_gain_over_{other}_{kind}", gain, "dB", "higher")
+        intervals.tell(f"{settings}_lpips_over_{other}_{kind}", lpips, better="lower")
         there = "-"
         if other in printed:
             there = f"{printed['semi'][kind]['psnr'] - printed[other][kind]['psnr']:+.2f}"
@@ -98,8 +95,7 @@ def differences(
     for settings in _settings(found):
         apart = lost["balanced", settings] - lost["semi", settings]
         spared = intervals.student(apart)
-        about = {"unit": "dB", "better": "higher", "interval": spared[1:]}
-        record(f"{settings}_spared_by_semi", spared.mean, **about)
+        intervals.tell(f"{settings}_spared_by_semi", spared, "dB", "higher")
         row = [settings, f"loss by defects, {names['balanced']} - {names['semi']}", "both"]
         row += [f"{cost['balanced'] - cost['semi']:+.2f}", *spared.texts("+.2f")]
         rows.append([*row, _better(apart), "", ""])

@@ -3,56 +3,16 @@
 import math
 from collections.abc import Collection, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from companion.markdown import number
 from companion.page import pictures
-from companion.page.intervals import Interval, student
 from companion.page.seeds import seeded
 from otlib import metrics, operators
 from otlib.assets import perceptual
-
-
-class Estimate(NamedTuple):
-    """A number of a test set on each of several turns of the photographs: see `rotations`."""
-
-    values: np.ndarray  # (turns,)
-
-    @property
-    def value(self) -> float:
-        """The mean over the turns."""
-        return float(self.values.mean())
-
-    def interval(self, of: int = 1) -> Interval:
-        """Of the mean, by Student's t over the turns; without ends where they cannot tell.
-
-        of: how many such statements stand together.
-        """
-        if len(self.values) > 1 and np.isfinite(self.values).all():
-            return student(self.values, of)
-        return Interval(self.value, -math.inf, math.inf)
-
-    def less(self, other: "Estimate") -> "Estimate":
-        """The difference to another number of the same turns."""
-        return Estimate(self.values - other.values)
-
-    @property
-    def error(self) -> tuple[float, float]:
-        """Distances (below, above) of the interval's ends; 0 where there are none."""
-        _, low, high = self.interval()
-        finite = math.isfinite(low) and math.isfinite(high)
-        return (self.value - low, high - self.value) if finite else (0.0, 0.0)
-
-    @property
-    def text(self) -> str:
-        """The interval in words."""
-        ends = [number(e) if math.isinf(e) else f"{e:.3g}" for e in self.interval()[1:]]
-        return " to ".join(ends)
-
 
 Points = dict[float, dict[str, Any]]  # by alpha and kind
 
@@ -104,17 +64,6 @@ def points(
         }
         found[alpha] = {kind: statistics[kind]() for kind in kinds}
     return found
-
-
-def over_turns(found: Sequence[Points]) -> dict[float, dict[str, Estimate]]:
-    """Gather the points of all turns. found: of `points`, one a turn, with the same alphas, kinds.
-
-    Returns {alpha: {kind: Estimate}}.
-    """
-    return {
-        alpha: {kind: Estimate(np.array([one[alpha][kind] for one in found])) for kind in kinds}
-        for alpha, kinds in found[0].items()
-    }
 
 
 def fineness(image: Tensor) -> float:
