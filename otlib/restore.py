@@ -104,7 +104,13 @@ def _potentials(points, g):
 
 @plain
 def patch_semidual(
-    reference: Tensor, patch: int, stride: int = 1, *, dual_steps: int, dual_step: float = 1.0
+    reference: Tensor,
+    patch: int,
+    stride: int = 1,
+    *,
+    dual_steps: int,
+    dual_step: float = 1.0,
+    thin: int = 1,
 ) -> Callable[..., Tensor]:
     """The prior OT_0(alpha_u, beta) by its semi-dual: eq. (9), Mignon et al. 2023.
 
@@ -114,6 +120,7 @@ def patch_semidual(
         patch is compared with its nearest reference patch, which is the limit of `patch_ot` at
         rho = (inf, 0).
     dual_step: size > 0 of a supergradient step, see `semidual.ascend`.
+    thin: as in `patch_ot`: the steps see every thin-th patch, the value all.
 
     Returns a function image (C, H, W) -> scalar, differentiable, scaled as that of `patch_ot`, and
     with its second argument. Errors are those of `extract` and `ascend`.
@@ -122,15 +129,20 @@ def patch_semidual(
     _check.whole("stride", stride)
     _check.whole("dual_steps", dual_steps, least=0)
     _check.positive("dual_step", dual_step)
+    _check.whole("thin", thin)
     _check.cloud("reference", reference)
     g = None
 
     @plain
     def prior(image, stride=stride):
         nonlocal g
-        cloud = patches.extract(image, patch, stride)
-        options: dict[str, Any] = dict(init=g, step=dual_step, max_iter=dual_steps)
-        solution = semidual.ascend(cloud, reference.to(cloud), **options)
+        cloud, steps = patches.extract(image, patch, stride), dual_steps
+        target = reference.to(cloud)
+        if steps and thin > 1 and len(cloud) // thin >= len(target):
+            part = cloud.detach()[::thin]
+            g = semidual.ascend(part, target, init=g, step=dual_step, max_iter=steps).g
+            steps = 0
+        solution = semidual.ascend(cloud, target, init=g, step=dual_step, max_iter=steps)
         g = solution.g
         return solution.value
 

@@ -366,6 +366,20 @@ def test_a_coarse_grid_has_the_potential_of_the_fine_one():
     assert nearest(image, 2) == patch_semidual(reference, 4, 2, dual_steps=0)(image)
 
 
+def test_thinned_patches_give_the_dual_variable_and_all_give_the_sum():
+    image, reference = texture(0), patches.extract(texture(1), 4, 3)
+    cloud = patches.extract(image, 4)
+    assert len(cloud) // 3 >= len(reference) > len(cloud) // 12
+    steps = dict(dual_steps=20, dual_step=0.1)
+    g = semidual.ascend(cloud[::3], reference, step=0.1, max_iter=20).g
+    expected = semidual.evaluate(cloud, reference, g).value
+    assert patch_semidual(reference, 4, **steps, thin=3)(image) == expected
+    assert expected > patch_semidual(reference, 4, dual_steps=0)(image)
+    # too few would be left: all are taken
+    whole = patch_semidual(reference, 4, **steps)(image)
+    assert patch_semidual(reference, 4, **steps, thin=12)(image) == whole
+
+
 @pytest.mark.parametrize("dual_steps", [-1, 1.5])
 def test_bad_ascents(dual_steps):
     with pytest.raises(
