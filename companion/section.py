@@ -13,6 +13,7 @@ from companion.errors import UsageError
 from companion.files import notebook_text, write_aside
 from companion.markdown import cards, duration, number, table
 from companion.notebooks import resolve
+from companion.opening import opened
 from companion.page.record import collect
 from companion.run import Plan
 from companion.verdicts import SYMBOLS, Judged
@@ -45,9 +46,10 @@ def write_section(
     if judged:
         own = [run for run in kept if run["notebook"] == name]
         cells = _anchored(cells, judged)
-        cells.append(_page_cell("companion-numbers", numbers(judged, own)))
+        told = f"(numbers-{name})=\n{numbers(judged, own)}"
+        cells.append(_page_cell("companion-numbers", told))
     cells.append(_page_cell("companion-provenance", provenance_box(result)))
-    nb.cells = cells
+    nb.cells = cells = opened(cells, name, judged)
     infinite = {n: r["value"] for n, r in result["records"].items() if r["value"] in _ENDS}
     for cell in cells:
         if cell.cell_type == "markdown" and infinite:

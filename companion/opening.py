@@ -1,0 +1,79 @@
+"""What a page opens with: the answer, the evidence for it, and the one figure, before any code."""
+
+import copy
+import re
+from collections import Counter
+from typing import Any
+
+from companion.errors import UsageError
+from companion.scoreboard import PUBLISHED
+from companion.verdicts import SYMBOLS, Judged
+
+_ANSWER = re.compile(r"^:::\{admonition\} Answer\n.*?^:::$\n?", re.MULTILINE | re.DOTALL)
+_PICTURES = ("image/svg+xml", "image/png")
+
+
+def opened(cells: list[Any], name: str, judged: list[Judged]) -> list[Any]:
+    """The cells of a page with its evidence and its figure behind its answer.
+
+    cells: of the executed notebook; name: of the page; judged: its claims. The answer is an
+        admonition of that title in the first cell, the figure what the cell tagged `lead` shows.
+    Returns a new list; one without an answer is returned as it is. Raises UsageError where there
+    is an answer and not one such cell, or one that shows no picture.
+    """
+    import nbformat
+
+    found = _ANSWER.search(cells[0].source)
+    if not found:
+        return cells
+    first, rest = cells[0].copy(), cells[0].source[found.end() :].strip()
+    first.source = cells[0].source[: found.end()]
+    before = [first]
+    told = evidence(judged)
+    if told:
+        link = f"Each of them: [](#numbers-{name})."
+        text = f"{told} {link}"
+        before.append(nbformat.v4.new_markdown_cell(text, id="companion-evidence"))
+    before.append(_figure(cells, name))
+    if rest:
+        before.append(nbformat.v4.new_markdown_cell(rest, id="companion-introduction"))
+    return [*before, *cells[1:]]
+
+
+def evidence(judged: list[Judged]) -> str:
+    """One paragraph: the verdicts on what the document says, by the evidence they rest on."""
+    by_rank: dict[tuple[str, str], Counter] = {}
+    asked = [item for item in judged if item.claim.kind in PUBLISHED and item.answers]
+    for item in sorted(asked, key=lambda item: item.answers[0].rank.grade):
+        rank = item.answers[0].rank
+        by_rank.setdefault((rank.grade, rank.of), Counter())[item.verdict] += 1
+    if not by_rank:
+        return ""
+    parts = []
+    for (grade, of), found in by_rank.items():
+        counted = (f"{SYMBOLS[v]} {found[v]} {v}" for v in SYMBOLS if found[v])
+        parts.append(f"grade **{grade}** ({of}): {', '.join(counted)}")
+    claims = f"{len(asked)} published claims" if len(asked) > 1 else "one published claim"
+    return f"**Evidence** for {claims}, the nearest run of each: {'; '.join(parts)}."
+
+
+def _figure(cells, name):
+    """A copy of the picture that the cell tagged `lead` shows, with its caption and no code."""
+    import nbformat
+
+    tagged = [cell for cell in cells if "lead" in cell.metadata.get("tags", ())]
+    if len(tagged) != 1:
+        raise UsageError(f"notebook {name!r}: one cell must be tagged `lead`, got {len(tagged)}")
+    told = copy.deepcopy(tagged[0].metadata.get("mystnb", {}))
+    label = told.get("figure", {}).pop("name", None)
+    shown = [
+        output
+        for output in tagged[0].outputs
+        if any(kind in output.get("data", {}) for kind in _PICTURES)
+    ]
+    if not shown or label is None:
+        raise UsageError(f"notebook {name!r}: the cell tagged `lead` must show a named figure")
+    told["figure"]["caption"] = f"{told['figure']['caption'].strip()} Made [below](#{label}).\n"
+    lead = nbformat.v4.new_code_cell("", outputs=copy.deepcopy(shown[:1]), id="companion-lead")
+    lead.metadata.update({"tags": ["remove-input"], "mystnb": told})
+    return lead

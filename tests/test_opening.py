@@ -1,0 +1,85 @@
+"""A page opens with its answer, the evidence and the figure: cells in, cells out."""
+
+import nbformat
+import pytest
+from test_claims import a_run, judged_on
+
+from companion.claims import Rank
+from companion.errors import UsageError
+from companion.opening import evidence, opened
+
+ANSWER = ":::{admonition} Answer\n:class: answer\nIt holds.\n:::\n"
+FIGURE = {"figure": {"name": "fig-one", "caption": "Look left.\n"}, "image": {"alt": "a line"}}
+NEAR = Rank(grade="A", of="its own images", when={"size": 256})
+
+
+def page(text=f"# Title\n\nDoes it hold?\n\n{ANSWER}\nThe equation.\n", **figures):
+    """Cells of a page: a text, a cell of code, and a figure for each name, tagged and told so."""
+    cells = [nbformat.v4.new_markdown_cell(text), nbformat.v4.new_code_cell("x = 1")]
+    for data, tags, told in figures.values():
+        cells.append(nbformat.v4.new_code_cell("draw()", metadata={"tags": tags, "mystnb": told}))
+        cells[-1].outputs = [nbformat.v4.new_output("display_data", data=each) for each in data]
+    return cells
+
+
+def lead(data=({"image/png": "AA=="},), tags=("lead", "hide-input"), told=FIGURE):
+    return list(data), list(tags), told
+
+
+def test_a_page_without_an_answer_stays_as_it_is():
+    cells = page("# Title\n\nText.\n")
+    assert opened(cells, "toy", []) == cells
+
+
+def test_answer_evidence_and_figure_come_before_any_code():
+    cells = page(figure=lead(({"application/x": "a record"}, {"image/svg+xml": "<svg/>"})))
+    item = judged_on([a_run(2.0)], at_least=1.0)
+    found = opened(cells, "toy", [item])
+    kinds = [cell.cell_type for cell in found]
+    assert kinds == ["markdown", "markdown", "code", "markdown", "code", "code"]
+    assert found[0].source == f"# Title\n\nDoes it hold?\n\n{ANSWER}" and found[0].id == cells[0].id
+    assert found[1].source.endswith("Each of them: [](#numbers-toy).")
+    assert found[2].source == "" and "remove-input" in found[2].metadata["tags"]
+    # the picture alone: a record that came twice would be no record
+    assert [output["data"] for output in found[2].outputs] == [{"image/svg+xml": "<svg/>"}]
+    told = found[2].metadata["mystnb"]
+    assert told["figure"] == {"caption": "Look left. Made [below](#fig-one).\n"}
+    assert told["image"] == {"alt": "a line"}
+    assert found[3].source == "The equation."
+    assert found[4:] == cells[1:] and cells[-1].metadata["mystnb"]["figure"]["name"] == "fig-one"
+    nbformat.validate(nbformat.v4.new_notebook(cells=found))
+
+
+def test_a_page_that_no_claim_is_about_has_no_evidence():
+    found = opened(page(figure=lead()), "toy", [])
+    assert [cell.cell_type for cell in found] == ["markdown", "code", "markdown", "code", "code"]
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [{}, {"one": lead(), "two": lead()}, {"one": lead(data=[{"text/plain": "no picture"}])}],
+    ids=["none", "two", "no picture"],
+)
+def test_the_lead_is_one_figure(figures):
+    with pytest.raises(UsageError, match=r"notebook .toy.: (one|the) cell .* `lead`"):
+        opened(page(**figures), "toy", [])
+
+
+def test_a_lead_without_a_name_has_no_place_to_lead_to():
+    told = {"figure": {"caption": "Look."}}
+    with pytest.raises(UsageError, match="must show a named figure"):
+        opened(page(one=lead(told=told)), "toy", [])
+
+
+def test_evidence_is_counted_by_the_nearest_run_of_each_claim():
+    far, near = a_run(2.0, size=64), a_run(0.5, size=256, kept="a big one")
+    claim = dict(at_least=1.0, profiles=["laptop"])
+    both = judged_on([far, near], [NEAR], **claim)  # the runs disagree, the nearest is A
+    one = judged_on([far], [NEAR], **claim)
+    none = judged_on([], [NEAR], **claim)
+    proof = judged_on([far], [NEAR], kind="identity", **claim)
+    assert evidence([one, both, none, proof]) == (
+        "**Evidence** for 2 published claims, the nearest run of each: "
+        "grade **A** (its own images): ◐ 1 mixed; grade **C** (another setting): ✔ 1 reproduced."
+    )
+    assert evidence([none, proof]) == ""
