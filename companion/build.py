@@ -24,7 +24,7 @@ Pairs = Sequence[tuple[str, str]]  # (parameter, value)
 
 
 def build(profile: str = DEFAULT_PROFILE, overrides: Pairs = (), root: Path | None = None) -> Path:
-    """Run what is not run yet and build the HTML book.
+    """Run what is not run yet and build the HTML book; `pdf.write_pdf` prints it.
 
     profile: name; overrides: as for `plans_of_book`; root: project folder, found from the working
         folder if None.

@@ -16,6 +16,7 @@ from companion import check as checking
 from companion import cluster, report, sweep_page
 from companion import compare as comparison
 from companion import pack as packing
+from companion import pdf as printer
 from companion import sweep as sweeps
 from companion.errors import UsageError
 from companion.files import project_root, writable, write_aside
@@ -66,6 +67,7 @@ def _with_device(overrides, device):
     return [*overrides, *([("device", device)] if device else [])]
 
 
+FILE = click.Path(dir_okay=False, path_type=Path)
 PROFILE = click.option(
     "--profile", default=DEFAULT_PROFILE, show_default=True, help="Sizes, from profiles.yml."
 )
@@ -252,13 +254,22 @@ def pack(
 @PROFILE
 @DEVICE
 @EVERYWHERE
-def build(profile: str, device: str | None, overrides: tuple[tuple[str, str], ...]) -> None:
+@click.option("--pdf", type=FILE, help="Print the book into this file, too, by Chromium.")
+def build(
+    profile: str, device: str | None, overrides: tuple[tuple[str, str], ...], pdf: Path | None
+) -> None:
     """Run what is not run yet, build the book and print the path of its index page."""
-    print(book.build(profile, _with_device(overrides, device)))
+    if pdf is not None:
+        writable(pdf.absolute().parent)
+        printer.needed()
+    index = book.build(profile, _with_device(overrides, device))
+    print(index)
+    if pdf is not None:
+        printer.write_pdf(project_root(), pdf)
+        print(pdf)
 
 
 RUNS = click.Path(path_type=Path)
-FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @app.command()

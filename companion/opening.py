@@ -18,8 +18,8 @@ def opened(cells: list[Any], name: str, judged: list[Judged]) -> list[Any]:
 
     cells: of the executed notebook; name: of the page; judged: its claims. The answer is an
         admonition of that title in the first cell, the figure what the cell tagged `lead` shows.
-    Returns a new list; one without an answer is returned as it is. Raises UsageError where there
-    is an answer and not one such cell, or one that shows no picture.
+    Returns a new list; one without an answer is returned as it is. Raises UsageError where several
+    cells have the tag, or one that shows no named figure.
     """
     import nbformat
 
@@ -34,7 +34,7 @@ def opened(cells: list[Any], name: str, judged: list[Judged]) -> list[Any]:
         link = f"Each of them: [](#numbers-{name})."
         text = f"{told} {link}"
         before.append(nbformat.v4.new_markdown_cell(text, id="companion-evidence"))
-    before.append(_figure(cells, name))
+    before += _figure(cells, name)
     if rest:
         before.append(nbformat.v4.new_markdown_cell(rest, id="companion-introduction"))
     return [*before, *cells[1:]]
@@ -58,12 +58,17 @@ def evidence(judged: list[Judged]) -> str:
 
 
 def _figure(cells, name):
-    """A copy of the picture that the cell tagged `lead` shows, with its caption and no code."""
+    """A copy of the picture that the cell tagged `lead` shows, with its caption and no code.
+
+    A list of that one cell; empty where no cell is tagged: some pages are tables alone.
+    """
     import nbformat
 
     tagged = [cell for cell in cells if "lead" in cell.metadata.get("tags", ())]
-    if len(tagged) != 1:
-        raise UsageError(f"notebook {name!r}: one cell must be tagged `lead`, got {len(tagged)}")
+    if not tagged:
+        return []
+    if len(tagged) > 1:
+        raise UsageError(f"notebook {name!r}: one cell may be tagged `lead`, got {len(tagged)}")
     told = copy.deepcopy(tagged[0].metadata.get("mystnb", {}))
     label = told.get("figure", {}).pop("name", None)
     shown = [
@@ -76,4 +81,4 @@ def _figure(cells, name):
     told["figure"]["caption"] = f"{told['figure']['caption'].strip()} Made [below](#{label}).\n"
     lead = nbformat.v4.new_code_cell("", outputs=copy.deepcopy(shown[:1]), id="companion-lead")
     lead.metadata.update({"tags": ["remove-input"], "mystnb": told})
-    return lead
+    return [lead]

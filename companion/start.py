@@ -6,6 +6,8 @@ import sys
 from typing import NoReturn
 
 INTERRUPTED = "companion: interrupted; finished notebooks are kept"
+EXTRAS = dict.fromkeys(("dask_jobqueue", "distributed", "pyarrow"), "sweep")
+EXTRAS |= dict.fromkeys(("playwright", "pypdf"), "pdf")  # that bring these; others come with book
 
 
 def main() -> NoReturn:
@@ -42,7 +44,7 @@ def main() -> NoReturn:
             logging.disable()  # of tasks that were cut off: nobody is to retrieve their errors
         raise
     except ModuleNotFoundError as error:
-        extra = "sweep" if error.name in ("dask_jobqueue", "distributed", "pyarrow") else "book"
+        extra = EXTRAS.get(error.name or "", "book")
         needed = f"pip install 'ot-imaging-companion[{extra}]'"
         print(f"companion: needs the package {error.name}: {needed}", file=sys.stderr)
         sys.exit(2)

@@ -50,6 +50,11 @@ def test_answer_evidence_and_figure_come_before_any_code():
     nbformat.validate(nbformat.v4.new_notebook(cells=found))
 
 
+def test_a_page_of_tables_has_no_figure():
+    found = opened(page(), "toy", [])
+    assert [cell.cell_type for cell in found] == ["markdown", "markdown", "code"]
+
+
 def test_a_page_that_no_claim_is_about_has_no_evidence():
     found = opened(page(figure=lead()), "toy", [])
     assert [cell.cell_type for cell in found] == ["markdown", "code", "markdown", "code", "code"]
@@ -57,8 +62,8 @@ def test_a_page_that_no_claim_is_about_has_no_evidence():
 
 @pytest.mark.parametrize(
     "figures",
-    [{}, {"one": lead(), "two": lead()}, {"one": lead(data=[{"text/plain": "no picture"}])}],
-    ids=["none", "two", "no picture"],
+    [{"one": lead(), "two": lead()}, {"one": lead(data=[{"text/plain": "no picture"}])}],
+    ids=["two", "no picture"],
 )
 def test_the_lead_is_one_figure(figures):
     with pytest.raises(UsageError, match=r"notebook .toy.: (one|the) cell .* `lead`"):

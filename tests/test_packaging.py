@@ -52,7 +52,14 @@ def test_pins_are_exact_and_carry_no_local_tag(file):
         assert Version(pin.version).local is None, f"{name}=={pin.version}"
 
 
-PINNED = ("assets", "book", "sweep", "test", "bench")  # the others bring what few machines take
+PINNED = (
+    "assets",
+    "book",
+    "sweep",
+    "pdf",
+    "test",
+    "bench",
+)  # the others bring what few machines take
 LINES = [*PROJECT["dependencies"], *(line for extra in PINNED for line in EXTRAS[extra])]
 
 
@@ -90,7 +97,8 @@ def test_the_core_is_what_the_mathematics_needs():
 
 
 @pytest.mark.parametrize(
-    ("missing", "extra"), [("click", "book"), ("papermill", "book"), ("pyarrow", "sweep")]
+    ("missing", "extra"),
+    [("click", "book"), ("papermill", "book"), ("pyarrow", "sweep"), ("pypdf", "pdf")],
 )
 def test_the_command_names_the_extra_that_is_not_installed(missing, extra, tmp_path):
     """A finder that knows nothing of one package stands for its absence."""
@@ -106,7 +114,9 @@ main()
 """
     words = ["sweep", "errata", "--profile", "smoke", "--grid", "draws=2", "--workers", "1"]
     words += ["--out", str(tmp_path / "out")]
-    if missing != "pyarrow":
+    if missing == "pypdf":  # told before anything runs
+        words = ["build", "--profile", "smoke", "--pdf", str(tmp_path / "book.pdf")]
+    elif missing != "pyarrow":
         # a run that nobody has made: one that is there needs no papermill
         run = ["run", "errata", "--profile", "smoke", "-p", "draws", "7"]
         words = ["list"] if missing == "click" else run

@@ -6,6 +6,8 @@ import math
 import os
 import re
 import shutil
+import subprocess
+import sys
 from contextlib import contextmanager
 from html import unescape
 from pathlib import Path
@@ -17,8 +19,10 @@ import torch
 import yaml
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
+from pypdf import PdfReader
 
 from companion.page.record import collect
+from companion.pdf import in_order
 from companion.verdicts import SYMBOLS
 from otlib import sinkhorn
 
@@ -592,3 +596,27 @@ def test_without_scripts_the_scoreboard_is_a_plain_table(browser):
     page.locator(".squares a").first.click()
     page.locator("tr:has(:target)").wait_for()
     context.close()
+
+
+def test_the_whole_book_is_one_pdf(launch, tmp_path):
+    """Each page begins where its outline says; links stay inside it or go out to the net."""
+    path, names = tmp_path / "book.pdf", in_order(ROOT)
+    assert names[0] == TOC["root"] and set(PAGES) | set(REFERENCE) <= set(names)
+    code = (
+        "import sys, pathlib, companion.pdf as pdf; pdf.write_pdf(*map(pathlib.Path, sys.argv[1:]))"
+    )
+    # a process of its own: Playwright drives one browser a thread
+    subprocess.run([sys.executable, "-c", code, ROOT, path], check=True, capture_output=True)
+    whole = PdfReader(path)
+    assert len(whole.pages) > len(names)
+    starts = [whole.get_destination_page_number(item) for item in whole.outline]
+    assert starts[0] == 0 and starts == sorted(set(starts)) and len(starts) == len(names)
+    texts = ["".join(page.extract_text().split()) for page in whole.pages]
+    for item, start in zip(whole.outline[1:], starts[1:], strict=True):
+        assert "".join(item.title.split())[:20] in texts[start].replace("ﬁ", "fi"), item.title
+    text = "".join(texts)
+    assert "\ufffd" not in text and set("ρελ✔✘○") <= set(text)
+    notes = [note.get_object() for page in whole.pages for note in page.get("/Annots", ())]
+    uris = [note["/A"]["/URI"] for note in notes if "/URI" in note.get("/A", {})]
+    assert {urlparse(uri).scheme for uri in uris} == {"https"}
+    assert sum("/Dest" in note for note in notes) > len(names)
