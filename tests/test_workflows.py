@@ -52,16 +52,31 @@ def test_validation_can_be_called_by_a_fork_and_by_hand():
     assert [step["if"] for step in kept] == ["always()"]
 
 
-def test_its_commands_and_options_exist():
+def test_what_is_published_was_judged_and_only_who_publishes_may_write():
+    jobs = read(ROOT / ".github/workflows/publish.yml")["jobs"]
+    runs = [step.get("run", step.get("uses", "")) for step in jobs["build"]["steps"]]
+    what = ("companion build", "companion check")
+    built, judged = (runs.index(next(run for run in runs if each in run)) for each in what)
+    assert built < judged < runs.index("actions/upload-pages-artifact@v3")
+    assert [job.get("needs") for job in jobs.values()] == [None, "build", "build"]
+    assert "permissions" not in jobs["build"]
+    assert jobs["deploy"]["permissions"] == {"pages": "write", "id-token": "write"}
+    assert jobs["release"]["permissions"] == {"contents": "write"}
+
+
+@pytest.mark.parametrize(
+    ("file", "commands"), [("validate", ["build", "check"]), ("publish", ["build", "check"])]
+)
+def test_its_commands_and_options_exist(file, commands):
     seen = []
-    for step in steps(read(ROOT / ".github/workflows/validate.yml")):
+    for step in steps(read(ROOT / f".github/workflows/{file}.yml")):
         for line in step.get("run", "").splitlines():
-            words = shlex.split(re.sub(r"\$\{REFERENCE:\+(.*?)\}", r"\1", line))
+            words = shlex.split(re.sub(r"\$\{REFERENCE:\+(.*?)\}", r"\1", line), comments=True)
             if words[0].endswith("/companion"):
                 options = {name for param in app.commands[words[1]].params for name in param.opts}
                 assert {word for word in words if word.startswith("--")} <= options
                 seen.append(words[1])
-    assert seen == ["build", "check"]
+    assert seen == commands
 
 
 @pytest.mark.parametrize(("reference", "words"), [("", 0), ("a folder", 2)])
