@@ -166,9 +166,18 @@ def sphinx(root: Path) -> Path:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         told = [line for line in lines if "WARNING" in line or "ERROR" in line] or lines[-20:]
         raise BookFailed("\n".join(["the book was not built", *told, f"whole log: {log}"]))
+    _slim(html)
     write_aside(stamp, state)
     say(f"pages: built in {duration(time.perf_counter() - clock)}")
     return html / "index.html"
+
+
+def _slim(html):
+    """Remove what no page asks for: MathJax's other builds, and maps of the theme's scripts."""
+    static = html / "_static"
+    for path in [*(static / "mathjax").glob("*.js"), *static.rglob("*.map")]:
+        if path.name != "tex-chtml.js":
+            path.unlink()
 
 
 def document_titles(root: Path) -> dict[str, str]:

@@ -108,6 +108,29 @@ def test_no_request_leaves_the_book_and_the_console_is_clean(browser, name):
         assert page.errors == []
 
 
+def test_the_site_is_light():
+    sizes = {path: path.stat().st_size for path in HTML.rglob("*") if path.is_file()}
+    assert sum(sizes.values()) <= 40e6
+    assert [path.name for path, size in sizes.items() if size > 1.6e6] == []
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_page_opens_with_its_answer_and_a_figure_before_any_code(browser, name):
+    source = (ROOT / "notebooks" / f"{Path(name).name}.md").read_text(encoding="utf-8")
+    kinds = {"answer": ".admonition.answer", "img": "figure img", "code": "div.cell_input"}
+    with visit(browser, name) as page:
+        seen = page.locator(", ".join(f".bd-article {kind}" for kind in kinds.values()))
+        found = seen.evaluate_all(
+            "(all, kinds) => all.filter(e => !e.closest('details'))"
+            ".map(e => Object.keys(kinds).find(kind => e.matches(kinds[kind])))",
+            kinds,
+        )
+    lead = re.search(r"tags: \[[^\]]*\blead\b", source)
+    order = ["answer"] * ("} Answer\n" in source) + ["img"] * bool(lead)
+    assert order == found[: len(order)]
+    assert "document:" not in source or "answer" in found
+
+
 @every_page
 def test_equations_are_set(browser, name):
     with visit(browser, name) as page:
