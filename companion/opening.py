@@ -79,6 +79,8 @@ def _figure(cells, name):
     if not shown or label is None:
         raise UsageError(f"notebook {name!r}: the cell tagged `lead` must show a named figure")
     told["figure"]["caption"] = f"{told['figure']['caption'].strip()} Made [below](#{label}).\n"
-    lead = nbformat.v4.new_code_cell("", outputs=copy.deepcopy(shown[:1]), id="companion-lead")
+    # a cell without a source would not be shown
+    lead = nbformat.v4.new_code_cell("# made below", id="companion-lead")
+    lead.outputs = copy.deepcopy(shown[:1])
     lead.metadata.update({"tags": ["remove-input"], "mystnb": told})
     return [lead]

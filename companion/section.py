@@ -49,7 +49,7 @@ def write_section(
         told = f"(numbers-{name})=\n{numbers(judged, own)}"
         cells.append(_page_cell("companion-numbers", told))
     cells.append(_page_cell("companion-provenance", provenance_box(result)))
-    nb.cells = cells = opened(cells, name, judged)
+    nb.cells = cells = opened(_folded(cells), name, judged)
     infinite = {n: r["value"] for n, r in result["records"].items() if r["value"] in _ENDS}
     for cell in cells:
         if cell.cell_type == "markdown" and infinite:
@@ -189,6 +189,20 @@ def provenance_box(result: dict) -> str:
             "::::",
         ]
     )
+
+
+def _folded(cells):
+    """The cells with names on their folds; the fold *Rerun this page* holds the parameters."""
+    for cell in cells:
+        tags = cell.metadata.get("tags", [])
+        if {"parameters", "injected-parameters"} & set(tags):
+            cell.metadata["tags"] = [*tags, "remove-cell"]
+        elif "hide-input" in tags:
+            told = cell.metadata.get("mystnb", {})
+            made = cell.metadata.get("name", "the figure" if "figure" in told else "this table")
+            told["code_prompt_show"] = f"Code: {made.replace('-', ' ')}"
+            cell.metadata["mystnb"] = told
+    return cells
 
 
 def _anchored(cells, judged):
