@@ -1,10 +1,15 @@
-"""What the docstrings and the README show runs and prints what they say."""
+"""What the docstrings, the README and the page on images of one's own show runs."""
 
 import doctest
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import skimage.data
+import skimage.io
 
 from companion.docstrings import modules
 
@@ -39,3 +44,48 @@ def test_the_code_of_the_readme_runs():
     exec(source.replace("steps=40", "steps=2"), space)
     assert space["clean"].shape == space["noisy"].shape
     assert space["clean"].isfinite().all() and not space["clean"].equal(space["noisy"])
+
+
+OWN = (ROOT / "book" / "own.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^\$ \.venv/bin/companion (run .*)$", OWN, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A folder with a texture and photographs, named as the page has them."""
+    folder = tmp_path_factory.mktemp("own")
+    skimage.io.imsave(folder / "texture.png", skimage.data.brick()[:256, :256])
+    (folder / "photographs").mkdir()
+    for k in range(8):
+        part = skimage.data.astronaut()[64 * (k // 4) :, 100 * (k % 4) :][:96, :96]
+        skimage.io.imsave(folder / "photographs" / f"{k}.png", part)
+    return folder
+
+
+def test_the_page_has_three_runs():
+    assert [command.split()[1] for command in COMMANDS] == [
+        "texture_multiscale",
+        "texture_inpainting",
+        "dot_visual",
+    ]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_on_an_image_of_one_s_own_runs(own, command):
+    words = [
+        str(own / word) if word in ("texture.png", "photographs") else word
+        for word in shlex.split(command)
+    ]
+    start = [sys.executable, "-c", "from companion.start import main; main()", *words[:2]]
+    words = ["--profile", "smoke", *words[2:-1], str(own / words[-1])]
+    subprocess.run([*start, *words], cwd=ROOT, check=True, capture_output=True)
+    assert (own / "out" / f"{command.split()[1]}.json").is_file()
+
+
+def test_the_code_on_an_image_of_one_s_own_denoises_it(own, monkeypatch):
+    monkeypatch.chdir(own)
+    (source,) = re.findall(r"```python\n(.*?)```", OWN, re.DOTALL)
+    space = {}
+    exec(source.replace("steps=8", "steps=3"), space)
+    before, after = (space["metrics"].psnr(space[k], space["clean"]) for k in ("noisy", "restored"))
+    assert after > before + 6
