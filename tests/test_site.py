@@ -11,7 +11,7 @@ import sys
 from contextlib import contextmanager
 from html import unescape
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlparse
+from urllib.parse import parse_qs, quote, unquote, urlparse
 
 import nbformat
 import pytest
@@ -278,6 +278,31 @@ def test_there_is_one_search(browser, name, width):
     with visit(browser, name, width=width) as page:
         buttons = page.locator("button[class*=search-button]").all()
         assert sum(button.is_visible() for button in buttons) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ("Sinkhorn", "sections/sinkhorn"),
+        ("semi-unbalanced", "sections/sinkhorn"),
+        ("Gelbrich", "sections/dot_2d"),
+        ("inpainting", "sections/texture_inpainting"),
+        ("misprint", "errata"),
+        ("KID", "dot_pd_curves"),
+        ("majorisation", "reference/restore"),
+        ("perception", "dot_pd_curves"),
+        ("scoreboard", "scoreboard"),
+        ("ρ", "sections/denoising"),
+        ("ε", "sections/denoising"),
+    ],
+)
+def test_search_finds_the_page(browser, asked, name):
+    with visit(browser, "search") as page:
+        page.goto(f"{page.url}?q={quote(asked)}")
+        results = page.locator("#search-results ul.search > li a")
+        results.first.wait_for()
+        pages = [result.get_attribute("href") for result in results.all()][:5]
+    assert any(name in found for found in pages), pages
 
 
 @every_page
