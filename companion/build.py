@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -173,7 +174,8 @@ def sphinx(root: Path) -> Path:
 
 
 def _slim(html):
-    """Remove what no page asks for: MathJax's other builds, and maps of the theme's scripts."""
+    """Remove what no page asks for: MathJax's other builds, maps of scripts, copies of sources."""
+    shutil.rmtree(html / "_sources", ignore_errors=True)  # of a build that still made them
     static = html / "_static"
     for path in [*(static / "mathjax").glob("*.js"), *static.rglob("*.map")]:
         if path.name != "tex-chtml.js":
