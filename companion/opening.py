@@ -31,7 +31,7 @@ def opened(cells: list[Any], name: str, judged: list[Judged]) -> list[Any]:
     before = [first]
     told = evidence(judged)
     if told:
-        link = f"Each of them: [](#numbers-{name})."
+        link = f"In full: [](#numbers-{name})."
         text = f"{told} {link}"
         before.append(nbformat.v4.new_markdown_cell(text, id="companion-evidence"))
     before += _figure(cells, name)
@@ -82,5 +82,6 @@ def _figure(cells, name):
     # a cell without a source would not be shown
     lead = nbformat.v4.new_code_cell("# made below", id="companion-lead")
     lead.outputs = copy.deepcopy(shown[:1])
-    lead.metadata.update({"tags": ["remove-input"], "mystnb": told})
+    # and run again it shows nothing
+    lead.metadata.update({"tags": ["remove-input", "nbval-skip"], "mystnb": told})
     return [lead]

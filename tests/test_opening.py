@@ -38,7 +38,7 @@ def test_answer_evidence_and_figure_come_before_any_code():
     kinds = [cell.cell_type for cell in found]
     assert kinds == ["markdown", "markdown", "code", "markdown", "code", "code"]
     assert found[0].source == f"# Title\n\nDoes it hold?\n\n{ANSWER}" and found[0].id == cells[0].id
-    assert found[1].source.endswith("Each of them: [](#numbers-toy).")
+    assert found[1].source.endswith("In full: [](#numbers-toy).")
     assert found[2].source and "remove-input" in found[2].metadata["tags"]
     # the picture alone: a record that came twice would be no record
     assert [output["data"] for output in found[2].outputs] == [{"image/svg+xml": "<svg/>"}]
