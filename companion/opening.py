@@ -29,10 +29,8 @@ def opened(cells: list[Any], name: str, judged: list[Judged]) -> list[Any]:
     first, rest = cells[0].copy(), cells[0].source[found.end() :].strip()
     first.source = cells[0].source[: found.end()]
     before = [first]
-    told = evidence(judged)
-    if told:
-        link = f"In full: [](#numbers-{name})."
-        text = f"{told} {link}"
+    if told := evidence(judged):
+        text = f"{told} In full: [](#numbers-{name})."
         before.append(nbformat.v4.new_markdown_cell(text, id="companion-evidence"))
     before += _figure(cells, name)
     if rest:

@@ -14,6 +14,7 @@ from companion import report, results
 from companion.cli import main
 from companion.compare import ALARM, compare, differences, of_same_setting, text, titles
 from companion.errors import UsageError
+from companion.pdf import BROWSERS
 from companion.run import run
 
 FACTS = {
@@ -281,8 +282,7 @@ def runs(project):
 
 @contextmanager
 def browser_page(path, **look):
-    names = ("chromium", "chromium-browser", "google-chrome")
-    executable = next(filter(None, map(shutil.which, names)), None)
+    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
     if executable is None:
         stop = pytest.fail if os.environ.get("CI") else pytest.skip
         stop("no Chromium is installed")

@@ -22,7 +22,7 @@ from playwright.sync_api import sync_playwright
 from pypdf import PdfReader
 
 from companion.page.record import collect
-from companion.pdf import in_order
+from companion.pdf import BROWSERS, in_order
 from companion.verdicts import SYMBOLS
 from otlib import sinkhorn
 
@@ -33,7 +33,6 @@ CHAPTERS = [page for part in TOC["parts"] for page in part["chapters"]]
 PAGES = [TOC["root"], *(page["file"] for page in CHAPTERS if "file" in page)]
 REFERENCE = [below["file"] for page in CHAPTERS for below in page.get("sections", ())]
 NOTEBOOKS = [f"sections/{source.stem}" for source in sorted((ROOT / "notebooks").glob("*.md"))]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
     " --disable-background-networking --disable-component-update --disable-sync"

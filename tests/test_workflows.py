@@ -64,10 +64,8 @@ def test_what_is_published_was_judged_and_only_who_publishes_may_write():
     assert jobs["release"]["permissions"] == {"contents": "write"}
 
 
-@pytest.mark.parametrize(
-    ("file", "commands"), [("validate", ["build", "check"]), ("publish", ["build", "check"])]
-)
-def test_its_commands_and_options_exist(file, commands):
+@pytest.mark.parametrize("file", ["validate", "publish"])
+def test_its_commands_and_options_exist(file):
     seen = []
     for step in steps(read(ROOT / f".github/workflows/{file}.yml")):
         for line in step.get("run", "").splitlines():
@@ -76,7 +74,7 @@ def test_its_commands_and_options_exist(file, commands):
                 options = {name for param in app.commands[words[1]].params for name in param.opts}
                 assert {word for word in words if word.startswith("--")} <= options
                 seen.append(words[1])
-    assert seen == commands
+    assert seen == ["build", "check"]
 
 
 @pytest.mark.parametrize(("reference", "words"), [("", 0), ("a folder", 2)])
