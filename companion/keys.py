@@ -13,11 +13,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from companion.contents import contents
 from companion.errors import UsageError
-from companion.files import named, plain, walk
+from companion.files import named, plain
 from companion.notebooks import Notebook, load
 
 PROJECT = ("otlib", "companion")  # followed into; all else is told by its version
+# What a run was made with is told by these: a page that asks them takes no number from them.
+_BOOKS = {f"companion/{name}.py" for name in ("keys", "contents", "notebooks")}
 _REQUIREMENT = re.compile(r"[A-Za-z][\w.-]*==[\w.]+")  # of a package whose files are read
 _PUBLISHED = "companion/page/published.py"  # which reads book/published/
 _VARIABLE = re.compile(r"OTLIB_[A-Z0-9_]+")  # with the path of an asset of the user's
@@ -38,7 +41,7 @@ def key(root: Path, notebook: Notebook, profile: str, parameters: dict[str, Any]
         "parameters": plain(parameters),
         "profile": profile,
         "code": reached.code,
-        "data": {name: [(str(p), state(p)) for p in paths] for name, paths in read.items()},
+        "data": {name: [(str(p), state(p, root)) for p in paths] for name, paths in read.items()},
         "variables": set_here,
         "versions": _versions(reached),
     }
@@ -51,6 +54,7 @@ def code(root: Path, notebook: Notebook, parameters: dict[str, Any]) -> dict[str
     root, notebook, parameters: as for `key`. It follows the imports of the code cells, wherever in
     a file they stand; where a cell calls `companion`, the program, its templates and the notebooks
     that the cell or a parameter names count too. Where it reads published numbers, so do these.
+    What tells a run's key and code, this file above all, is none that a record depends on.
     """
     return _reach(root, notebook, parameters).code
 
@@ -60,7 +64,8 @@ def changed(told: dict[str, str], root: Path | None) -> list[str]:
 
     told: {file: digest}; root: project folder, or None where the project is only installed.
     """
-    return sorted(file for file, was in told.items() if _now(root, file) != was)
+    passed = set() if "companion/cli.py" in told else _BOOKS
+    return sorted(f for f, was in told.items() if f not in passed and _now(root, f) != was)
 
 
 def whole() -> str:
@@ -90,18 +95,14 @@ def digest(path: Path) -> str:
     return _facts(path)[0]
 
 
-def state(path: Path) -> str | None:
-    """Hash a file by its content; a folder by its files' names, sizes and times, behind links too.
+def state(path: Path, root: Path) -> str | None:
+    """Hash a file, or a folder with all below it, by content; None where nothing is there.
 
-    A folder is a dataset of gigabytes, and each plan of a book asks. None where nothing is there.
+    root: project folder, under which hashes are remembered.
     """
     if path.is_file():
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    if not path.is_dir():
-        return None
-    facts = [(file, (path / file).stat()) for file in walk(path)]
-    lines = [f"{file} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}" for file, s in facts]
-    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
+    return contents(path, root / ".companion" / "contents") if path.is_dir() else None
 
 
 class _Reach:
@@ -109,6 +110,7 @@ class _Reach:
 
     def __init__(self):
         self.code: dict[str, str] = {}  # file: digest
+        self.passed = _BOOKS  # not followed into
         self.packages: set[str] = set()  # first names of what others wrote
         self.requirements: set[str] = set()  # packages whose files are read
         self.variables: set[str] = set()  # environment variables with the user's paths
@@ -122,6 +124,7 @@ def _reach(root, notebook, parameters):
     shell = "\n".join(cell for cell in notebook.code if _is_shell(cell))
     if re.search(r"\bcompanion\b", shell):
         sources.append(("import companion.cli", "", ""))
+        found.passed = set()
         folder = _package(root, "companion") / "templates"
         found.code |= {f"companion/templates/{p.name}": digest(p) for p in folder.iterdir()}
         for page in sorted((root / "notebooks").glob("*.md")):
@@ -173,7 +176,7 @@ def _follow(root, sources, found):
                 else:
                     continue  # a name in the module
                 file = f"{first}/{path.relative_to(folder).as_posix()}"
-                if file not in found.code:
+                if file not in found.code and file not in found.passed:
                     found.code[file], imports, texts = _facts(path)
                     waiting.append((imports, texts, inside))
 

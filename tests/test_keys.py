@@ -3,11 +3,12 @@
 import hashlib
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
-from companion import keys
+from companion import contents, keys
 from companion.build import plans_of_book
 from companion.files import named, of_user, walk
 from companion.run import plan
@@ -127,6 +128,8 @@ def test_planning_follows_what_a_page_reaches(copy):
     }
     assert "dot_2d" not in edited(copy, "otlib/sinkhorn.py", plus("x = 1"))
     assert edited(copy, "companion/compare.py", plus("x = 1")) == {"rerunning"}
+    assert edited(copy, "companion/keys.py", plus("x = 1")) == {"rerunning"}
+    assert edited(copy, "companion/contents.py", plus("x = 1")) == {"rerunning"}
     assert edited(copy, "companion/templates/check.html", plus("<p>x</p>")) == {"rerunning"}
     assert edited(copy, "notebooks/dot_2d.md", plus("\nA sentence.")) == {"dot_2d"}
     code = lambda text: text.replace("import torch\n", "import torch\n\nx = 1\n", 1)
@@ -191,7 +194,7 @@ def test_the_key_follows_the_files_and_folders_that_parameters_name(project, tmp
     look("data")
     project.write("data/sub/b.png", "12")  # another size
     look("data")
-    os.utime(project.root / "data/sub/b.png", (0, 0))  # as large, written anew
+    project.write("data/sub/b.png", "21")  # as large
     look("data")
     (project.root / "data/sub/b.png").rename(project.root / "data/sub/c.png")
     look("data")
@@ -202,6 +205,58 @@ def test_the_key_follows_the_files_and_folders_that_parameters_name(project, tmp
     assert len(set(found)) == len(found)
     look("data", f"{tmp_path}/images*")
     assert len(set(found)) == len(found) - 2  # nothing changed since
+
+
+def test_what_tells_keys_makes_no_kept_run_old(project):
+    told = {"companion/keys.py": "another", "companion/contents.py": "another"}
+    assert keys.changed(told, project.root) == []
+    called = {**told, "companion/cli.py": keys.digest(ROOT / "companion/cli.py")}
+    assert keys.changed(called, None) == ["companion/contents.py", "companion/keys.py"]
+
+
+def test_a_folder_counts_by_content_not_by_time_or_place(project, tmp_path):
+    project.write("data/a.png", "1")
+    before = keys.state(project.root / "data", project.root)
+    os.utime(project.root / "data/a.png", (0, 0))  # as after a copy, or on a disk mounted anew
+    assert keys.state(project.root / "data", project.root) == before
+    shutil.copytree(project.root / "data", tmp_path / "copy")
+    assert keys.state(tmp_path / "copy", project.root) == before
+
+
+def test_a_file_of_a_folder_is_read_once(project, monkeypatch):
+    folder, read = project.root / "data", []
+    monkeypatch.setattr(contents, "_read", lambda path, facts: read.append(path.name) or "hash")
+    monkeypatch.setattr(contents, "SETTLED", 0)
+    project.write("data/a.png", "1")
+    time.sleep(0.05)  # the grain of a file system's clock
+    for _ in range(2):
+        keys.state(folder, project.root)
+    assert read == ["a.png"]
+    project.write("data/b.png", "1")
+    keys.state(folder, project.root)
+    assert read == ["a.png", "b.png"]
+
+
+def test_a_file_that_was_just_written_is_read_again(project):
+    project.write("data/a.png", "1")
+    file = project.root / "data/a.png"
+    before, facts = keys.state(file.parent, project.root), file.stat()
+    file.write_text("2")
+    os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert keys.state(file.parent, project.root) != before
+
+
+@pytest.mark.parametrize("memory", ["", "{", "[]", '{"a.png": []}', '{"a.png": 3}', "\udcff"])
+def test_a_damaged_memory_of_a_folder_is_written_anew(project, monkeypatch, memory):
+    monkeypatch.setattr(contents, "SETTLED", 0)
+    project.write("data/a.png", "1")
+    time.sleep(0.05)
+    before = keys.state(project.root / "data", project.root)
+    [file] = (project.root / ".companion" / "contents").iterdir()
+    written = file.read_bytes()
+    file.write_bytes(memory.encode(errors="surrogateescape"))
+    assert keys.state(project.root / "data", project.root) == before
+    assert file.read_bytes() == written
 
 
 def test_a_name_is_taken_literally_where_a_file_has_it(project):

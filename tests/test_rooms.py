@@ -17,7 +17,7 @@ MATHEMATICS = sorted({*(ROOT / "otlib").rglob("*.py")} - {*ASSETS})
 PAGE = sorted((ROOT / "companion/page").rglob("*.py"))
 PIPELINE = sorted({*(ROOT / "companion").rglob("*.py")} - {*PAGE})
 CORE = {"torch", "numpy", "skimage", "ot", "PIL"}  # PIL comes with scikit-image
-GROUND = {"errors", "files", "markdown", "keys", "notebooks"}  # of companion, below both its rooms
+GROUND = {"errors", "files", "markdown", "keys", "contents", "notebooks"}  # below both rooms
 
 
 def module(path):
