@@ -20,6 +20,7 @@ from torch import nn
 from companion.docstrings import modules
 from otlib import (
     _ambient,
+    artefacts,
     ddrm,
     dot,
     gaussian,
@@ -28,9 +29,11 @@ from otlib import (
     metrics,
     operators,
     patches,
+    psgan,
     restore,
     rivals,
     semidual,
+    singan,
     sinkhorn,
     softmin,
     texture,
@@ -156,6 +159,18 @@ def trained(d):
     return losses, net
 
 
+def pyramid(d):
+    grown = singan.begin(d.colour, width=4, generator=seeded())
+    losses = singan.grow(grown, d.colour, steps=2, inner=1, generator=seeded(1))
+    return losses, grown
+
+
+def spatial(d):
+    training = psgan.begin(d.colour, depth=2, width=4, generator=seeded())
+    losses = psgan.advance(training, d.colour, steps=2, batch=2, crop=8, generator=seeded(1))
+    return losses, training.net, training.critic
+
+
 def written(tmp_path, save, load):
     save(tmp_path / "file.safetensors")
     return load(tmp_path / "file.safetensors")
@@ -272,6 +287,21 @@ CALLS = {
     "rivals.texto": lambda d, _: rivals.texto(
         d.image, patch=2, levels=2, targets=20, draws=30, steps=3, generator=seeded()
     ),
+    "artefacts.checkerboard": lambda d, _: artefacts.checkerboard(d.colour, period=8),
+    "artefacts.structure": lambda d, _: artefacts.structure(d.image, d.other, least=2, most=8),
+    "artefacts.false_colours": lambda d, _: artefacts.false_colours(d.image, d.other),
+    "artefacts.diversity": lambda d, _: artefacts.diversity([d.image, d.other]),
+    "singan.sides": lambda d, _: singan.sides(40, 50),
+    "singan.begin": lambda d, _: singan.begin(d.colour, width=4, generator=seeded()),
+    "singan.grow": lambda d, _: pyramid(d),
+    "singan.sample": lambda d, _: singan.sample(pyramid(d)[1], 32, 40, generator=seeded()),
+    "singan.reconstruct": lambda d, _: singan.reconstruct(pyramid(d)[1]),
+    "psgan.begin": lambda d, _: psgan.begin(d.colour, width=4, generator=seeded())[:2],
+    "psgan.advance": lambda d, _: spatial(d),
+    "psgan.noise": lambda d, _: psgan.noise(spatial(d)[1], 8, 8, generator=seeded()),
+    "psgan.generate": lambda d, _: [
+        psgan.generate(net, psgan.noise(net, 8, 8, generator=seeded())) for net in [spatial(d)[1]]
+    ],
     "dot.moments": lambda d, _: dot.moments(d.colours, 3),
     "dot.merge": lambda d, _: dot.merge(*(dot.moments([c], 1) for c in d.colours[:2])),
     "dot.fit": lambda d, _: fitted(d),

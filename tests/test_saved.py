@@ -4,7 +4,7 @@ from safetensors import safe_open
 from safetensors.torch import load as load_bytes
 from safetensors.torch import save_file
 
-from otlib import dot, gaussian, generator
+from otlib import dot, gaussian, generator, psgan, singan
 from otlib.assets import autoencoders, saved
 
 
@@ -87,6 +87,40 @@ def test_a_saved_generator_is_the_same(tmp_path):
     assert again.settings == net.settings and not again.training
     noises = generator.noise(net, 8, 8, generator=seeded())
     assert torch.equal(generator.generate(again, noises), generator.generate(net, noises))
+
+
+def test_saved_rivals_are_the_same(tmp_path):
+    path, exemplar = tmp_path / "a.safetensors", torch.rand(3, 33, 33, generator=seeded())
+    pyramid = singan.begin(exemplar, width=4, generator=seeded())
+    for _ in pyramid.sides:
+        singan.grow(pyramid, exemplar, steps=1, inner=1, generator=seeded(1))
+    saved.save_generator(path, pyramid, steps=1)
+    again, facts = saved.load_generator(path)
+    assert facts == {"steps": 1} and again.settings == pyramid.settings
+    draws = [singan.sample(p, 40, 50, generator=seeded()) for p in (pyramid, again)]
+    assert torch.equal(*draws)
+    assert torch.equal(singan.reconstruct(pyramid), singan.reconstruct(again))
+    training = psgan.begin(exemplar, depth=2, width=4, generator=seeded())
+    psgan.advance(training, exemplar, steps=2, batch=2, crop=16, generator=seeded(1))
+    saved.save_generator(path, training.net)
+    again, _ = saved.load_generator(path)
+    assert again.settings == training.net.settings and not again.training
+    z = psgan.noise(again, 16, 20, generator=seeded())
+    assert torch.equal(psgan.generate(training.net, z), psgan.generate(again, z))
+
+
+def test_weights_of_another_rival_are_refused(tmp_path):
+    path, exemplar = tmp_path / "a.safetensors", torch.rand(1, 33, 33, generator=seeded())
+    net = psgan.begin(exemplar, depth=2, width=4, generator=seeded()).net
+    net.settings["width"] = 5
+    saved.save_generator(path, net)
+    with pytest.raises(ValueError, match=r"a\.safetensors: layers\.\d\..* must be"):
+        saved.load_generator(path)
+    pyramid = singan.begin(exemplar, width=4, generator=seeded())
+    pyramid.amplitudes.append(1.0)  # tells of a scale that is not there
+    saved.save_generator(path, pyramid)
+    with pytest.raises(ValueError, match=r"a\.safetensors: nets\.0\..* must be .*, got none"):
+        saved.load_generator(path)
 
 
 def test_other_files_are_no_generator(tmp_path):

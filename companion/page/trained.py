@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from companion.page.kept import files
+from otlib import generator, psgan, singan
 from otlib.assets import saved
 
 
@@ -29,3 +31,15 @@ def trained(
             raise ValueError(f"trained: {path.name} is of {of}, not {wanted}: -p trained ''")
         found[facts["loss"]] = (net.to(device), facts)
     return found
+
+
+def drawn(net: saved.Drawing, height: int, width: int, random: torch.Generator) -> Tensor:
+    """An image (C, height, width) of a network that draws textures.
+
+    net: of `trained`. height, width: pixels, as the network can make them. random: on the CPU.
+    """
+    if isinstance(net, singan.Pyramid):
+        return singan.sample(net, height, width, generator=random)
+    if isinstance(net, psgan.Spatial):
+        return psgan.generate(net, psgan.noise(net, height, width, generator=random))
+    return generator.generate(net, generator.noise(net, height, width, generator=random))

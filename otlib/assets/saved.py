@@ -2,19 +2,26 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from otlib import dot, generator, patches
+from otlib import dot, generator, patches, psgan, singan
 from otlib._ambient import plain
 from otlib.assets.registry import holding
 
 __all__ = ["load_generator", "load_transport", "save_generator", "save_transport"]
 
-_GENERATOR, _TRANSPORT = "otlib texture generator", "otlib deep optimal transport"
+Drawing: TypeAlias = generator.Network | psgan.Spatial | singan.Pyramid
+
+_DRAWING: dict[str, Any] = {  # networks that draw a texture
+    "otlib texture generator": generator.Network,
+    "otlib PSGAN": psgan.Spatial,
+    "otlib SinGAN": singan.Pyramid,
+}
+_TRANSPORT = "otlib deep optimal transport"
 _PARTS: dict[str, Any] = {
     "natural": patches.Moments,
     "restored": patches.Moments,
@@ -23,32 +30,34 @@ _PARTS: dict[str, Any] = {
 }
 
 
-def save_generator(path: str | Path, net: generator.Network, **facts: Any) -> None:
-    """Write a network of `otlib.generator` and its settings into one file.
+def save_generator(path: str | Path, net: Drawing, **facts: Any) -> None:
+    """Write a network that draws textures, and its settings, into one file.
 
-    path: of the file. net: generator.Network. facts: what the file is to tell of the training, as
-    JSON holds it: exemplar, steps, seed, ...
+    path: of the file. net: generator.Network, psgan.Spatial or singan.Pyramid. facts: what the file
+    is to tell of the training, as JSON holds it: exemplar, steps, seed, ...
 
     Returns None. Raises OSError where the file cannot be written.
     """
+    kind = next(name for name, of in _DRAWING.items() if isinstance(net, of))
     tensors = {name: value.contiguous().cpu() for name, value in net.state_dict().items()}
-    told = {"kind": _GENERATOR, "settings": json.dumps(net.settings), "facts": json.dumps(facts)}
+    told = {"kind": kind, "settings": json.dumps(net.settings), "facts": json.dumps(facts)}
     save_file(tensors, path, metadata=told)
 
 
 @plain
-def load_generator(path: str | Path) -> tuple[generator.Network, dict[str, Any]]:
+def load_generator(path: str | Path) -> tuple[Drawing, dict[str, Any]]:
     """Read a network that `save_generator` wrote.
 
     path: of the file.
 
-    Returns (network, facts): a generator.Network on the CPU in `eval()`, and the dict given to
-    `save_generator`. Raises FileNotFoundError, and ValueError, with the name, for a file of another
-    kind or architecture.
+    Returns (network, facts): the network on the CPU in `eval()`, a singan.Pyramid without its
+    critic, and the dict given to `save_generator`. Raises FileNotFoundError, and ValueError, with
+    the name, for a file of another kind or architecture.
     """
-    tensors, told = _read(path, _GENERATOR)
-    with holding(path, f"an {_GENERATOR}"):
-        net, facts = generator.Network(**json.loads(told["settings"])), json.loads(told["facts"])
+    tensors, told = _read(path, *_DRAWING)
+    with holding(path, f"an {told['kind']}"):
+        net = _DRAWING[told["kind"]](**json.loads(told["settings"]))
+        facts = json.loads(told["facts"])
     _same_shapes(path, tensors, {key: value.shape for key, value in net.state_dict().items()})
     net.load_state_dict(tensors)
     return net.eval(), facts
@@ -109,8 +118,8 @@ def _same_shapes(path, tensors, expected):
             raise ValueError(f"{path}: {name} must be {wanted}, got {found.get(name, 'none')}")
 
 
-def _read(path, kind):
-    """The tensors and the metadata of a file of this kind."""
+def _read(path, *kinds):
+    """The tensors and the metadata of a file of one of these kinds."""
     try:
         with safe_open(path, framework="pt") as file:
             told = file.metadata() or {}
@@ -120,6 +129,7 @@ def _read(path, kind):
         raise
     except (SafetensorError, OSError) as error:  # OSError of a folder
         raise ValueError(f"{path} must be a safetensors file of otlib: {error}") from error
-    if told.get("kind") != kind:
-        raise ValueError(f"{path} must hold an {kind}, got {told.get('kind', 'no kind')!r}")
+    if told.get("kind") not in kinds:
+        wanted = " or ".join(kinds)
+        raise ValueError(f"{path} must hold an {wanted}, got {told.get('kind', 'no kind')!r}")
     return tensors, told
