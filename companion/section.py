@@ -15,6 +15,7 @@ from companion.markdown import cards, duration, number, table
 from companion.notebooks import resolve
 from companion.opening import opened
 from companion.page.record import collect
+from companion.quoted import quoted
 from companion.run import Plan
 from companion.verdicts import SYMBOLS, Judged
 
@@ -52,6 +53,8 @@ def write_section(
     nb.cells = cells = opened(_folded(cells), name, judged)
     infinite = {n: r["value"] for n, r in result["records"].items() if r["value"] in _ENDS}
     for cell in cells:
+        if cell.cell_type == "markdown":
+            cell.source = quoted(cell.source, name, kept)
         if cell.cell_type == "markdown" and infinite:
             cell.source = _GLUE.sub(lambda told: _infinite(told, infinite), cell.source)
         if cell.cell_type == "code":
