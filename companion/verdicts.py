@@ -93,7 +93,7 @@ def judge(book: Book, runs: Iterable[dict[str, Any]]) -> list[Judged]:
 
     book: of `load_claims`. runs: contents of NAME.json; a kept one has `kept`, its title.
     Returns a list of Judged in the order of the claims. In a run of the present sources a record
-    that is missing or of another kind counts as `differs`; a kept run then gives no answer.
+    that is missing or of another kind counts as `differs`; a `partial` one then gives no answer.
     """
     by_page: dict[str, list] = {}
     for run in runs:
@@ -108,6 +108,11 @@ def judge(book: Book, runs: Iterable[dict[str, Any]]) -> list[Judged]:
         ]
         judged.append(Judged(claim, tuple(sorted(found, key=lambda a: (a.depth, a.kept)))))
     return judged
+
+
+def partial(run: dict[str, Any]) -> bool:
+    """Whether a run need not have every record: a kept one, or one with parameters of its own."""
+    return "kept" in run or run.get("partial", False)
 
 
 def ranked(run: dict[str, Any], ranks: list[Rank]) -> tuple[int, Rank]:
@@ -128,7 +133,7 @@ def counts(judged: Iterable[Judged], kinds: Iterable[str] = KINDS) -> dict[str, 
 def _answer(claim, run, depth, rank):
     entry = run["records"].get(claim.record)
     kept = "kept" in run
-    if entry is None and kept:
+    if entry is None and partial(run):
         return None
     facts = run["provenance"]
     here = "this run", run["profile"], facts["device"], facts["date"][:10]

@@ -83,6 +83,9 @@ def test_a_missing_record_breaks_the_claim():
     assert "no record `x`" in item.answers[0].ours
     # one kept before the record was made says nothing
     assert judged_on([a_run(kept="old")], at_least=1.0).verdict == "not run"
+    # and one with parameters of its own may leave it out
+    assert judged_on([a_run() | {"partial": True}], at_least=1.0).verdict == "not run"
+    assert judged_on([a_run() | {"partial": False}], at_least=1.0).broken
 
 
 def test_differs_is_a_result_and_its_end_is_noticed():
