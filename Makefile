@@ -2,6 +2,7 @@ PYTHON  ?= python3
 PROFILE ?= laptop
 DEVICE  ?= cpu
 BIN     := .venv/bin
+SHARED  := -n logical --dist loadfile
 comma   := ,
 
 .PHONY: book lint test bench clean distclean
@@ -21,10 +22,10 @@ lint: .venv/.ready # which pre-commit calls too
 
 # Cheap first: style, the library, then the book at toy size and what is said about it.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest --ignore tests/test_site.py # the problems are small
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(SHARED) --ignore tests/test_site.py # the problems are small
 	$(BIN)/companion build --profile smoke
-	$(BIN)/pytest tests/test_site.py
-	$(BIN)/pytest --nbval-lax book/sections/*.ipynb
+	$(BIN)/pytest -n logical tests/test_site.py
+	$(BIN)/pytest $(SHARED) --nbval-lax book/sections/*.ipynb
 	$(BIN)/companion check --profile smoke
 
 # otlib beside its peers on one CPU thread or on a GPU, its two minimisers, and what a sweep costs beside its notebook's
