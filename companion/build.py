@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -167,19 +166,9 @@ def sphinx(root: Path) -> Path:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         told = [line for line in lines if "WARNING" in line or "ERROR" in line] or lines[-20:]
         raise BookFailed("\n".join(["the book was not built", *told, f"whole log: {log}"]))
-    _slim(html)
     write_aside(stamp, state)
     say(f"pages: built in {duration(time.perf_counter() - clock)}")
     return html / "index.html"
-
-
-def _slim(html):
-    """Remove what no page asks for: MathJax's other builds, maps of scripts, copies of sources."""
-    shutil.rmtree(html / "_sources", ignore_errors=True)  # of a build that still made them
-    static = html / "_static"
-    for path in [*(static / "mathjax").glob("*.js"), *static.rglob("*.map")]:
-        if path.name != "tex-chtml.js":
-            path.unlink()
 
 
 def document_titles(root: Path) -> dict[str, str]:
@@ -210,6 +199,8 @@ def _state(root):
     """Hash all that the pages are made of."""
     files = [root / "_config.yml", *sorted((root / "book").rglob("*"))]
     files += sorted((root / "otlib").rglob("*.py"))  # the reference is made from its docstrings
+    extensions = ("docstrings.py", "links.py", "site.py")  # of Sphinx
+    files += [root / "companion" / name for name in extensions]
     digest = hashlib.sha256()
     tools = ("jupyter-book", "sphinx", "sphinx-book-theme", "myst-nb", "sphinx-mathjax-offline")
     digest.update(json.dumps(versions(tools)).encode())
