@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from companion import cite
 from companion.claims import Claim, load_claims, needed
 from companion.equations import equations_page, load_equations
 from companion.errors import UsageError, known
@@ -18,6 +20,7 @@ from companion.page.facts import versions
 from companion.run import Plan, execute, finished, settle, times
 from companion.scoreboard import downloads, scoreboard, summary
 from companion.section import write_section
+from companion.site import URL
 from companion.verdicts import counts, judge, kept_runs
 
 Pairs = Sequence[tuple[str, str]]  # (parameter, value)
@@ -52,6 +55,8 @@ def build(profile: str = DEFAULT_PROFILE, overrides: Pairs = (), root: Path | No
         write_aside(sections / "files" / name, content)
     write_aside(sections / "equations.md", equations)
     write_aside(sections / "summary.md", summary(judged, profile, date))
+    documents = list(dict.fromkeys(item.claim.document for item in judged))
+    write_aside(sections / "colophon.md", cite.colophon(root, documents, date))
     say("claims: " + ", ".join(f"{n} {verdict}" for verdict, n in counts(judged).items()))
     return sphinx(root)
 
@@ -198,10 +203,10 @@ def say(text: str) -> None:
 def _state(root):
     """Hash all that the pages are made of."""
     files = [root / "_config.yml", *sorted((root / "book").rglob("*"))]
+    digest = hashlib.sha256(os.environ.get(URL, "").encode())
     files += sorted((root / "otlib").rglob("*.py"))  # the reference is made from its docstrings
     extensions = ("docstrings.py", "links.py", "site.py")  # of Sphinx
     files += [root / "companion" / name for name in extensions]
-    digest = hashlib.sha256()
     tools = ("jupyter-book", "sphinx", "sphinx-book-theme", "myst-nb", "sphinx-mathjax-offline")
     digest.update(json.dumps(versions(tools)).encode())
     for path in files:

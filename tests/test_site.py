@@ -18,6 +18,7 @@ import pytest
 import torch
 import yaml
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import sync_playwright
 from pypdf import PdfReader
 
@@ -298,6 +299,21 @@ def test_images_have_words_and_keep_their_grey_levels_in_the_dark(browser, name)
         for image in images:
             assert image["alt"] and image["complete"], image
             assert image["look"] == "none,1,normal,rgb(255, 255, 255)", image
+
+
+@every_page
+@pytest.mark.parametrize(("width", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
+def test_a_page_is_more_than_its_ground(browser, name, width, scheme, tmp_path):
+    """Its picture is kept where SCREENSHOTS names a folder: continuous integration shows it."""
+    folder = Path(os.environ.get("SCREENSHOTS") or tmp_path)
+    path = folder / f"{name.replace('/', '-')}-{width}-{scheme}.png"
+    with visit(browser, name, width=width, scheme=scheme) as page:
+        page.screenshot(path=path, full_page=True)
+    with Image.open(path) as picture:
+        assert picture.width == width and picture.height >= 900
+        dark = picture.convert("L").reduce(8).histogram()
+    ground = max(range(256), key=dark.__getitem__)
+    assert (ground < 64) == (scheme == "dark") and dark[ground] < sum(dark)
 
 
 @every_page
