@@ -106,3 +106,22 @@ def test_what_does_not_fit_together_is_refused(shown):
     with pytest.raises(ValueError, match=r"marks must be as many in each frame, got \[1, 2\]"):
         frames.plot({1: axis, 2: axis}, {1: [(0, 0)], 2: [(0, 0), (1, 1)]}, size=5)
     plt.close(axis.figure)
+
+
+def test_a_wipe_holds_each_picture_and_shows_two(monkeypatch):
+    found = []
+    monkeypatch.setattr(frames, "display", lambda data, raw=False: found.append(data["text/html"]))
+    levels = np.random.default_rng(0).integers(0, 256, (3, 5, 4))
+    images = dict(zip(("a", "b", "<c>"), levels / 255, strict=True))
+    frames.wipe(images, left="a", right="<c>", scale=3)
+    (page,) = found
+    sources = json.loads(re.search(r"<script[^>]*>(.*)</script>", page, re.DOTALL)[1])
+    for title, expected in zip(images, levels, strict=True):
+        np.testing.assert_array_equal(pixels(sources[title])[..., 0], expected)
+    shown = re.findall('<img src="([^"]+)" alt="([^"]+)"', page)
+    assert shown == [(sources["<c>"], "&lt;c&gt;"), (sources["a"], "a")]
+    assert "max-width: 12px" in page and 'class="controls" hidden' in page
+    with pytest.raises(ValueError, match=r"left and right must be titles, .*, got \['d'\]"):
+        frames.wipe(images, left="a", right="d")
+    with pytest.raises(ValueError, match="images must have one shape, got"):
+        frames.wipe(images | {"e": levels[0, :2]}, left="a", right="b")

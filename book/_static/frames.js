@@ -70,6 +70,28 @@
     for (const controls of /** @type {HTMLElement[]} */ (find(".controls"))) controls.hidden = false;
   };
 
-  document.addEventListener("DOMContentLoaded", () =>
-    document.querySelectorAll(".frames").forEach((host) => turn(/** @type {HTMLElement} */ (host))));
+  /** Let two lists choose what lies on either side of a handle. @param {HTMLElement} host */
+  const choose = (host) => {
+    const data = /** @type {HTMLElement} */ (host.querySelector("script"));
+    /** @type {Record<string, string>} */
+    const sources = JSON.parse(data.textContent ?? "");
+    const [right, left] = host.querySelectorAll("img");
+    const names = host.querySelectorAll("p span");
+    host.querySelectorAll("select").forEach((list, side) => {
+      list.addEventListener("input", () => {
+        const image = [left, right][side];
+        image.src = sources[list.value];
+        image.alt = list.value;
+        names[side].textContent = list.value;
+      });
+      list.value = [left, right][side].alt; // a browser that comes back may have another
+    });
+    /** @type {HTMLElement} */ (host.querySelector(".controls")).hidden = false;
+  };
+
+  document.addEventListener("DOMContentLoaded", () => {
+    document.querySelectorAll(".frames").forEach((host) => turn(/** @type {HTMLElement} */ (host)));
+    document.querySelectorAll(".compare:has(select)").forEach(
+      (host) => choose(/** @type {HTMLElement} */ (host)));
+  });
 })();

@@ -116,8 +116,6 @@ def show(
     slider = (
         f'<label>{html.escape(controls[-1])} <output></output><input type="range" min="0"></label>'
     )
-    # no end of a script may stand in it
-    told = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     display(
         {
             "text/html": f"""<div class="frames" role="group" aria-label="{html.escape(label)}"
@@ -130,9 +128,43 @@ data-start="{list(frames).index(start)}">
 {slider}
 </div>
 <p class="told" aria-live="polite">{html.escape(frames[start])}</p>
-<script type="application/json">{told}</script>
+<script type="application/json">{_json(data)}</script>
 </div>""",
             "text/plain": f"{label}: {len(frames)} frames, by {', '.join(controls)}",
+        },
+        raw=True,
+    )
+
+
+def wipe(images: Mapping[str, Array], *, left: str, right: str, scale: int = 2) -> None:
+    """Show two images on top of each other, divided by a handle; either is chosen from a list.
+
+    images: {title: image as in `pictures`}, of one shape. left, right: titles of those shown first,
+        and alone in print and without scripts. scale: as in `pictures`.
+    Returns None. Raises ValueError where left or right is no title, or shapes differ.
+    """
+    if absent := {left, right} - set(images):
+        raise ValueError(f"left and right must be titles, {list(images)}, got {sorted(absent)}")
+    shapes = {title: tuple(np.squeeze(np.asarray(image)).shape) for title, image in images.items()}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"images must have one shape, got {shapes}")
+    sources = {title: _webp(image) for title, image in images.items()}
+    shown = "".join(
+        f'<img src="{sources[title]}" alt="{html.escape(title)}">' for title in (right, left)
+    )
+    menus = "".join(
+        _menu(side, list(images), title) for side, title in (("left", left), ("right", right))
+    )
+    display(
+        {
+            "text/html": f"""<div class="compare" style="max-width: {scale * shapes[left][-1]}px">
+<div>{shown}</div>
+<input type="range" min="0" max="100" value="50" aria-label="Share that shows the left picture"
+oninput="this.parentNode.style.setProperty('--cut', this.value + '%')">
+<p><span>{html.escape(left)}</span><span>{html.escape(right)}</span></p>
+<div class="controls" hidden>{menus}</div>
+<script type="application/json">{_json(sources)}</script></div>""",
+            "text/plain": " | ".join(images),
         },
         raw=True,
     )
@@ -171,6 +203,11 @@ def _thousandths(panel, key):
     high = panel["height"] / panel["width"]
     places = panel["marks"][key] * [1000, 1000 * high]
     return places.round().astype(int).flatten().tolist()
+
+
+def _json(data):
+    """Data for a script element of a page: no end of it may stand in them."""
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _text(item):
