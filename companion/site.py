@@ -55,7 +55,9 @@ def slim(folder: Path) -> None:
     for path in (folder / "_static" / "vendor").rglob("*.ttf"):  # each browser reads the other kind
         path.unlink()
     (folder / "_static" / "scripts" / "fontawesome.js").unlink(missing_ok=True)
-    shutil.rmtree(folder / "_sources", ignore_errors=True)  # of a build that still made them
+    # of a build that still made them; of the theme's words in other languages
+    for name in ("_sources", "_static/locales"):
+        shutil.rmtree(folder / name, ignore_errors=True)
     for path in folder.rglob("*.html"):
         text = path.read_text(encoding="utf-8")
         lighter = _TWICE.sub(r"<title>\1</title>", _ICONS.sub("", text))

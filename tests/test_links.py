@@ -1,4 +1,4 @@
-"""Links that a page gets: terms to the glossary, citations to the page of equations."""
+"""What pages get when they are built: links to words and equations, a description, less to load."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from companion.equations import citations, load_equations
 from companion.links import pattern
-from companion.site import described
+from companion.site import described, slim
 
 ROOT = Path(__file__).parents[1]
 CITED = re.compile(r"\[([A-Z], (?:eqs?\.?|[A-Z][a-z]+)\s\d+)\]")
@@ -55,3 +55,28 @@ def test_a_description_ends_with_a_sentence_or_a_word():
     assert described(f"{'a' * 100}. {'b' * 100}. {'c' * 100}.") == f"{'a' * 100}. {'b' * 100}."
     long = described("word " * 100)
     assert len(long) <= 240 and long.endswith("word…")
+
+
+def test_a_site_keeps_what_its_pages_ask_for(tmp_path):
+    kept = [
+        *("_static/mathjax/startup.js", "_static/mathjax/input/tex.js"),
+        *("_static/mathjax/input/tex/extensions/ams.js", "_static/mathjax/output/chtml.js"),
+        *("_static/mathjax/output/chtml/fonts/woff-v2/a.woff", "_static/book.css", "a.html"),
+        "_static/vendor/fontawesome/webfonts/a.woff2",
+    ]
+    gone = [
+        *("_static/mathjax/tex-chtml.js", "_static/mathjax/input/tex-full.js", "_sources/a.md"),
+        *("_static/mathjax/input/tex/extensions/all-packages.js", "_static/scripts/a.js.map"),
+        *("_static/mathjax/sre/mathmaps/en.json", "_static/scripts/fontawesome.js"),
+        *("_static/vendor/fontawesome/webfonts/a.ttf", "_static/locales/de/a.mo"),
+    ]
+    for name in (*kept, *gone):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    icons = '  <script defer src="../_static/scripts/fontawesome.js?digest=1"></script>\n'
+    page = "<title>{}</title>\n{}<script src='_static/mathjax/startup.js'></script>"
+    (tmp_path / "a.html").write_text(page.format("A &#8212; A", icons))
+    slim(tmp_path)
+    left = [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()]
+    assert sorted(left) == sorted(kept)
+    assert (tmp_path / "a.html").read_text() == page.format("A", "")

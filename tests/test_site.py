@@ -375,7 +375,7 @@ def test_downloads_resolve(browser, name):
 @pytest.mark.parametrize("width", [DESKTOP, PHONE])
 def test_the_keys_move_the_slider_between_two_images(browser, width):
     with visit(browser, "sections/super_resolution", width=width) as page:
-        page.locator(".compare input").focus()
+        page.locator(".compare input").first.focus()
         seen = []
         for key in ("ArrowRight", "Home", "End"):
             page.keyboard.press(key)
@@ -391,6 +391,24 @@ def test_the_keys_move_the_slider_between_two_images(browser, width):
             )
         assert all(same for same, _ in seen)
         assert len({cut for _, cut in seen}) == 3
+
+
+def test_two_lists_choose_what_lies_beside_the_handle(browser):
+    with visit(browser, "sections/super_resolution") as page:
+        wipe = page.locator(".compare:has(select)")
+        offered = wipe.locator("select").first.locator("option").all_inner_texts()
+        assert len(offered) > 4
+        for side, image in ((0, 1), (1, 0)):  # the left picture lies above
+            choice = wipe.locator("select").nth(side)
+            seen = set()
+            for title in offered:
+                choice.select_option(title)
+                shown = wipe.locator("img").nth(image)
+                assert shown.get_attribute("alt") == title
+                assert wipe.locator("p span").nth(side).inner_text() == title
+                seen.add(shown.get_attribute("src"))
+            assert len(seen) > 4
+        assert page.errors == []
 
 
 @pytest.mark.parametrize("width", [DESKTOP, PHONE])
@@ -559,6 +577,24 @@ def test_the_downloaded_notebook_runs_alone(name, run_alone, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     assert collect(run_alone(box, offered, empty)) == collect(nbformat.read(offered, 4))
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_term_leads_to_the_glossary_once_and_a_citation_to_its_equation(browser, name):
+    with visit(browser, name) as page:
+        links = "all => all.map(e => [e.textContent, e.closest('a').href])"
+        terms = page.locator(".glossary-term").evaluate_all(links)
+        cited = page.locator("article a[href*='equations.html#']").evaluate_all(links)
+        source = page.locator("article").inner_text()
+    files = {"glossary": HTML / "glossary.html", "equations": HTML / "sections/equations.html"}
+    ids = {key: set(re.findall(r'id="([^"]*)"', file.read_text())) for key, file in files.items()}
+    ends = [urlparse(link) for _, link in terms]
+    assert {Path(end.path) for end in ends} <= {files["glossary"]}
+    assert {end.fragment for end in ends} <= ids["glossary"]
+    assert len({end.fragment for end in ends}) == len(ends)
+    assert terms or name == "sections/rerunning"
+    assert {urlparse(link).fragment for _, link in cited} <= ids["equations"]
+    assert len(re.findall(r"\[[MHAS], eq\. \d+\]", source)) >= len(cited)
 
 
 BOARD = "sections/scoreboard"
