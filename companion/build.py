@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-import shutil
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from companion import cite
 from companion.claims import Claim, load_claims, needed
 from companion.equations import equations_page, load_equations
 from companion.errors import UsageError, known
@@ -19,6 +20,7 @@ from companion.page.facts import versions
 from companion.run import Plan, execute, finished, settle, times
 from companion.scoreboard import downloads, scoreboard, summary
 from companion.section import write_section
+from companion.site import URL
 from companion.verdicts import counts, judge, kept_runs
 
 Pairs = Sequence[tuple[str, str]]  # (parameter, value)
@@ -53,6 +55,8 @@ def build(profile: str = DEFAULT_PROFILE, overrides: Pairs = (), root: Path | No
         write_aside(sections / "files" / name, content)
     write_aside(sections / "equations.md", equations)
     write_aside(sections / "summary.md", summary(judged, profile, date))
+    documents = list(dict.fromkeys(item.claim.document for item in judged))
+    write_aside(sections / "colophon.md", cite.colophon(root, documents, date))
     say("claims: " + ", ".join(f"{n} {verdict}" for verdict, n in counts(judged).items()))
     return sphinx(root)
 
@@ -167,19 +171,9 @@ def sphinx(root: Path) -> Path:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         told = [line for line in lines if "WARNING" in line or "ERROR" in line] or lines[-20:]
         raise BookFailed("\n".join(["the book was not built", *told, f"whole log: {log}"]))
-    _slim(html)
     write_aside(stamp, state)
     say(f"pages: built in {duration(time.perf_counter() - clock)}")
     return html / "index.html"
-
-
-def _slim(html):
-    """Remove what no page asks for: MathJax's other builds, maps of scripts, copies of sources."""
-    shutil.rmtree(html / "_sources", ignore_errors=True)  # of a build that still made them
-    static = html / "_static"
-    for path in [*(static / "mathjax").glob("*.js"), *static.rglob("*.map")]:
-        if path.name != "tex-chtml.js":
-            path.unlink()
 
 
 def document_titles(root: Path) -> dict[str, str]:
@@ -209,8 +203,10 @@ def say(text: str) -> None:
 def _state(root):
     """Hash all that the pages are made of."""
     files = [root / "_config.yml", *sorted((root / "book").rglob("*"))]
+    digest = hashlib.sha256(os.environ.get(URL, "").encode())
     files += sorted((root / "otlib").rglob("*.py"))  # the reference is made from its docstrings
-    digest = hashlib.sha256()
+    extensions = ("docstrings.py", "links.py", "site.py")  # of Sphinx
+    files += [root / "companion" / name for name in extensions]
     tools = ("jupyter-book", "sphinx", "sphinx-book-theme", "myst-nb", "sphinx-mathjax-offline")
     digest.update(json.dumps(versions(tools)).encode())
     for path in files:

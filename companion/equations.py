@@ -31,9 +31,10 @@ class Formula(pydantic.BaseModel):
 
 
 class Document(pydantic.BaseModel):
-    """The formulas of a document, and how many of each kind it numbers."""
+    """The formulas of a document, the letter it is cited by, how many of each kind it numbers."""
 
     model_config = pydantic.ConfigDict(extra="forbid")
+    letter: str = pydantic.Field(pattern="^[A-Z]$")  # [M, eq. 3] is equation 3 of document M
     numbered: dict[str, int]
     formulas: list[Formula]
 
@@ -73,25 +74,47 @@ def equations_page(
         "Every numbered equation, definition, theorem, proposition and algorithm of the documents: "
         "the function of `otlib` that computes it, the pages that show it, and the claims of the "
         "{doc}`scoreboard </sections/scoreboard>` that judge it. Where a misprint is known the "
-        "formula is the mended one, see {doc}`/sections/errata`.",
+        "formula is the mended one, see {doc}`/sections/errata`. Pages cite these numbers with the "
+        "letter of the document; a number in parentheses alone, such as (1), is the page's own.",
     ]
     ids = [claim.id for claim in claims]
     for document, told in equations.items():
         known("document in book/equations.yml", document, list(titles))
-        rows = [_row(formula, ids) for formula in told.formulas]
+        rows = [_row(told.letter, formula, ids) for formula in told.formulas]
         head = ("Item and formula", "Function, pages, claims")
-        lines += ["", f"## {titles[document]}", "", f"{{cite:t}}`{document}`", ""]
+        cited = f"**{told.letter}**: {{cite:t}}`{document}`"
+        lines += ["", f"## {titles[document]}", "", cited, ""]
         lines += cards(head, rows)
     return "\n".join(lines) + "\n"
 
 
-def _row(formula, ids):
+def citations(equations: dict[str, Document]) -> dict[str, str]:
+    """How a page cites each numbered item, and the anchor of its row on the page of equations.
+
+    equations: of `load_equations`. Returns {"M, eq. 3": anchor, "M, Theorem 1": anchor, ...}.
+    """
+    return {
+        cited: anchor
+        for told in equations.values()
+        for formula in told.formulas
+        for cited, anchor in _cited(told.letter, formula)
+    }
+
+
+def _cited(letter, formula):
+    """Pairs (how it is cited, anchor) of the items of a formula that have a number."""
+    for item in formula.items:
+        kind, _, number = item.partition(" ")
+        if number.isdecimal():
+            name = f"eq. {number}" if kind == "equation" else f"{kind.title()} {number}"
+            yield f"{letter}, {name}", f"{letter}-{kind}-{number}"
+
+
+def _row(letter, formula, ids):
     for name in formula.claims:
         known("claim in book/equations.yml", name, ids)
-    items = [
-        f"({item.split()[1]})" if item.startswith("equation ") else item[0].upper() + item[1:]
-        for item in formula.items
-    ]
+    cited = [f'<span id="{to}"></span>[{name}]' for name, to in _cited(letter, formula)]
+    items = cited or formula.items
     functions = [f"{{py:obj}}`{name} <otlib.{name}>`" for name in formula.functions]
     pages = [f"{{doc}}`{page} </sections/{page}>`" for page in formula.pages]
     claims = [claim_link("scoreboard", name, f"`{name}`") for name in formula.claims]

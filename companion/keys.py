@@ -32,7 +32,8 @@ def key(root: Path, notebook: Notebook, profile: str, parameters: dict[str, Any]
     root: project folder; notebook: Notebook; profile: name; parameters: {name: value}, settled.
     Returns the SHA-256 as text.
     """
-    reached = _reach(root, notebook, parameters)
+    # a picture is part of what a run shows, and of no record
+    reached = _reach(root, notebook, parameters, (*notebook.code, *notebook.pictures))
     set_here = {name: os.environ[name] for name in reached.variables if os.environ.get(name)}
     read = {text: named(text, root) for text in _texts(parameters.values())}
     read |= {name: [Path(path)] for name, path in set_here.items()}
@@ -54,9 +55,10 @@ def code(root: Path, notebook: Notebook, parameters: dict[str, Any]) -> dict[str
     root, notebook, parameters: as for `key`. It follows the imports of the code cells, wherever in
     a file they stand; where a cell calls `companion`, the program, its templates and the notebooks
     that the cell or a parameter names count too. Where it reads published numbers, so do these.
-    What tells a run's key and code, this file above all, is none that a record depends on.
+    What tells a run's key and code, this file above all, is none that a record depends on, nor is a
+    cell tagged `picture`.
     """
-    return _reach(root, notebook, parameters).code
+    return _reach(root, notebook, parameters, notebook.code).code
 
 
 def changed(told: dict[str, str], root: Path | None) -> list[str]:
@@ -116,12 +118,12 @@ class _Reach:
         self.variables: set[str] = set()  # environment variables with the user's paths
 
 
-def _reach(root, notebook, parameters):
+def _reach(root, notebook, parameters, cells):
     found = _Reach()
-    sources = [(cell, "", f"notebook {notebook.name!r}") for cell in notebook.code]
+    sources = [(cell, "", f"notebook {notebook.name!r}") for cell in cells]
     file = notebook.path.relative_to(root).as_posix()
-    found.code[file] = _sha("\n\n".join(notebook.code))
-    shell = "\n".join(cell for cell in notebook.code if _is_shell(cell))
+    found.code[file] = _sha("\n\n".join(cells))
+    shell = "\n".join(cell for cell in cells if _is_shell(cell))
     if re.search(r"\bcompanion\b", shell):
         sources.append(("import companion.cli", "", ""))
         found.passed = set()

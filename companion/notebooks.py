@@ -24,6 +24,7 @@ _RANGE = re.compile(r"(?:(?P<sign>>=?) (?P<bound>\S+)|(?P<low>\S+) to (?P<high>\
 _INT64 = 2**63  # what torch, numpy and a table can hold
 _CHOICES = re.compile(r"one of (?P<choices>.+?)(?P<path>,? or a path)?")
 _PATH, _NEW = "path", "path to write"
+_RECORDING = re.compile(r"\b(record|tell\w*)\(")  # what makes a record
 # what comes after the last "; " is one of these or prose: this is neither, but a slip
 _SLIP = re.compile(r"[<>=≥≤]|[-+.]?\d|one of\b|path\b")
 
@@ -48,7 +49,8 @@ class Notebook:
     document: str
     section: str
     parameters: dict[str, Parameter]  # name -> Parameter
-    code: tuple[str, ...] = ()  # sources of its code cells
+    code: tuple[str, ...] = ()  # sources of its code cells, but for those
+    pictures: tuple[str, ...] = ()  # tagged `picture`, which no record depends on
 
 
 def names(root: Path) -> list[str]:
@@ -78,6 +80,10 @@ def load(root: Path, name: str) -> Notebook:
     cells = [c for c in nb.cells if "parameters" in c.metadata.get("tags", ())]
     if len(cells) != 1:
         raise UsageError(f"notebook {name!r}: {len(cells)} cells are tagged `parameters`, needs 1")
+    code = [cell for cell in nb.cells if cell.cell_type == "code"]
+    pictures = [cell for cell in code if "picture" in cell.metadata.get("tags", ())]
+    if wrong := [call for cell in pictures for call in _RECORDING.findall(cell.source)]:
+        raise UsageError(f"notebook {name!r}: a cell tagged `picture` may not call {wrong[0]}")
     return Notebook(
         name=name,
         path=path,
@@ -85,7 +91,8 @@ def load(root: Path, name: str) -> Notebook:
         document=str(about.get("document", "")),
         section=str(about.get("section", "")),
         parameters=parse_parameters(cells[0].source, name),
-        code=tuple(cell.source for cell in nb.cells if cell.cell_type == "code"),
+        code=tuple(cell.source for cell in code if cell not in pictures),
+        pictures=tuple(cell.source for cell in pictures),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from companion import cite
 from companion.anchors import claim_anchor, claim_link
 from companion.errors import UsageError
 from companion.files import notebook_text, write_aside
@@ -50,6 +51,8 @@ def write_section(
         told = f"(numbers-{name})=\n{numbers(judged, own)}"
         cells.append(_page_cell("companion-numbers", told))
     cells.append(_page_cell("companion-provenance", provenance_box(result)))
+    entries = cite.of_page(todo.root, name, todo.notebook.document, cells, result)
+    cells.append(_page_cell("companion-cite", entries))
     nb.cells = cells = opened(_folded(cells), name, judged)
     infinite = {n: r["value"] for n, r in result["records"].items() if r["value"] in _ENDS}
     for cell in cells:

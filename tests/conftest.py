@@ -79,6 +79,8 @@ class Project:
         self.write("notebooks/profiles.yml", "{smoke: {toy: {eps: 1e-3}}, laptop: {}}")
         self.write("book/equations.yml", "{}")
         self.write("book/references.bib", "@misc{one2020, title={A {Toy} Paper}}")
+        told = "title: A toy\nversion: 1.0\nlicense: MIT\nauthors: [{name: The authors}]\n"
+        self.write("CITATION.cff", told)
         self.write("otlib/__init__.py", "")  # its own, so that no key depends on the real one
         self.notebook("toy", CODE)
         self.claims({})

@@ -442,7 +442,7 @@ def test_build_writes_the_pages_and_check_judges_them(project, capsys, no_sphinx
     sections = project.root / "book/sections"
     page = nbformat.read(sections / "toy.ipynb", 4)
     # the anchors of claims stand before the cell that records them; what none does, at the end
-    kinds = ["markdown", "code", "markdown", "markdown", "code", "markdown", "markdown"]
+    kinds = ["markdown", "code", "markdown", "markdown", "code", *["markdown"] * 3]
     assert [c.cell_type for c in page.cells] == kinds
     assert "companion run toy --profile laptop --out out" in page.cells[2].source
     assert "| `eps` | `0.0002` | temperature |" in page.cells[2].source
@@ -455,6 +455,7 @@ def test_build_writes_the_pages_and_check_judges_them(project, capsys, no_sphinx
         '| <a href="scoreboard.html#claim-toy-eps">✔ reproduced</a> |' in page.cells[5].source
     )
     assert "Provenance of this run" in page.cells[6].source
+    assert "@misc{companion,\n  author = {{The authors}}" in page.cells[7].source
     assert (sections / "files/toy.md").read_text() == (
         project.root / "notebooks/toy.md"
     ).read_text()

@@ -140,7 +140,7 @@ def test_the_page_has_a_line_for_each_item():
 def test_an_entry_that_is_none_is_named(project, change, message):
     entry = {"items": ["equation 1"], "formula": "x", "functions": ["sinkhorn.solve"]}
     entry |= {"pages": ["toy"], "claims": []} | change
-    told = {"one2020": {"numbered": {"equation": 1}, "formulas": [entry]}}
+    told = {"one2020": {"letter": "O", "numbered": {"equation": 1}, "formulas": [entry]}}
     project.write("book/equations.yml", yaml.safe_dump(told))
     with pytest.raises(UsageError, match=message):
         load_equations(project.root)

@@ -10,6 +10,7 @@ import pytest
 
 from companion import contents, keys
 from companion.build import plans_of_book
+from companion.errors import UsageError
 from companion.files import named, of_user, walk
 from companion.run import plan
 
@@ -179,6 +180,31 @@ def test_a_kept_run_is_stale_only_by_the_code_of_its_page(project):
     project.write("otlib/softmin.py", "softmin = 1")
     (project.root / "otlib/softmin.py").rename(project.root / "otlib/elsewhere.py")
     assert keys.changed(told, project.root) == ["otlib/softmin.py"]
+
+
+def test_a_picture_changes_the_key_and_no_kept_run(project):
+    project.notebook("toy", IMPORT)
+    code = lambda todo: keys.code(project.root, todo.notebook, todo.parameters)
+    before, told = plan("toy").key, code(plan("toy"))
+    path = project.root / "notebooks/toy.md"
+    cell = "\n```{code-cell} ipython3\n:tags: [picture]\nfrom companion.page import frames\n```\n"
+    path.write_text(path.read_text() + cell)
+    assert plan("toy").key != before
+    assert code(plan("toy")) == told
+    assert keys.changed(told, project.root) == []
+    path.write_text(path.read_text().replace("import frames", "import frames as f"))
+    assert keys.changed(told, project.root) == []
+    path.write_text(path.read_text().replace("[picture]", "[hide-input]"))
+    assert keys.changed(told, project.root) == ["notebooks/toy.md"]
+
+
+@pytest.mark.parametrize("call", ["record", "tell", "tell_each"])
+def test_a_picture_that_records_is_refused(project, call):
+    path = project.root / "notebooks/toy.md"
+    cell = f"\n```{{code-cell}} ipython3\n:tags: [picture]\n{call}('x', 1)\n```\n"
+    path.write_text(path.read_text() + cell)
+    with pytest.raises(UsageError, match=f"a cell tagged `picture` may not call {call}"):
+        plan("toy")
 
 
 def test_the_key_follows_the_files_and_folders_that_parameters_name(project, tmp_path):

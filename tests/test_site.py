@@ -18,6 +18,7 @@ import pytest
 import torch
 import yaml
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import sync_playwright
 from pypdf import PdfReader
 
@@ -109,8 +110,37 @@ def test_no_request_leaves_the_book_and_the_console_is_clean(browser, name):
 
 def test_the_site_is_light():
     sizes = {path: path.stat().st_size for path in HTML.rglob("*") if path.is_file()}
-    assert sum(sizes.values()) <= 35e6  # a built again site holds some former pictures
-    assert [path.name for path, size in sizes.items() if size > 1.6e6] == []
+    assert sum(sizes.values()) <= 30e6
+    assert [path.name for path, size in sizes.items() if size > 1.5e6] == []
+
+
+@every_page
+def test_a_page_and_a_first_visit_are_light(browser, name):
+    with visit(browser, name) as page:
+        page.evaluate("document.fonts.ready.then(() => true)")
+        page.wait_for_timeout(500)
+        files = {Path(unquote(urlparse(url).path)) for url in page.seen if url.startswith("file:")}
+    size = {file: file.stat().st_size for file in files}
+    shared = HTML / "_static"
+    own = sum(size[f] for f in files if shared not in f.parents and f.name != "searchindex.js")
+    assert own <= 1.5e6
+    assert name != "index" or sum(size.values()) <= 2.5e6  # where a first visit begins
+
+
+@pytest.mark.parametrize("name", [*PAGES, REFERENCE[0]])
+def test_the_head_tells_what_the_page_is(browser, name):
+    with visit(browser, name) as page:
+        told = page.locator("meta").evaluate_all(
+            "all => all.map(e => [e.getAttribute('name') ?? e.getAttribute('property'), e.content])"
+        )
+        title, icon = page.title(), page.locator("link[rel=icon]").get_attribute("href")
+    told = dict(told)
+    assert title.startswith(told["og:title"]) and title.count("Optimal transport in imaging") == 1
+    assert 20 <= len(told["description"]) <= 240 and told["description"] == told["og:description"]
+    folder = (HTML / f"{name}.html").parent
+    assert (folder / told["og:image"]).is_file() and (
+        folder / unquote(urlparse(icon).path)
+    ).is_file()
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -272,6 +302,21 @@ def test_images_have_words_and_keep_their_grey_levels_in_the_dark(browser, name)
 
 
 @every_page
+@pytest.mark.parametrize(("width", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
+def test_a_page_is_more_than_its_ground(browser, name, width, scheme, tmp_path):
+    """Its picture is kept where SCREENSHOTS names a folder: continuous integration shows it."""
+    folder = Path(os.environ.get("SCREENSHOTS") or tmp_path)
+    path = folder / f"{name.replace('/', '-')}-{width}-{scheme}.png"
+    with visit(browser, name, width=width, scheme=scheme) as page:
+        page.screenshot(path=path, full_page=True)
+    with Image.open(path) as picture:
+        assert picture.width == width and picture.height >= 900
+        dark = picture.convert("L").reduce(8).histogram()
+    ground = max(range(256), key=dark.__getitem__)
+    assert (ground < 64) == (scheme == "dark") and dark[ground] < sum(dark)
+
+
+@every_page
 @pytest.mark.parametrize("width", [DESKTOP, PHONE])
 def test_there_is_one_search(browser, name, width):
     with visit(browser, name, width=width) as page:
@@ -330,7 +375,7 @@ def test_downloads_resolve(browser, name):
 @pytest.mark.parametrize("width", [DESKTOP, PHONE])
 def test_the_keys_move_the_slider_between_two_images(browser, width):
     with visit(browser, "sections/super_resolution", width=width) as page:
-        page.locator(".compare input").focus()
+        page.locator(".compare input").first.focus()
         seen = []
         for key in ("ArrowRight", "Home", "End"):
             page.keyboard.press(key)
@@ -346,6 +391,24 @@ def test_the_keys_move_the_slider_between_two_images(browser, width):
             )
         assert all(same for same, _ in seen)
         assert len({cut for _, cut in seen}) == 3
+
+
+def test_two_lists_choose_what_lies_beside_the_handle(browser):
+    with visit(browser, "sections/super_resolution") as page:
+        wipe = page.locator(".compare:has(select)")
+        offered = wipe.locator("select").first.locator("option").all_inner_texts()
+        assert len(offered) > 4
+        for side, image in ((0, 1), (1, 0)):  # the left picture lies above
+            choice = wipe.locator("select").nth(side)
+            seen = set()
+            for title in offered:
+                choice.select_option(title)
+                shown = wipe.locator("img").nth(image)
+                assert shown.get_attribute("alt") == title
+                assert wipe.locator("p span").nth(side).inner_text() == title
+                seen.add(shown.get_attribute("src"))
+            assert len(seen) > 4
+        assert page.errors == []
 
 
 @pytest.mark.parametrize("width", [DESKTOP, PHONE])
@@ -379,6 +442,78 @@ def test_the_keys_move_the_alpha_slider_along_equation_4(browser, width, scheme)
             assert text == said == slider.get_attribute("aria-valuetext")
             assert shown and apart <= 1
         assert alpha != 0
+
+
+FILMS = sorted(
+    f"sections/{source.stem}"
+    for source in (ROOT / "notebooks").glob("*.md")
+    if "frames.show(" in source.read_text(encoding="utf-8")
+)
+# what a figure of frames says of itself, and what its film says that it should
+FILM = """host => {
+    const film = JSON.parse(host.querySelector("script").textContent);
+    const slider = host.querySelector("input");
+    const chosen = [...host.querySelectorAll("select")].map(list => list.value);
+    const stops = film.frames.filter(f => chosen.every((value, i) => f.key[i] === value));
+    const frame = stops[slider.value];
+    const of = image => film.sources.indexOf(image.getAttribute("src"));
+    const images = [...host.querySelectorAll(".panels img")];
+    const circles = [...host.querySelectorAll("svg")].map(svg => [...svg.querySelectorAll("circle")]
+        .flatMap(c => [Number(c.getAttribute("cx")), Number(c.getAttribute("cy"))]));
+    return {
+        seen: [images.map(of), circles, images.map(image => image.alt),
+               host.querySelector(".told").textContent, slider.getAttribute("aria-valuetext"),
+               Number(slider.max)],
+        meant: [frame.shown, frame.marks, film.titles.map(title => `${title}: ${frame.told}`),
+                frame.told, frame.key.at(-1), stops.length - 1],
+        stop: Number(slider.value),
+    };
+}"""
+
+
+@pytest.mark.parametrize("width", [DESKTOP, PHONE])
+@pytest.mark.parametrize("name", FILMS)
+def test_the_keys_turn_the_frames(browser, name, width):
+    with visit(browser, name, width=width) as page:
+        for host in page.locator(".frames").all():
+            said = []
+            for choice in host.locator("select").all():
+                for place in range(choice.locator("option").count()):
+                    choice.select_option(index=place)
+                    for key in ("Home", "ArrowRight", "End"):
+                        host.locator("input").press(key)
+                        now = host.evaluate(FILM)
+                        assert now["seen"] == now["meant"]
+                        assert (now["stop"] == 0) == (key == "Home" or now["meant"][-1] == 0)
+                        said.append(now["meant"][3])
+                choice.press("ArrowUp")  # by the keyboard, too
+                assert choice.evaluate("list => list.selectedIndex") == max(0, place - 1)
+                now = host.evaluate(FILM)
+                assert now["seen"] == now["meant"]
+            assert len(set(said)) > 3
+        assert FILMS and page.errors == []
+
+
+@pytest.mark.parametrize("name", FILMS)
+def test_without_scripts_and_in_print_one_frame_stands(browser, name):
+    context = browser.new_context(java_script_enabled=False)
+    still = context.new_page()
+    still.goto((HTML / f"{name}.html").as_uri())
+    with visit(browser, name) as page:
+        page.emulate_media(media="print")
+        for here, there in zip(
+            page.locator(".frames").all(), still.locator(".frames").all(), strict=True
+        ):
+            for host in (here, there):
+                assert not host.locator(".controls").is_visible()
+                assert host.locator(".panels img").first.is_visible()
+            # the first frame that a script shows is the one that stands there without
+            sources = [
+                host.locator("img").evaluate_all("all => all.map(e => [e.src, e.alt])")
+                for host in (here, there)
+            ]
+            assert sources[0] == sources[1]
+    context.close()
 
 
 @pytest.mark.parametrize("rho", [(math.inf, math.inf), (math.inf, 0.05), (0.3, 0.05)])
@@ -442,6 +577,24 @@ def test_the_downloaded_notebook_runs_alone(name, run_alone, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     assert collect(run_alone(box, offered, empty)) == collect(nbformat.read(offered, 4))
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_term_leads_to_the_glossary_once_and_a_citation_to_its_equation(browser, name):
+    with visit(browser, name) as page:
+        links = "all => all.map(e => [e.textContent, e.closest('a').href])"
+        terms = page.locator(".glossary-term").evaluate_all(links)
+        cited = page.locator("article a[href*='equations.html#']").evaluate_all(links)
+        source = page.locator("article").inner_text()
+    files = {"glossary": HTML / "glossary.html", "equations": HTML / "sections/equations.html"}
+    ids = {key: set(re.findall(r'id="([^"]*)"', file.read_text())) for key, file in files.items()}
+    ends = [urlparse(link) for _, link in terms]
+    assert {Path(end.path) for end in ends} <= {files["glossary"]}
+    assert {end.fragment for end in ends} <= ids["glossary"]
+    assert len({end.fragment for end in ends}) == len(ends)
+    assert terms or name == "sections/rerunning"
+    assert {urlparse(link).fragment for _, link in cited} <= ids["equations"]
+    assert len(re.findall(r"\[[MHAS], eq\. \d+\]", source)) >= len(cited)
 
 
 BOARD = "sections/scoreboard"

@@ -26,6 +26,7 @@ _NO_PROSE = [
     r"https?://\S+",
     r"^\([\w-]+\)=$",
     r"^:+\{(?:raw|figure|image|include)\}.*?$",
+    r"^:class:.*?$",
     r"^:+(?:\{[^}]*\})?",
     r"^:[\w-]+:",
 ]

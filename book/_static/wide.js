@@ -1,9 +1,12 @@
 // What is wider than its box scrolls there. The keyboard must reach such a box, and its edge fades
-// where more lies behind: the style sheet looks for .more-left and .more-right.
+// where more lies behind: the style sheet looks for .more-left and .more-right. A formula that is wider
+// by a part of a pixel does not scroll: .fits.
 function mark(box) {
+  box.classList.remove("fits");
   const more = box.scrollWidth - box.clientWidth;
   const scrolls = more > 1 && /auto|scroll/.test(getComputedStyle(box).overflowX);
   if (scrolls) box.tabIndex = 0;
+  box.classList.toggle("fits", !scrolls);
   box.classList.toggle("more-left", scrolls && box.scrollLeft > 1);
   box.classList.toggle("more-right", scrolls && box.scrollLeft < more - 1);
 }

@@ -28,7 +28,7 @@ MEASURES = {
     "kid": Measure("KID x 1000", 1, "lower"),
     "fid": Measure("FID", 1, "lower"),
     "is": Measure("IS", 2, "higher"),
-    "sharpness": Measure("sharpness", 2, ""),
+    "sharpness": Measure("detail", 2, ""),
 }
 
 

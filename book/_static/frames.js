@@ -1,0 +1,97 @@
+/* Pictures that a reader turns: companion/page/frames.py wrote all frames, this shows one of them. */
+(() => {
+  "use strict";
+
+  /** @typedef {{key: string[], told: string, shown: number[], marks: number[][]}} Frame
+   * key: what it shows, an item a control; told: the same in words; shown: for each panel, which
+   * of the sources; marks: for each plot x and y in turn, in thousandths of its width. */
+  /** @typedef {{sources: string[], titles: string[], frames: Frame[]}} Film */
+
+  /** The frames that the lists choose, which are the slider's stops.
+   * @param {Frame[]} frames @param {string[]} chosen @returns {Frame[]} */
+  const stopsOf = (frames, chosen) =>
+    frames.filter((frame) => chosen.every((value, place) => frame.key[place] === value));
+
+  /** Where the slider stands after another choice: at the same value, or as near the same end.
+   * @param {Frame[]} before @param {number} at @param {Frame[]} after @returns {number} */
+  const kept = (before, at, after) => {
+    const same = after.findIndex((frame) => frame.key.at(-1) === before[at]?.key.at(-1));
+    const share = before.length > 1 ? at / (before.length - 1) : 0;
+    return same >= 0 ? same : Math.round(share * (after.length - 1));
+  };
+
+  /** Give a box of a page its controls. @param {HTMLElement} host */
+  const turn = (host) => {
+    const data = /** @type {HTMLElement} */ (host.querySelector("script"));
+    /** @type {Film} */
+    const film = JSON.parse(data.textContent ?? "");
+    const find = (/** @type {string} */ what) => [...host.querySelectorAll(what)];
+    const lists = /** @type {HTMLSelectElement[]} */ (find("select"));
+    const [slider] = /** @type {HTMLInputElement[]} */ (find("input"));
+    const images = /** @type {HTMLImageElement[]} */ (find(".panels img"));
+    const plots = find(".panels svg").map((svg) => [...svg.querySelectorAll("circle")]);
+    const [value] = find("output");
+    const [words] = find("p.told");
+    let stops = stopsOf(film.frames, lists.map((list) => list.value));
+
+    const draw = () => {
+      const frame = stops[Number(slider.value)];
+      images.forEach((image, place) => {
+        const source = film.sources[frame.shown[place]];
+        if (image.getAttribute("src") !== source) image.src = source;
+        image.alt = `${film.titles[place]}: ${frame.told}`;
+      });
+      plots.forEach((circles, plot) =>
+        circles.forEach((circle, place) => {
+          circle.setAttribute("cx", String(frame.marks[plot][2 * place]));
+          circle.setAttribute("cy", String(frame.marks[plot][2 * place + 1]));
+        }));
+      value.textContent = frame.key.at(-1) ?? "";
+      words.textContent = frame.told;
+      slider.setAttribute("aria-valuetext", value.textContent);
+    };
+    const place = (/** @type {number} */ at) => {
+      slider.max = String(stops.length - 1);
+      slider.value = String(at);
+      draw();
+    };
+    for (const list of lists)
+      list.addEventListener("input", () => {
+        const before = stops;
+        stops = stopsOf(film.frames, lists.map((other) => other.value));
+        place(kept(before, Number(slider.value), stops));
+      });
+    slider.addEventListener("input", draw);
+    // a browser that comes back to a page may have changed what is selected
+    const start = film.frames[Number(host.dataset.start)];
+    lists.forEach((list, number) => { list.value = start.key[number]; });
+    stops = stopsOf(film.frames, lists.map((list) => list.value));
+    place(stops.indexOf(start));
+    for (const controls of /** @type {HTMLElement[]} */ (find(".controls"))) controls.hidden = false;
+  };
+
+  /** Let two lists choose what lies on either side of a handle. @param {HTMLElement} host */
+  const choose = (host) => {
+    const data = /** @type {HTMLElement} */ (host.querySelector("script"));
+    /** @type {Record<string, string>} */
+    const sources = JSON.parse(data.textContent ?? "");
+    const [right, left] = host.querySelectorAll("img");
+    const names = host.querySelectorAll("p span");
+    host.querySelectorAll("select").forEach((list, side) => {
+      list.addEventListener("input", () => {
+        const image = [left, right][side];
+        image.src = sources[list.value];
+        image.alt = list.value;
+        names[side].textContent = list.value;
+      });
+      list.value = [left, right][side].alt; // a browser that comes back may have another
+    });
+    /** @type {HTMLElement} */ (host.querySelector(".controls")).hidden = false;
+  };
+
+  document.addEventListener("DOMContentLoaded", () => {
+    document.querySelectorAll(".frames").forEach((host) => turn(/** @type {HTMLElement} */ (host)));
+    document.querySelectorAll(".compare:has(select)").forEach(
+      (host) => choose(/** @type {HTMLElement} */ (host)));
+  });
+})();

@@ -1,0 +1,105 @@
+"""A Sphinx extension: what the head of a page tells other programs; a visit loads little."""
+
+import html
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+URL = "BOOK_URL"  # environment variable: where the site will be, if that is known
+CARD = "_static/denoising.png"  # the picture beside a link to a page
+CARD_ALT = "Grey textures, denoised by three forms of optimal transport"
+# The parts of MathJax that pages ask for, in place of one file that holds its menu, too.
+_PARTS = ("core", "input/tex", "output/chtml", "a11y/assistive-mml")
+_KEPT = re.compile(
+    rf"(startup|{'|'.join(_PARTS)})\.js|output/chtml/fonts/.*|"
+    r"input/tex/extensions/(?!all-packages)\w+\.js"
+)
+# The theme draws its icons by its style sheet; this script would draw them once more.
+_ICONS = re.compile(r'^.*<script[^>]* src="[^"]*/fontawesome\.js[^"]*"></script>\n', re.MULTILINE)
+_TWICE = re.compile(r"<title>(.+) &#8212; \1</title>")
+_WORDS = 240  # letters of a description, at most
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Connect to Sphinx."""
+    app.connect("config-inited", _configured)
+    app.connect("html-page-context", _headed)
+    app.connect("build-finished", _slimmed, priority=900)  # after what others copy at the end
+    return {"parallel_read_safe": True}
+
+
+def described(text: str) -> str:
+    """A description of at most some 240 letters, of whole sentences where one fits.
+
+    text: the first words of a page. Returns the text.
+    """
+    words = " ".join(text.split())
+    if len(words) <= _WORDS:
+        return words
+    sentences = re.match(rf".{{1,{_WORDS - 1}}}[.?!](?= )", words)
+    return sentences[0] if sentences else f"{words[: _WORDS - 1].rpartition(' ')[0]}…"
+
+
+def slim(folder: Path) -> None:
+    """Take out of a built site what no page asks for, and the script that draws icons twice.
+
+    folder: of the HTML.
+    """
+    mathjax = folder / "_static" / "mathjax"
+    for path in [*mathjax.rglob("*"), *(folder / "_static").rglob("*.map")]:
+        of_mathjax = mathjax in path.parents
+        if path.is_file() and not (of_mathjax and _KEPT.fullmatch(_within(path, mathjax))):
+            path.unlink()
+    for path in (folder / "_static" / "vendor").rglob("*.ttf"):  # each browser reads the other kind
+        path.unlink()
+    (folder / "_static" / "scripts" / "fontawesome.js").unlink(missing_ok=True)
+    # of a build that still made them; of the theme's words in other languages
+    for name in ("_sources", "_static/locales"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for path in folder.rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        lighter = _TWICE.sub(r"<title>\1</title>", _ICONS.sub("", text))
+        if lighter != text:
+            path.write_text(lighter, encoding="utf-8")
+
+
+def _within(path, folder):
+    return path.relative_to(folder).as_posix()
+
+
+def _configured(app, config):
+    config.mathjax_path = "mathjax/startup.js"
+    config.mathjax3_config = {**(config.mathjax3_config or {}), "loader": {"load": [*_PARTS]}}
+    if base := os.environ.get(URL, ""):
+        config.html_baseurl = f"{base.rstrip('/')}/"
+
+
+def _headed(app, page, template, context, doctree):
+    """Add what a search engine and a message with a link to the page show."""
+    from docutils import nodes  # type: ignore[import-untyped]
+
+    if doctree is None:
+        return
+    first = next(doctree.findall(nodes.paragraph), None)
+    told = {"og:title": context["title"], "og:site_name": app.config.html_title}
+    told |= {"og:type": "website" if page == app.config.root_doc else "article"}
+    base = app.config.html_baseurl
+    told["og:image"] = f"{base}{CARD}" if base else context["pathto"](CARD, 1)
+    told |= {"og:image:alt": CARD_ALT, "twitter:card": "summary_large_image"}
+    if base:
+        told["og:url"] = context["pageurl"]
+    if first is not None:
+        told["description"] = told["og:description"] = described(first.astext())
+    lines = [
+        f'<meta {"property" if ":" in name else "name"}="{name}" '
+        f'content="{html.escape(html.unescape(re.sub("<[^>]+>", "", str(value))))}" />'
+        for name, value in told.items()
+    ]
+    context["metatags"] = "\n".join([context.get("metatags", ""), *lines])
+
+
+def _slimmed(app, exception):
+    if exception is None and app.builder.format == "html":
+        slim(Path(app.outdir))
