@@ -1,0 +1,145 @@
+"""A run as a page of the book: its numbers beside the published, kept and former ones."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+from companion.claims import load_claims
+from companion.errors import UsageError
+from companion.files import INFINITE, write_aside
+from companion.notebooks import load, of_profile
+from companion.results import read
+from companion.run import Plan, finished, settle
+from companion.section import write_section
+from companion.serve.forms import built_run, shown
+from companion.verdicts import judge, kept_runs
+
+FORMER = 3  # runs that stand beside one
+_RUN = re.compile(r"([a-z0-9_]+)-([0-9a-f]{16})")
+_lock = threading.Lock()  # one Sphinx at a time: each takes a core and 300 MiB
+
+
+def result(root: Path, run: str) -> tuple[Plan, dict[str, Any]]:
+    """The plan and the content of NAME.json of a finished run.
+
+    root: project folder; run: name of its folder, NAME-KEY16. Raises UsageError where there is
+    none, and for a run of earlier code.
+    """
+    path = file_of(root, run, "json")
+    (told,) = read(path)
+    notebook = load(root, told["notebook"])
+    given = {
+        name: _numbers(value)
+        for name, value in told["parameters"].items()
+        if name in notebook.parameters
+    }
+    todo = settle(root, notebook, told["profile"], given)
+    now = finished(todo)
+    if todo.folder.name != run or now is None:
+        raise UsageError(f"{run} is a run of other code or data than the present: run it again")
+    return todo, now
+
+
+def file_of(root: Path, run: str, suffix: str) -> Path:
+    """NAME.ipynb or NAME.json of a run. Raises UsageError where there is no such run."""
+    found = _RUN.fullmatch(run)
+    path = root / ".companion" / "runs" / run / f"{found[1] if found else ''}.{suffix}"
+    if not found or suffix not in ("ipynb", "json") or not path.is_file():
+        raise UsageError(f"there is no run {run!r}")
+    return path
+
+
+def differs(root: Path, told: dict[str, Any]) -> dict[str, str]:
+    """The parameters of a run that are not its profile's, as texts.
+
+    told: content of its NAME.json.
+    """
+    notebook = load(root, told["notebook"])
+    values = of_profile(root, notebook, told["profile"])
+    return {
+        name: shown(_numbers(value))
+        for name, value in told["parameters"].items()
+        if name in values and _numbers(value) != values[name]
+    }
+
+
+def title(root: Path, told: dict[str, Any]) -> str:
+    """A run in words: its profile, what is not the profile's, its date."""
+    other = [f"{name} = {value}" for name, value in differs(root, told).items()]
+    return ", ".join([told["profile"], *other, told["provenance"]["date"][:16].replace("T", " ")])
+
+
+def former(root: Path, run: str, name: str) -> list[dict[str, Any]]:
+    """The runs that stand beside one: the published page's, then the newest of its notebook."""
+    built = f"{name}-{built_run(root, name)['key'][:16]}"
+    found = []
+    for path in (root / ".companion" / "runs").glob(f"{name}-*/{name}.json"):
+        if path.parent.name == run:
+            continue
+        try:
+            found += read(path)
+        except UsageError:  # a damaged one says nothing
+            continue
+    found.sort(key=lambda told: told["provenance"]["date"], reverse=True)
+    found.sort(key=lambda told: Path(told["path"]).parent.name != built)
+    named = {}
+    for told in found[:FORMER]:
+        page = Path(told["path"]).parent.name == built
+        start = "the published page" if page else "a former run"
+        named[f"{start}, {title(root, told)}"] = told
+    return [told | {"kept": words} for words, told in named.items()]
+
+
+def page(root: Path, run: str) -> Path:
+    """The HTML file of a run's page, made by Sphinx unless it is there.
+
+    root, run: as for `result`. Raises UsageError as it does, and where Sphinx refuses the page.
+    """
+    todo, told = result(root, run)
+    name = todo.notebook.name
+    folder = root / ".companion" / "serve" / "pages" / run
+    stamp = root / ".companion" / "book.sha256"
+    state = stamp.read_bytes() if stamp.is_file() else b""
+    path, made = folder / f"{name}.html", folder / "book.sha256"
+    with _lock:
+        if path.is_file() and made.is_file() and made.read_bytes() == state:
+            return path
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{run}-", dir=folder.parent) as scratch:
+            sections = Path(scratch) / "sections"
+            kept = kept_runs(root)
+            judged = judge(load_claims(root), [told, *former(root, run, name), *kept])
+            own = [item for item in judged if item.claim.notebook == name]
+            write_section(sections, todo, told, own, kept)
+            _sphinx(root, sections / f"{name}.ipynb", Path(scratch))
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(Path(scratch) / "html", folder)
+            os.replace(folder / "sections" / f"{name}.html", path)
+            for rest in set(folder.iterdir()) - {path, folder / "_images"}:
+                shutil.rmtree(rest) if rest.is_dir() else rest.unlink()
+            write_aside(made, state)
+    return path
+
+
+def _sphinx(root, notebook, scratch):
+    """Make html/sections/NAME.html in a scratch folder; the book is what is around it."""
+    log = scratch / "log"
+    with log.open("wb") as out:
+        words = [sys.executable, "-P", "-m", "companion.serve.render", root, notebook, scratch]
+        done = subprocess.run(words, stdout=out, stderr=out, check=False)
+    if done.returncode != 0:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        raise UsageError(f"the page of the run was not made: {lines[-1] if lines else ''}")
+
+
+def _numbers(value):
+    """A parameter as `plain` left it in a file, with its infinite numbers again."""
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    return INFINITE.get(value, value) if isinstance(value, str) else value
