@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+import socket
 import threading
 import time
 import urllib.request
@@ -543,6 +544,7 @@ def test_an_image_is_kept_until_its_run_is_removed(client, queue, built_book, ki
         (bomb(900, 900), "mine.png cannot be read as an image"),
         (picture(width=99)[:500], "mine.png cannot be read as an image"),
     ],
+    ids=["text", "nothing", "eps", "svg", "bomb", "huge", "hollow", "cut"],
 )
 def test_what_is_no_image_is_refused(client, built_book, data, line):
     answer = client.post("/companion/uploads?name=mine.png", content=data)
@@ -584,10 +586,12 @@ def ask(address, body=None):
         return answer.read().decode()
 
 
-def first_event(address):
-    with urllib.request.urlopen(address, timeout=30) as stream:
+def state(address, job):
+    """The state of a job, as the stream of events begins."""
+    with urllib.request.urlopen(address + "companion/events/naps", timeout=30) as stream:
         assert stream.headers["content-type"].startswith("text/event-stream")
-        return json.loads(stream.readline().decode().removeprefix("data: "))
+        told = json.loads(stream.readline().decode().removeprefix("data: "))
+    return {one["id"]: one["state"] for one in told}[job["id"]]
 
 
 def test_a_server_killed_in_a_run_finds_it_again(server, built_book):
@@ -601,24 +605,23 @@ def test_a_server_killed_in_a_run_finds_it_again(server, built_book):
     _, alive = psutil.wait_procs(below, timeout=30)
     assert alive == []
     process, address = server()
-    (found,) = first_event(address + "companion/events/naps")
-    assert found["id"] == job["id"] and found["state"] == "interrupted"
+    assert state(address, job) == "interrupted"
     ask(address + f"companion/jobs/{job['id']}/resume", {})
     until(lambda: finished(todo))
     assert finished(todo)["provenance"]["resumed_jobs"] >= 2
-    until(lambda: first_event(address + "companion/events/naps")[0]["state"] == "done")
+    until(lambda: state(address, job) == "done")
 
 
 def test_ctrl_c_ends_a_server_and_its_run(server):
     process, address = server()
-    ask(address + "companion/runs", asked(nap="9", naps="2", rho="0.56"))
-    until(lambda: first_event(address + "companion/events/naps")[0]["bars"])
+    job = json.loads(ask(address + "companion/runs", asked(nap="9", naps="2", rho="0.56")))
+    until(lambda: state(address, job) == "running")
     below = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 0
     assert psutil.wait_procs(below, timeout=30)[1] == []
     _, address = server()
-    assert first_event(address + "companion/events/naps")[0]["state"] == "interrupted"
+    assert state(address, job) == "interrupted"
 
 
 def refused(capsys, *arguments):
@@ -639,13 +642,11 @@ def test_what_cannot_be_served_is_one_line(server, built_book, project, capsys, 
     assert "--device 'x'" in refused(capsys, "--device", "x")
 
 
-def test_a_busy_port_and_a_host_that_is_none_are_one_line(built_book, capsys, monkeypatch):
-    import socket
-
-    monkeypatch.chdir(built_book)
+def test_a_busy_port_and_a_host_that_is_none_are_one_line(project, capsys):
+    project.write("book/_build/html/index.html", "<title>T</title>")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        assert f"cannot listen at 127.0.0.1:{port}" in refused(capsys, "--port", port)
+        assert f"cannot listen at 127.0.0.1:{port}: " in refused(capsys, "--port", port)
     assert "cannot listen at no.such.host" in refused(capsys, "--host", "no.such.host.invalid")
 
 

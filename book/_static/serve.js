@@ -527,8 +527,10 @@ document.addEventListener("DOMContentLoaded", async () => {
           link("The published page", location.pathname),
           ...(run === about.published ? [] : [link("Compared with it", against)]),
           link("Executed notebook", `/companion/runs/${run}/ipynb`),
-          link("JSON", `/companion/runs/${run}/json`)
-        )
+          link("JSON", `/companion/runs/${run}/json`),
+          link("Form with its values", location.pathname + about.run.link)
+        ),
+        make("p", {}, make("code", {}, about.run.command))
       )
     );
   }

@@ -77,9 +77,7 @@ def application(served: forms.Served, queue: Queue, ending: Callable[[], bool]) 
         run = request.query_params.get("run", "")
         if not run:
             return _html(_marked(built.read_text(encoding="utf-8"), name[1], ""), built)
-        if run.rpartition("-")[0] != name[1]:
-            raise UsageError(f"{run!r} is no run of the page {name[1]}")
-        made = await run_in_threadpool(pages.page, root, run)
+        made = await run_in_threadpool(pages.page, root, _of(name[1], run))
         return _html(_marked(_moved(made.read_text(encoding="utf-8"), run), name[1], run), built)
 
     def form(request: Request) -> Response:
@@ -87,10 +85,13 @@ def application(served: forms.Served, queue: Queue, ending: Callable[[], bool]) 
         name, run = request.path_params["name"], request.query_params.get("run", "")
         told = forms.described(served, name)
         built = forms.built_run(root, name)
-        shown = pages.result(root, run)[1] if run else built
-        told["run"] = run and {"title": pages.title(root, shown)}
-        told["values"] = pages.differs(root, shown)
-        told["profile"] = shown["profile"] if run else told["profile"]
+        shown = built
+        if run:
+            todo, shown = pages.result(root, _of(name, run))
+            told["profile"] = todo.profile
+            told["run"] = {"title": pages.title(root, shown), **_again(todo)}
+        same = told["profile"] == shown["profile"]
+        told["values"] = pages.differs(root, shown) if same else {}
         told["published"] = f"{name}-{built['key'][:16]}"
         return JSONResponse(told)
 
@@ -115,19 +116,16 @@ def application(served: forms.Served, queue: Queue, ending: Callable[[], bool]) 
 
     def _start(asked):
         plans, axes = _settled(asked)
-        fixed = {key: forms.shown(value) for key, value in beside_profile(plans[0]).items()}
-        swept = dict(axis.split("=", 1) for axis in axes)
-        link = {"profile": asked.profile, **{f"p.{k}": v for k, v in (fixed | swept).items()}}
-        told: dict[str, Any] = {"link": f"?{urlencode(link)}#rerun"}
+        told: dict[str, Any] = _again(plans[0])
         if axes:
+            swept = dict(axis.split("=", 1) for axis in axes)
             grid, _ = sweeps.points(asked.notebook, axes, asked.profile, root=root)
             words = sweep_page.command(asked.notebook, asked.profile, grid)
+            told = {"command": shlex.join(words), "link": _link(asked.profile, swept)}
             told |= {"values": swept, "result": sweeps.folder_of(plans).name}
         else:
-            words = run_command(plans[0])
-            told |= {"values": fixed, "result": plans[0].folder.name}
+            told |= {"result": plans[0].folder.name}
             told |= {"state": DONE} if finished(plans[0]) is not None else {}
-        told["command"] = shlex.join(words)
         uploads.tidy(root, queue.uses)
         return queue.add(Job(asked.notebook, asked.profile, axes=axes, **told))
 
@@ -244,6 +242,25 @@ def application(served: forms.Served, queue: Queue, ending: Callable[[], bool]) 
 
 _FRESH = {"cache-control": "no-store"}
 _drawing = threading.Lock()  # matplotlib draws in one thread at a time
+
+
+def _of(name, run):
+    """The name of a run of a page. Raises UsageError for one of another page."""
+    if run.rpartition("-")[0] != name:
+        raise UsageError(f"{run!r} is no run of the page {name}")
+    return run
+
+
+def _again(todo):
+    """What makes a run again: the values that are not its profile's, the command, the link."""
+    values = {key: forms.shown(value) for key, value in beside_profile(todo).items()}
+    command, link = shlex.join(run_command(todo)), _link(todo.profile, values)
+    return {"values": values, "command": command, "link": link}
+
+
+def _link(profile, values):
+    """What follows the address of a page, to open its form filled like this."""
+    return f"?{urlencode({'profile': profile, **{f'p.{k}': v for k, v in values.items()}})}#rerun"
 
 
 async def _asked(request):

@@ -21,6 +21,7 @@ from companion.serve.forms import built_run, shown
 from companion.verdicts import judge, kept_runs
 
 FORMER = 3  # runs that stand beside one
+MOST = 30  # pages that are kept made: they take megabytes, and seconds to make again
 _RUN = re.compile(r"([a-z0-9_]+)-([0-9a-f]{16})")
 _lock = threading.Lock()  # one Sphinx at a time: each takes a core and 300 MiB
 
@@ -124,6 +125,9 @@ def page(root: Path, run: str) -> Path:
             for rest in set(folder.iterdir()) - {path, folder / "_images"}:
                 shutil.rmtree(rest) if rest.is_dir() else rest.unlink()
             write_aside(made, state)
+        pages = sorted(folder.parent.glob(f"*/{made.name}"), key=lambda at: at.stat().st_mtime)
+        for old in pages[:-MOST]:
+            shutil.rmtree(old.parent)
     return path
 
 
