@@ -1,5 +1,6 @@
 """`companion serve` over HTTP: forms, runs, results, who may ask for what."""
 
+import contextlib
 import io
 import json
 import os
@@ -9,6 +10,8 @@ import threading
 import time
 import urllib.request
 import zlib
+from base64 import b64encode
+from hashlib import sha256
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
@@ -25,7 +28,7 @@ from companion.run import finished, plan
 from companion.serve import forms, progress, uploads
 from companion.serve import queue as queues
 from companion.serve.app import application
-from companion.serve.guard import Guard
+from companion.serve.guard import Guard, policy
 
 ROOT = Path(__file__).parents[1]
 PORT = 8765
@@ -305,6 +308,22 @@ def test_a_waiting_job_is_cancelled_and_removed(client, queue):
     assert client.post("/companion/jobs/none/cancel").status_code == 422
 
 
+def test_two_runs_are_made_side_by_side_where_that_is_asked_for(built_book):
+    with contextlib.closing(queues.Queue(built_book, 2, lambda job: None)) as queue:
+        jobs = []
+        for rho in ("0.92", "0.93"):
+            values = {"rho": rho, "nap": "3.0"}
+            todo = plan("naps", values, root=built_book)
+            job = queues.Job("naps", "laptop", values, [], todo.folder.name, "", "")
+            jobs.append(queue.add(job))
+        until(lambda: [len(told["bars"]) for told in queue.jobs("naps")] == [2, 2])
+        for job in jobs:
+            queue.cancel(job.id)
+        for job in jobs:
+            assert ended(queue, job.id, "cancelled", "done").state == "cancelled"
+            queue.remove(job.id)
+
+
 def test_a_failed_run_tells_its_cell(client, queue, folder):
     (folder / "text.png").write_text("no image")
     job = client.post(RUNS, json=asked(picture=str(folder / "text.png"))).json()
@@ -418,6 +437,18 @@ def test_a_list_in_a_field_is_a_sweep_whose_plots_come(client, queue):
     assert table.count("\n") == 4
 
 
+def test_a_sweep_is_cancelled_and_gone_on_with(client, queue):
+    job = client.post(RUNS, json=asked(rho="1, 2, 3, 5", naps="1", nap="1.5")).json()
+    told = lambda: client.get(f"/companion/sweeps/{job['id']}/records").json()["points"]
+    until(told)
+    client.post(f"/companion/jobs/{job['id']}/cancel")
+    ended(queue, job["id"], "cancelled")
+    assert 1 <= told() < 4
+    client.post(f"/companion/jobs/{job['id']}/resume")
+    assert ended(queue, job["id"], "done", "failed").state == "done"
+    assert told() == 4
+
+
 # ---- who may ask
 
 
@@ -483,6 +514,17 @@ def test_a_page_allows_the_scripts_of_the_book_alone(client, built_book):
         told = client.get(address).headers
         assert told["content-security-policy"].startswith("default-src 'none'")
         assert told["x-content-type-options"] == "nosniff"
+
+
+def test_what_a_run_writes_into_a_page_runs_no_code(tmp_path):
+    """The code that counts is that of the book as it was built, of a click in any of its pages."""
+    script = lambda code: f"'sha256-{b64encode(sha256(code.encode()).digest()).decode()}'"
+    (tmp_path / "index.html").write_text('<p onclick="open(&quot;1&quot;)"><script>two()</script>')
+    page = tmp_path / "page.html"
+    page.write_text('<script src="x.js"></script><script>\nthree()</script><a onclick="four(\n)">')
+    rules = policy(tmp_path, page)
+    assert all(script(code) in rules for code in ('open("1")', "\nthree()", "four(\n)"))
+    assert all(script(code) not in rules for code in ("two()", "", "five()"))
 
 
 def test_a_request_has_a_limit(client):

@@ -241,7 +241,10 @@ document.addEventListener("DOMContentLoaded", async () => {
     return { notebook: page, profile: profile.value, values };
   }
 
-  /** The values of the profile, and others where they are given. @param {Record<string, string>} other */
+  /**
+   * The values of the profile, and others where they are given.
+   * @param {Record<string, string>} other
+   */
   function fill(other = {}) {
     const values = { ...about.profiles[profile.value], ...other };
     for (const [name, input] of fields) {
@@ -291,7 +294,8 @@ document.addEventListener("DOMContentLoaded", async () => {
       make(
         "p",
         { class: "wrong" },
-        "The notebook has changed since this page was built: runs are of the present one. To build: ",
+        "The notebook has changed since this page was built; runs are of the present one. ",
+        "To build: ",
         make("code", {}, command)
       )
     );
@@ -305,7 +309,8 @@ document.addEventListener("DOMContentLoaded", async () => {
     look();
   });
   form.addEventListener("change", (event) => {
-    if (event.target !== profile && !(/** @type {HTMLElement} */ (event.target).matches("[type=file]"))) look();
+    const { target } = event;
+    if (target !== profile && !(/** @type {Element} */ (target).matches("[type=file]"))) look();
   });
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -324,7 +329,9 @@ document.addEventListener("DOMContentLoaded", async () => {
   // --- the runs ---------------------------------------------------------------------------------
 
   const runs = make("section", { class: "rerun-runs", "aria-label": "Runs of this page", hidden: "" });
-  /** @type {Map<string, {box: HTMLElement, shown: string, state: string, bars: HTMLElement, plot?: () => void}>} */
+  /** @typedef {{box: HTMLElement, shown: string, state: string, bars: HTMLElement,
+   *   plot?: () => void}} Card */
+  /** @type {Map<string, Card>} */
   const cards = new Map();
 
   /** @param {string} text @param {string} href */
@@ -332,7 +339,11 @@ document.addEventListener("DOMContentLoaded", async () => {
 
   /** @param {number} seconds */
   const time = (seconds) =>
-    seconds < 90 ? `${seconds} s` : seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3600)} h`;
+    seconds < 90
+      ? `${seconds} s`
+      : seconds < 5400
+        ? `${Math.round(seconds / 60)} min`
+        : `${Math.round(seconds / 3600)} h`;
 
   /** @param {Bar} bar */
   const words = ({ label, done, total, left }) =>
@@ -353,18 +364,18 @@ document.addEventListener("DOMContentLoaded", async () => {
     );
 
   /** @param {Job} job */
-  const title = (job) =>
-    [job.profile, ...Object.entries(job.values).map(([name, value]) => `${name} = ${value}`)].join(", ");
+  const title = ({ profile, values }) =>
+    [profile, ...Object.entries(values).map(([name, value]) => `${name} = ${value}`)].join(", ");
 
   /**
    * What a job shows and offers in its state.
    * @param {Job} job
    */
   function content(job) {
-    const here = [make("p", {}, make("strong", {}, title(job)), ` ${STATES[job.state]}. `, job.message)];
+    const told = make("p", {}, make("strong", {}, title(job)), ` ${STATES[job.state]}. `);
+    told.append(job.message, job.state === "waiting" && job.ahead ? `${job.ahead} before it.` : "");
     const offers = make("p", { class: "offers" });
-    if (job.state === "waiting" && job.ahead) here[0].append(` ${job.ahead} before it.`);
-    if (job.state === "waiting" || job.state === "running") offers.append(act(job, "cancel", "Cancel"));
+    if (["waiting", "running"].includes(job.state)) offers.append(act(job, "cancel", "Cancel"));
     if (["failed", "cancelled", "interrupted"].includes(job.state)) {
       offers.append(act(job, "resume", "Go on"));
     }
@@ -372,7 +383,8 @@ document.addEventListener("DOMContentLoaded", async () => {
       const from = `/companion/runs/${job.result}`;
       const against = `/companion/compare?with=${about.published}&run=${job.result}`;
       offers.append(link("Page with its numbers", `?run=${job.result}`));
-      if (job.result !== about.published) offers.append(link("Compared with the published", against));
+      const published = job.result === about.published;
+      if (!published) offers.append(link("Compared with the published", against));
       offers.append(link("Executed notebook", `${from}/ipynb`), link("JSON", `${from}/json`));
     }
     if (job.state === "done" && job.axes.length) {
@@ -380,7 +392,7 @@ document.addEventListener("DOMContentLoaded", async () => {
     }
     offers.append(link("Form with its values", location.pathname + job.link));
     if (!LIVE.includes(job.state)) offers.append(act(job, "remove", "Remove"));
-    return [...here, offers, make("p", {}, make("code", {}, job.command))];
+    return [told, offers, make("p", {}, make("code", {}, job.command))];
   }
 
   /**
@@ -402,7 +414,8 @@ document.addEventListener("DOMContentLoaded", async () => {
       if (told.points === points || !told.records.length) return;
       points = told.points;
       const before = choice.value;
-      choice.replaceChildren(...told.records.map((/** @type {string} */ one) => make("option", {}, one)));
+      const options = told.records.map((/** @type {string} */ one) => make("option", {}, one));
+      choice.replaceChildren(...options);
       if (told.records.includes(before)) choice.value = before;
       box.hidden = false;
       draw();
@@ -444,7 +457,9 @@ document.addEventListener("DOMContentLoaded", async () => {
         const held = inside.contains(document.activeElement);
         inside.replaceChildren(...content(job));
         if (held) /** @type {HTMLElement | null} */ (inside.querySelector("a, button"))?.focus();
-        if (card.shown && card.state !== job.state) say(`The run ${title(job)} ${STATES[job.state]}. ${job.message}`);
+        if (card.shown && card.state !== job.state) {
+          say(`The run ${title(job)} ${STATES[job.state]}. ${job.message}`);
+        }
         card.shown = shown;
         card.state = job.state;
         card.plot?.();
@@ -464,7 +479,9 @@ document.addEventListener("DOMContentLoaded", async () => {
     while (box.children.length > bars.length) box.lastElementChild?.remove();
     bars.forEach((bar, index) => {
       if (!box.children[index]) box.append(make("label", {}, make("progress"), make("span")));
-      const [line, text] = /** @type {[HTMLProgressElement, HTMLElement]} */ ([...box.children[index].children]);
+      const [line, text] = /** @type {[HTMLProgressElement, HTMLElement]} */ (
+        [...box.children[index].children]
+      );
       line.max = bar.total || 1;
       line.value = bar.done;
       text.textContent = words(bar);
@@ -501,9 +518,8 @@ document.addEventListener("DOMContentLoaded", async () => {
   // --- what the address asks for ----------------------------------------------------------------
 
   const given = new URLSearchParams(location.search);
-  const values = Object.fromEntries(
-    [...given].filter(([name]) => name.startsWith("p.")).map(([name, value]) => [name.slice(2), value])
-  );
+  const parts = [...given].filter(([name]) => name.startsWith("p."));
+  const values = Object.fromEntries(parts.map(([name, value]) => [name.slice(2), value]));
   const filled = Object.keys(values).length > 0 || given.has("profile");
   const named = given.get("profile") ?? about.profile;
   const known = Object.keys(about.profiles).includes(named);
@@ -541,8 +557,9 @@ document.addEventListener("DOMContentLoaded", async () => {
     profile.focus({ preventScroll: true });
     const unknown = Object.keys(values).filter((name) => !fields.has(name));
     await look();
-    if (unknown.length) say(`The link names unknown parameters: ${unknown.join(", ")}. ${status.textContent}`);
-    if (!known) say(`The link names an unknown profile: ${named}. ${status.textContent}`);
+    const told = status.textContent;
+    if (unknown.length) say(`The link names unknown parameters: ${unknown.join(", ")}. ${told}`);
+    if (!known) say(`The link names an unknown profile: ${named}. ${told}`);
   }
   await listen();
 });

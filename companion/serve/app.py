@@ -72,13 +72,14 @@ def application(served: forms.Served, queue: Queue, ending: Callable[[], bool]) 
         if about is None:
             raise HTTPException(404, f"the book has no page {path!r}")
         built, name = Path(found), re.fullmatch(r"sections/(\w+)\.html", path)
-        if name is None or name[1] not in names(root):
-            return _html(built.read_text(encoding="utf-8"), built)
-        run = request.query_params.get("run", "")
-        if not run:
-            return _html(_marked(built.read_text(encoding="utf-8"), name[1], ""), built)
-        made = await run_in_threadpool(pages.page, root, _of(name[1], run))
-        return _html(_marked(_moved(made.read_text(encoding="utf-8"), run), name[1], run), built)
+        text, run = built.read_text(encoding="utf-8"), request.query_params.get("run", "")
+        if name is not None and name[1] in names(root):
+            if run:
+                made = await run_in_threadpool(pages.page, root, _of(name[1], run))
+                text = _moved(made.read_text(encoding="utf-8"), run)
+            text = _marked(text, name[1], run)
+        headers = {"content-security-policy": policy(html, built), **_FRESH}
+        return HTMLResponse(text, headers=headers)
 
     def form(request: Request) -> Response:
         """What the form of a page shows, and the run that the page shows."""
@@ -283,10 +284,6 @@ async def _body(request, most):
         if len(data) > most:
             raise HTTPException(413, f"allowed are {most / 2**20:.3g} MiB")
     return bytes(data)
-
-
-def _html(text, built):
-    return HTMLResponse(text, headers={"content-security-policy": policy(built), **_FRESH})
 
 
 def _marked(text, name, run):

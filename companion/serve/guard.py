@@ -1,12 +1,13 @@
 """Who may ask a server for what: host, origin and token of a request, rules for its answer."""
 
 import base64
+import functools
 import hashlib
-import html
 import ipaddress
 import re
 import secrets
 import socket
+from html import unescape
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
@@ -106,15 +107,15 @@ class Guard:
         return True
 
 
-def policy(page: Path) -> str:
-    """The Content-Security-Policy of a page: the book's files and the scripts written in it.
+def policy(html: Path, page: Path) -> str:
+    """The Content-Security-Policy of a page: the book's files, and the code written in its pages.
 
-    page: HTML file of the book as it was built; what a run writes into the same page runs no code.
+    html: folder of the book's pages; page: one of them, as it was built. What a run writes into the
+    same page runs no code. What reacts to a click in any page counts: the search looks into all.
     """
-    text = page.read_text(encoding="utf-8")
-    scripts = dict.fromkeys([_hash(code) for code in _INLINE.findall(text)])
-    handlers = dict.fromkeys([_hash(html.unescape(code)) for code in _HANDLER.findall(text)])
-    allowed = ["'self'", *scripts, *(["'unsafe-hashes'", *handlers] if handlers else [])]
+    scripts = [_hash(code) for code in _INLINE.findall(page.read_text(encoding="utf-8"))]
+    handlers = _handlers(html, (html / "index.html").stat().st_mtime_ns)
+    allowed = dict.fromkeys(["'self'", *scripts, "'unsafe-hashes'", *handlers])
     return "; ".join(
         [
             _STRICT,
@@ -125,6 +126,14 @@ def policy(page: Path) -> str:
             "connect-src 'self'",
         ]
     )
+
+
+@functools.lru_cache(1)
+def _handlers(html, _time):
+    """The hashes of what reacts to a click and the like, in all pages."""
+    texts = (page.read_text(encoding="utf-8") for page in sorted(html.rglob("*.html")))
+    codes = dict.fromkeys(code for text in texts for code in _HANDLER.findall(text))
+    return [_hash(unescape(code)) for code in codes]
 
 
 #: Of a page that brings its style and its pictures in its one file, and runs nothing.
