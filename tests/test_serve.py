@@ -43,7 +43,7 @@ def asked(profile="laptop", notebook="naps", **values):
 @pytest.fixture(scope="module")
 def one_queue(built_book):
     """The queue of a server of the built book."""
-    made = queues.Queue(built_book, 1, lambda job: None)
+    made = queues.Queue(built_book, 1, lambda job, ending: None)
     yield made
     made.close()
 
@@ -72,12 +72,12 @@ def folder(tmp_path):
 @pytest.fixture
 def client(built_book, queue, folder):
     served = forms.Served(built_book, (folder,))
-    app = Guard(application(served, queue, lambda: True), None, PORT, None)
+    app = Guard(application(served, queue, lambda: False), None, PORT, None)
     with TestClient(app, base_url=HERE, headers={"origin": HERE}) as client:
         yield client
 
 
-def until(what, seconds=60):
+def until(what, seconds=180):
     """What a function gives as soon as it gives something."""
     end = time.monotonic() + seconds
     while not (found := what()):
@@ -168,6 +168,15 @@ def test_a_wrong_value_is_one_line_at_its_field(client, queue, folder, values, l
     told = answer.json()["fields"]
     assert list(told) == [name] and line in told[name] and "\n" not in told[name]
     assert queue.jobs("naps") == []
+
+
+def test_a_comma_in_a_text_is_no_sweep(client, folder):
+    (folder / "a,b.png").write_bytes((folder / "five.png").read_bytes())
+    name = str(folder / "a,b.png")
+    told = client.post("/companion/check", json=asked(picture=name)).json()
+    assert told["points"] == 1
+    told = client.post("/companion/check", json=asked(picture=name, rho="1, 2")).json()
+    assert "in a sweep a comma would divide it" in told["fields"]["picture"]
 
 
 def test_each_wrong_field_has_its_line(client):
@@ -309,7 +318,7 @@ def test_a_waiting_job_is_cancelled_and_removed(client, queue):
 
 
 def test_two_runs_are_made_side_by_side_where_that_is_asked_for(built_book):
-    with contextlib.closing(queues.Queue(built_book, 2, lambda job: None)) as queue:
+    with contextlib.closing(queues.Queue(built_book, 2, lambda job, ending: None)) as queue:
         jobs = []
         for rho in ("0.92", "0.93"):
             values = {"rho": rho, "nap": "3.0"}
@@ -354,7 +363,7 @@ def test_a_queue_that_was_left_is_found_again(built_book, queue):
     job = queues.Job(**told, link="", state="running")
     write_aside(queue.folder / f"{job.id}.json", json.dumps(job.__dict__))
     write_aside(queue.folder / "0.json", "{cut off")
-    again = queues.Queue(built_book, 1, lambda job: None)
+    again = queues.Queue(built_book, 1, lambda job, ending: None)
     again.close()
     (found,) = again.jobs("naps")
     assert found["state"] == "interrupted" and found["values"] == values
@@ -478,7 +487,7 @@ def test_no_other_site_starts_runs(client, queue, headers, code):
 
 
 def test_a_request_that_changes_something_tells_its_origin(built_book, queue):
-    app = Guard(application(forms.Served(built_book), queue, lambda: True), None, PORT, None)
+    app = Guard(application(forms.Served(built_book), queue, lambda: False), None, PORT, None)
     with TestClient(app, base_url=HERE) as plain:
         assert plain.get("/").status_code == 200
         assert plain.post(RUNS, json=asked()).status_code == 403
@@ -486,7 +495,7 @@ def test_a_request_that_changes_something_tells_its_origin(built_book, queue):
 
 def test_another_host_needs_the_token(built_book, queue):
     served, host = forms.Served(built_book), "192.0.2.7"
-    app = Guard(application(served, queue, lambda: True), host, PORT, "a-token")
+    app = Guard(application(served, queue, lambda: False), host, PORT, "a-token")
     with TestClient(app, base_url=f"http://{host}:{PORT}", follow_redirects=False) as client:
         for address in ("/", "/companion/forms/naps", "/?token=other", "/_static/book.css"):
             assert client.get(address).status_code == 401

@@ -75,7 +75,7 @@ def application(served: forms.Served, queue: Queue, ending: Callable[[], bool]) 
         text, run = built.read_text(encoding="utf-8"), request.query_params.get("run", "")
         if name is not None and name[1] in names(root):
             if run:
-                made = await run_in_threadpool(pages.page, root, _of(name[1], run))
+                made = await run_in_threadpool(pages.page, root, _of(name[1], run), ending)
                 text = _moved(made.read_text(encoding="utf-8"), run)
             text = _marked(text, name[1], run)
         headers = {"content-security-policy": policy(html, built), **_FRESH}

@@ -54,7 +54,7 @@ def serve(
     token = secrets.token_urlsafe(32) if host else None
     with contextlib.suppress(KeyboardInterrupt), _alone(root), _bound(host, port) as bound:
         port = bound.getsockname()[1]
-        render = lambda job: pages.page(root, job.result)
+        render = lambda job, ending: pages.page(root, job.result, ending)
         with contextlib.closing(Queue(root, at_once, render)) as queue:
             uploads.tidy(root, queue.uses)
             server: uvicorn.Server

@@ -139,6 +139,9 @@ def settled(
     if not grid:
         return [todo], []
     other = {key: shown(value) for key, value in beside_profile(todo).items() if key not in grid}
+    for key, text in other.items():
+        if "," in text and notebook.parameters[key].type == "str":
+            raise FormError({key: f"{text!r}: in a sweep a comma would divide it"})
     axes = [f"{key}={','.join(several)}" for key, several in grid.items()]
     axes += [f"{key}={value}" for key, value in other.items()]
     return sweep.points(name, axes, profile, root=served.root)[1], axes

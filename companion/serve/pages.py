@@ -7,12 +7,15 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from companion.claims import load_claims
 from companion.errors import UsageError
 from companion.files import INFINITE, write_aside
+from companion.keys import changed
 from companion.notebooks import load, of_profile
 from companion.results import read
 from companion.run import Plan, finished, settle
@@ -23,6 +26,7 @@ from companion.verdicts import judge, kept_runs
 FORMER = 3  # runs that stand beside one
 MOST = 30  # pages that are kept made: they take megabytes, and seconds to make again
 _RUN = re.compile(r"([a-z0-9_]+)-([0-9a-f]{16})")
+_LOOK = 0.1  # seconds
 _lock = threading.Lock()  # one Sphinx at a time: each takes a core and 300 MiB
 
 
@@ -77,30 +81,37 @@ def title(root: Path, told: dict[str, Any]) -> str:
 
 
 def former(root: Path, run: str, name: str) -> list[dict[str, Any]]:
-    """The runs that stand beside one: the published page's, then the newest of its notebook."""
+    """The runs that stand beside one: the published page's, then the newest of its notebook.
+
+    Returns contents of their NAME.json, each with its title as `kept`, as `verdicts.judge` has it.
+    """
     built = f"{name}-{built_run(root, name)['key'][:16]}"
-    found = []
-    for path in (root / ".companion" / "runs").glob(f"{name}-*/{name}.json"):
-        if path.parent.name == run:
-            continue
+    paths = [
+        path
+        for path in (root / ".companion" / "runs").glob(f"{name}-*/{name}.json")
+        if path.parent.name != run
+    ]
+    paths.sort(key=lambda path: (path.parent.name == built, path.stat().st_mtime), reverse=True)
+    found: dict[str, dict[str, Any]] = {}
+    for path in paths:
+        if len(found) == FORMER:
+            break
         try:
-            found += read(path)
+            (told,) = read(path)
         except UsageError:  # a damaged one says nothing
             continue
-    found.sort(key=lambda told: told["provenance"]["date"], reverse=True)
-    found.sort(key=lambda told: Path(told["path"]).parent.name != built)
-    named = {}
-    for told in found[:FORMER]:
-        page = Path(told["path"]).parent.name == built
-        start = "the published page" if page else "a former run"
-        named[f"{start}, {title(root, told)}"] = told
-    return [told | {"kept": words} for words, told in named.items()]
+        start = "the published page" if path.parent.name == built else "a former run"
+        since = changed(told["provenance"]["code"], root)
+        more = f", changed since: {', '.join(since[:3])}" if since else ""
+        found[f"{start}, {title(root, told)}{more}"] = told
+    return [told | {"kept": words} for words, told in found.items()]
 
 
-def page(root: Path, run: str) -> Path:
+def page(root: Path, run: str, ending: Callable[[], bool]) -> Path:
     """The HTML file of a run's page, made by Sphinx unless it is there.
 
-    root, run: as for `result`. Raises UsageError as it does, and where Sphinx refuses the page.
+    root, run: as for `result`; ending: whether to give up. Raises UsageError as `result` does, and
+    where Sphinx refuses the page.
     """
     todo, told = result(root, run)
     name = todo.notebook.name
@@ -118,7 +129,7 @@ def page(root: Path, run: str) -> Path:
             judged = judge(load_claims(root), [told, *former(root, run, name), *kept])
             own = [item for item in judged if item.claim.notebook == name]
             write_section(sections, todo, told, own, kept)
-            _sphinx(root, sections / f"{name}.ipynb", Path(scratch))
+            _sphinx(root, sections / f"{name}.ipynb", Path(scratch), ending)
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(Path(scratch) / "html", folder)
             os.replace(folder / "sections" / f"{name}.html", path)
@@ -131,13 +142,17 @@ def page(root: Path, run: str) -> Path:
     return path
 
 
-def _sphinx(root, notebook, scratch):
+def _sphinx(root, notebook, scratch, ending):
     """Make html/sections/NAME.html in a scratch folder; the book is what is around it."""
     log = scratch / "log"
     with log.open("wb") as out:
         words = [sys.executable, "-P", "-m", "companion.serve.render", root, notebook, scratch]
-        done = subprocess.run(words, stdout=out, stderr=out, check=False)
-    if done.returncode != 0:
+        process = subprocess.Popen(words, stdout=out, stderr=out)
+    while process.poll() is None:
+        if ending():
+            process.kill()
+        time.sleep(_LOOK)
+    if process.returncode != 0:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         raise UsageError(f"the page of the run was not made: {lines[-1] if lines else ''}")
 

@@ -45,7 +45,9 @@ class Job:
 class Queue:
     """The jobs and the threads that see to them."""
 
-    def __init__(self, root: Path, at_once: int, render: Callable[[Job], object]) -> None:
+    def __init__(
+        self, root: Path, at_once: int, render: Callable[[Job, Callable[[], bool]], object]
+    ) -> None:
         """root: project folder; at_once: how many jobs; render: makes the page of a finished run.
 
         What a server that was killed had in work is found again, as interrupted.
@@ -169,10 +171,10 @@ class Queue:
 
     def _rendered(self, job):
         try:
-            self.render(job)
+            self.render(job, lambda: self._closed)
             message = ""
         except (UsageError, OSError) as error:  # the numbers are there all the same
-            message = str(error)
+            message = "" if self._closed else str(error)
         with self._change:
             job.state, job.message = DONE, message
             self._keep(job)
