@@ -122,7 +122,7 @@ def test_wrong_values_are_told_at_their_fields_and_the_first_is_found(visit, add
     form.get_by_text("'-1', expected float > 0").wait_for()
     form.get_by_role("button", name="Run", exact=True).click()
     form.get_by_text("'many', expected int >= 1").wait_for()
-    page.wait_for_function("document.activeElement.id === 'rerun-rho'")
+    page.wait_for_function("() => document.activeElement.id === 'rerun-rho'")
     assert form.get_by_label("rho").get_attribute("aria-invalid") == "true"
     assert page.locator(".told").inner_text() == "2 values are not possible."
     assert card(page, "rho = -1").count() == 0

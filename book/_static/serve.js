@@ -251,21 +251,26 @@ document.addEventListener("DOMContentLoaded", async () => {
       input.value = values[name] ?? "";
       wrong(name, "");
     }
+    say("");
     const time = about.times[profile.value];
     took.textContent = time ? `It took ${time} when it last ran here.` : "";
   }
 
+  let looks = 0; // what the server says to values that have changed since is not shown
+
   /** Have the values looked at, without running them. */
   async function look() {
+    const turn = ++looks;
     try {
       const { points, done, ...told } = await send("check", asked());
+      if (turn !== looks) return;
       if (told.fields) throw Object.assign(new Error(told.error), told);
       for (const name of fields.keys()) wrong(name, "");
       const many = `${points} points, ${done} of them run already.`;
       say(points > 1 ? many : done ? "Run already: its result is there at once." : "");
       start.textContent = points > 1 ? `Run ${points} points` : "Run";
     } catch (error) {
-      refused(error);
+      if (turn === looks) refused(error);
     }
   }
 
@@ -314,6 +319,7 @@ document.addEventListener("DOMContentLoaded", async () => {
   });
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
+    looks++;
     try {
       const job = await send("runs", asked());
       for (const name of fields.keys()) wrong(name, "");
