@@ -167,6 +167,8 @@ def test_progress_is_live_in_two_tabs_and_cancel_keeps_what_is_done(visit, addre
     for page in (one, two):
         card(page, "naps = 6").get_by_text(re.compile(r"naps: [1-5] of 6, .* left")).wait_for()
         assert card(page, "naps = 6").locator("progress").count() == 2
+        told = page.locator(".rerun .visually-hidden[role=status]").inner_text()
+        assert told.startswith("laptop, naps = 6") and re.search(r"cells: \d of \d", told)
     card(two, "naps = 6").get_by_role("button", name="Cancel").click()
     for page in (one, two):
         card(page, "naps = 6").get_by_text("was cancelled").wait_for()

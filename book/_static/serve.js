@@ -77,6 +77,8 @@ document.addEventListener("DOMContentLoaded", async () => {
   const status = make("p", { role: "status", class: "told" });
   /** @param {string} text */
   const say = (text) => (status.textContent = text);
+  const spoken = make("p", { role: "status", class: "visually-hidden" }); // of who hears the page
+  let heard = 0; // when it last told how far a run is
 
   let about;
   try {
@@ -471,6 +473,10 @@ document.addEventListener("DOMContentLoaded", async () => {
         card.plot?.();
       }
       progress(card.bars, bars);
+      if (bars.length && Date.now() > heard + 15000) {
+        spoken.textContent = `${title(job)}: ${bars.map(words).join("; ")}`;
+        heard = Date.now();
+      }
       if (bars.length) card.plot?.();
       last = card.box;
     }
@@ -503,18 +509,18 @@ document.addEventListener("DOMContentLoaded", async () => {
     source?.close();
     if (document.hidden) return Promise.resolve();
     const stream = (source = new EventSource(`/companion/events/${page}`));
-    return new Promise((heard) => {
+    return new Promise((listened) => {
       stream.onmessage = ({ data }) => {
         if (lost) say("The server answers again.");
         lost = false;
         show(JSON.parse(data));
-        heard(undefined);
+        listened(undefined);
       };
       stream.onerror = () => {
         if (!lost) say("The server does not answer; this page tries again.");
         lost = true;
         if (stream.readyState === EventSource.CLOSED) setTimeout(listen, 3000);
-        heard(undefined);
+        listened(undefined);
       };
     });
   }
@@ -534,7 +540,7 @@ document.addEventListener("DOMContentLoaded", async () => {
 
   const commands = make("details", {}, make("summary", {}, "By a command"));
   commands.append(...[...fold.children].filter((part) => !part.matches(".admonition-title")));
-  fold.append(form, status, runs, commands);
+  fold.append(form, status, spoken, runs, commands);
   if (run) {
     const against = `/companion/compare?with=${about.published}&run=${run}`;
     document.querySelector(".bd-article section > h1")?.after(

@@ -43,7 +43,7 @@ def render(root: Path, notebook: Path, scratch: Path) -> None:
             confoverrides=config,
         )
         app.connect("env-get-outdated", lambda *_: [name])
-        app.connect("source-read", read)
+        app.connect("source-read", read, priority=1)  # before what others make of it
         # the book has the rest
         builder: Any = app.builder
         builder.copy_assets, builder.finish = (lambda: None), builder.copy_image_files
