@@ -1,4 +1,4 @@
-"""The command `companion`: list, run, sweep, campaign, pack, build, compare, check, archive."""
+"""The command `companion`: list, run, sweep, campaign, pack, build, serve, compare, ..."""
 
 import functools
 import os
@@ -267,6 +267,40 @@ def build(
     if pdf is not None:
         printer.write_pdf(project_root(), pdf)
         print(pdf)
+
+
+@app.command()
+@click.option("--host", metavar="ADDRESS", help="Listen there, too: with a token.  [default: here]")
+@click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True)
+@click.option("--profile", help="Of the forms.  [default: that of each built page]")
+@DEVICE
+@click.option(
+    "--folder",
+    "folders",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Whose files the forms may name, and others so.",
+)
+@click.option(
+    "--jobs",
+    "at_once",
+    type=click.IntRange(1, 16),
+    default=1,
+    show_default=True,
+    help="Runs at once.",
+)
+def serve(
+    host: str | None,
+    port: int,
+    profile: str | None,
+    device: str | None,
+    folders: tuple[Path, ...],
+    at_once: int,
+) -> None:
+    """Serve the built book, on this machine alone: there its pages can be rerun from a form."""
+    from companion.serve.command import serve as serve_book  # late: the extra `serve`
+
+    serve_book(project_root(), host, port, profile, device, folders, at_once)
 
 
 RUNS = click.Path(path_type=Path)

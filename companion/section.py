@@ -5,6 +5,7 @@ import math
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -13,7 +14,7 @@ from companion.anchors import claim_anchor, claim_link
 from companion.errors import UsageError
 from companion.files import notebook_text, write_aside
 from companion.markdown import cards, duration, number, table
-from companion.notebooks import resolve
+from companion.notebooks import of_profile
 from companion.opening import opened
 from companion.page.record import collect
 from companion.quoted import quoted
@@ -69,19 +70,30 @@ def write_section(
             write_aside(sections / "cover.png", _picture(cell, name))
 
 
+def beside_profile(todo: Plan) -> dict[str, Any]:
+    """The parameters of a plan that are not those of its profile: {name: value}."""
+    at_profile = of_profile(todo.root, todo.notebook, todo.profile)
+    return {name: value for name, value in todo.parameters.items() if value != at_profile[name]}
+
+
+def run_command(todo: Plan) -> list[str]:
+    """The words of the command that runs a plan."""
+    other = beside_profile(todo).items()
+    told = [word for name, value in other for word in ("-p", name, str(value))]
+    return ["companion", "run", todo.notebook.name, "--profile", todo.profile, *told]
+
+
 def rerun_box(todo: Plan) -> str:
     """Return the folded box that says with which parameters a page ran and how to rerun it.
 
     The three commands, here, on SLURM and by papermill alone, are for exactly these parameters.
     """
     name, values = todo.notebook.name, todo.parameters
-    at_profile = resolve(todo.root, todo.notebook, todo.profile)
-    other = {key: value for key, value in values.items() if value != at_profile[key]}
-    start = ["companion", "run", name, "--profile", todo.profile]
-    here = [*start, *(text for key in other for text in ("-p", key, str(other[key])))]
+    other = beside_profile(todo)
     cluster = ["companion", "sweep", name, "--profile", todo.profile]
     first = "seed" if "seed" in values else next(iter(values), None)
-    axes = {first: values[first], **other} if values else {}  # a sweep has an axis at least
+    # a sweep has an axis at least
+    axes = {} if first is None else {first: values[first], **other}
     cluster += [text for key in axes for text in ("--grid", f"{key}={axes[key]}")]
     # the notebook's own defaults stand in it: only what was set has to be said again
     changed = {k: v for k, v in values.items() if v != todo.notebook.parameters[k].default}
@@ -96,7 +108,7 @@ def rerun_box(todo: Plan) -> str:
     return "\n".join(
         [
             "::::{admonition} Rerun this page",
-            ":class: dropdown tip",
+            ":class: dropdown tip rerun",
             "",
             f"Profile `{todo.profile}`, with these parameters:",
             "",
@@ -104,7 +116,7 @@ def rerun_box(todo: Plan) -> str:
             "",
             "In a checkout of the project, on this machine:",
             "",
-            *_shell([*here, "--out", "out"]),
+            *_shell([*run_command(todo), "--out", "out"]),
             "",
             "On a SLURM cluster that a file describes (see the page *Rerunning*):",
             "",

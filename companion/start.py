@@ -8,6 +8,7 @@ from typing import NoReturn
 INTERRUPTED = "companion: interrupted; finished notebooks are kept"
 EXTRAS = dict.fromkeys(("dask_jobqueue", "distributed", "pyarrow"), "sweep")
 EXTRAS |= dict.fromkeys(("playwright", "pypdf"), "pdf")  # that bring these; others come with book
+EXTRAS |= dict.fromkeys(("starlette", "uvicorn"), "serve")
 
 
 def main() -> NoReturn:

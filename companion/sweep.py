@@ -72,6 +72,13 @@ def points(
     return grid, plans
 
 
+def folder_of(plans: list[Plan]) -> Path:
+    """Where the results of a sweep are kept if nothing else is said."""
+    digest = hashlib.sha256("".join(todo.key for todo in plans).encode()).hexdigest()
+    name = f"{plans[0].notebook.name}-{digest[:16]}"
+    return plans[0].root / ".companion" / "sweeps" / name
+
+
 def sweep(
     grid: dict[str, list],
     plans: list[Plan],
@@ -82,7 +89,7 @@ def sweep(
 
     grid, plans: from `points`. connect: function of whether a GPU is needed, gives a context
         manager with a Dask client, see `cluster`; called only if there is something to run.
-    out: folder of the results, by default .companion/sweeps/NAME-HASH: sweep.json, table.csv,
+    out: folder of the results, by default that of `folder_of`: sweep.json, table.csv,
         table.parquet, and points/KEY16/ with NAME.ipynb and NAME.json, or with the notebook alone
         of a point that failed.
     Returns (out, [{"parameters", "key", "status": done or failed, "error"}]) in the order of plans.
@@ -92,9 +99,7 @@ def sweep(
     import pyarrow  # noqa: F401  where it is missing this is the time to say so
 
     first = plans[0]
-    if out is None:
-        digest = hashlib.sha256("".join(todo.key for todo in plans).encode()).hexdigest()
-        out = first.root / ".companion" / "sweeps" / f"{first.notebook.name}-{digest[:16]}"
+    out = out or folder_of(plans)
     for folder in (out, first.folder.parent):
         writable(folder)
     settled = {}

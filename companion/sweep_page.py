@@ -24,27 +24,16 @@ def write(root: Path, out: Path) -> Path:
     root: project folder. out: folder of the results, see `sweep.sweep`.
     Returns the path; the next `companion build` takes the page up.
     """
-    told = json.loads((out / "sweep.json").read_text(encoding="utf-8"))
-    name, grid, results = told["notebook"], told["grid"], []
-    for point in told["points"]:
-        if point["status"] == "done":
-            path = out / "points" / point["key"][:16] / f"{name}.json"
-            result = json.loads(path.read_text(encoding="utf-8"))
-            results.append({**result, "records": numbers(result["records"])})
-    page = root / "book" / "sections" / "sweeps" / f"{name}-{_digest(told)}.md"
+    told, results = read(out)
+    page = root / "book" / "sections" / "sweeps" / f"{told['notebook']}-{_digest(told)}.md"
     write_aside(page.with_suffix("") / "table.csv", (out / "table.csv").read_bytes())
-    lines = _head(root, told, results, page.stem)
-    fixed = []
-    for record in dict.fromkeys(record for result in results for record in result["records"]):
-        values = _values(grid, results, record)
-        if values is None or np.unique(values[~np.isnan(values)]).size < 2:
-            fixed.append(record)
-            continue
-        about = next(r["records"][record] for r in results if record in r["records"])
-        label = f"{record}, {about['unit']}" if about["unit"] else record
-        better = f" ({about['better']} is better)" if about["better"] else ""
+    grid, lines = told["grid"], _head(root, told, results, page.stem)
+    moved = varying(told, results)
+    fixed = [record for record in _records(results) if record not in moved]
+    for record, values in moved.items():
+        label, better = _label(results, record)
         lines += ["", f"## `{record}`", ""]
-        plot = _plot(grid, values, label)
+        plot = drawn(told, results, record)
         if plot is not None:
             write_aside(page.with_suffix("") / f"{record}.svg", plot)
             lines += [
@@ -63,6 +52,59 @@ def write(root: Path, out: Path) -> Path:
     return page
 
 
+def read(out: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What the folder of a sweep holds as yet: sweep.json, and the results of its points."""
+    told = json.loads((out / "sweep.json").read_text(encoding="utf-8"))
+    name, results = told["notebook"], []
+    for point in told["points"]:
+        if point["status"] == "done":
+            path = out / "points" / point["key"][:16] / f"{name}.json"
+            result = json.loads(path.read_text(encoding="utf-8"))
+            results.append({**result, "records": numbers(result["records"])})
+    return told, results
+
+
+def varying(told: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """The records that are numbers and not the same everywhere, on the grid, the seeds last.
+
+    told, results: of `read`. NaN stands where there is none.
+    """
+    found = {}
+    for record in _records(results):
+        values = _values(told["grid"], results, record)
+        if values is not None and np.unique(values[~np.isnan(values)]).size > 1:
+            found[record] = values
+    return found
+
+
+def drawn(told: dict[str, Any], results: list[dict[str, Any]], record: str) -> bytes | None:
+    """The SVG of a record of `varying`; None where no axis of the grid can be drawn along."""
+    values = _values(told["grid"], results, record)
+    return _plot(told["grid"], values, _label(results, record)[0])
+
+
+def command(name: str, profile: str, grid: dict[str, list]) -> list[str]:
+    """The words of the command that makes a sweep."""
+    words = ["companion", "sweep", name, "--profile", profile]
+    for key, values in grid.items():
+        if key == SEED and values == list(range(len(values))):
+            words += ["--seeds", str(len(values))]
+        else:
+            words += ["--grid", f"{key}={','.join(map(str, values))}"]
+    return words
+
+
+def _records(results):
+    return dict.fromkeys(record for result in results for record in result["records"])
+
+
+def _label(results, record):
+    """What stands at the axis of a record, and which direction is better, in brackets."""
+    about = next(result["records"][record] for result in results if record in result["records"])
+    label = f"{record}, {about['unit']}" if about["unit"] else record
+    return label, f" ({about['better']} is better)" if about["better"] else ""
+
+
 def _digest(told):
     """So that one sweep has one page, whatever the code was."""
     what = [told[key] for key in ("notebook", "profile", "grid")]
@@ -79,12 +121,6 @@ def _head(root, told, results, stem):
         (f"`{key}`", ", ".join(f"`{value}`" for value in values), notebook.parameters[key].meaning)
         for key, values in grid.items()
     ]
-    command = ["companion", "sweep", name, "--profile", told["profile"]]
-    for key, values in grid.items():
-        if key == SEED and values == list(range(len(values))):
-            command += ["--seeds", str(len(values))]
-        else:
-            command += ["--grid", f"{key}={','.join(map(str, values))}"]
     return [
         f"# {notebook.title}: a sweep over {', '.join(_axes(grid) or grid)}",
         "",
@@ -95,7 +131,7 @@ def _head(root, told, results, stem):
         *table(("Parameter", "Values", "Meaning"), rows),
         "",
         "```bash",
-        shlex.join([*command, "--page"]),
+        shlex.join([*command(name, told["profile"], grid), "--page"]),
         "```",
         "",
         f"All points: {{download}}`table.csv <{stem}/table.csv>`.",

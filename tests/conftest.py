@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -12,8 +13,15 @@ from pathlib import Path
 import IPython.display
 import pytest
 import yaml
+from playwright.sync_api import sync_playwright
+
+from companion.pdf import BROWSERS
 
 ROOT = Path(__file__).parents[1]
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
+    " --disable-background-networking --disable-component-update --disable-sync"
+)
 HEAD = """\
 ---
 jupytext: {text_representation: {extension: .md, format_name: myst}}
@@ -176,3 +184,96 @@ def refuses():
         assert message.startswith(f"{name} ") and "\n" not in message and len(message) < 200
 
     return check
+
+
+NAPS = """\
+seed: int = 0  # of nothing; >= 0
+rho: float = 0.1  # price of leaving a marginal (paper: .3); > 0
+naps: int = 2  # jobs; >= 1
+nap: float = 0.0  # what each takes, seconds; >= 0
+form: str = "a"  # which; one of a, b
+fast: bool = True
+sizes: list = [1, 2]  # sides, pixels; >= 1
+picture: str = ""  # an image file; path
+"""
+NAPPING = (
+    """\
+import time
+
+from PIL import Image
+
+from companion.page.jobs import by_job  # of otlib's room: its kernels are warm
+from companion.page.record import record
+""",
+    """\
+def rest(job):
+    time.sleep(nap)
+    return job
+
+
+rested = by_job(rest, range(naps), "naps")
+""",
+    """\
+record("loss", rho * (1 + seed), unit="dB", better="lower")
+record("width", Image.open(picture).width if picture else 0)
+""",
+)
+
+
+@pytest.fixture(scope="session")
+def built_book(tmp_path_factory):
+    """The folder of a project with one page, `naps`, built as the real book is."""
+    from companion import build
+
+    made = Project(tmp_path_factory.mktemp("served") / "project")
+    shutil.rmtree(made.root / "otlib")  # the real one is to be found
+    (made.root / "notebooks" / "toy.md").unlink()
+    made.write("notebooks/profiles.yml", "{smoke: {naps: {rho: 0.2}}, laptop: {}}")
+    made.notebook("naps", *NAPPING, parameters=NAPS)
+    made.claims({"id": "loss", "notebook": "naps", "record": "loss", "at_most": 1.0})
+    shutil.copy(ROOT / "_config.yml", made.root)
+    shutil.copytree(ROOT / "book" / "_static", made.root / "book" / "_static")
+    made.write("book/_toc.yml", "{format: jb-book, root: index, chapters: [{file: sections/naps}]}")
+    made.write("book/index.md", "# T\n")
+    build.build("laptop", root=made.root)
+    return made.root
+
+
+@pytest.fixture(scope="module")
+def server(built_book):
+    """A function that starts `companion serve` and gives (process, address); all are ended."""
+    started = []
+
+    def start(*arguments):
+        for process in started:
+            stop(process)
+        code = "from companion.start import main; main()"
+        port = () if "--port" in arguments else ("--port", "0")
+        words = [sys.executable, "-c", code, "serve", *arguments, *port]
+        process = subprocess.Popen(words, cwd=built_book, stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        return process, process.stdout.readline().strip()
+
+    def stop(process):
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+
+    yield start
+    for process in started:
+        stop(process)
+    shutil.rmtree(built_book / ".companion" / "serve" / "jobs", ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A function that starts the browser, and what it is to find in its environment."""
+    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if executable is None:
+        # Continuous integration promised a browser; elsewhere its absence is no fault of the book.
+        stop = pytest.fail if os.environ.get("CI") else pytest.skip
+        stop(f"none of {', '.join(BROWSERS)} is installed")
+    with sync_playwright() as playwright:
+        yield lambda **variables: playwright.chromium.launch(
+            executable_path=executable, args=FLAGS.split(), env={**os.environ, **variables}
+        )

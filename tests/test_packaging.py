@@ -56,6 +56,7 @@ PINNED = (
     "assets",
     "book",
     "sweep",
+    "serve",
     "pdf",
     "test",
     "bench",
@@ -98,7 +99,13 @@ def test_the_core_is_what_the_mathematics_needs():
 
 @pytest.mark.parametrize(
     ("missing", "extra"),
-    [("click", "book"), ("papermill", "book"), ("pyarrow", "sweep"), ("pypdf", "pdf")],
+    [
+        ("click", "book"),
+        ("papermill", "book"),
+        ("pyarrow", "sweep"),
+        ("uvicorn", "serve"),
+        ("pypdf", "pdf"),
+    ],
 )
 def test_the_command_names_the_extra_that_is_not_installed(missing, extra, tmp_path):
     """A finder that knows nothing of one package stands for its absence."""
@@ -116,6 +123,8 @@ main()
     words += ["--out", str(tmp_path / "out")]
     if missing == "pypdf":  # told before anything runs
         words = ["build", "--profile", "smoke", "--pdf", str(tmp_path / "book.pdf")]
+    elif missing == "uvicorn":
+        words = ["serve"]
     elif missing != "pyarrow":
         # a run that nobody has made: one that is there needs no papermill
         run = ["run", "errata", "--profile", "smoke", "-p", "draws", "7"]

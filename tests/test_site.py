@@ -5,7 +5,6 @@ import json
 import math
 import os
 import re
-import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -19,11 +18,10 @@ import torch
 import yaml
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import sync_playwright
 from pypdf import PdfReader
 
 from companion.page.record import collect
-from companion.pdf import BROWSERS, in_order
+from companion.pdf import in_order
 from companion.verdicts import SYMBOLS
 from otlib import sinkhorn
 
@@ -34,10 +32,6 @@ CHAPTERS = [page for part in TOC["parts"] for page in part["chapters"]]
 PAGES = [TOC["root"], *(page["file"] for page in CHAPTERS if "file" in page)]
 REFERENCE = [below["file"] for page in CHAPTERS for below in page.get("sections", ())]
 NOTEBOOKS = [f"sections/{source.stem}" for source in sorted((ROOT / "notebooks").glob("*.md"))]
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
-    " --disable-background-networking --disable-component-update --disable-sync"
-)
 # A machine may have one set alone, and a text's width depends on it: each of these, where Debian
 # puts it; on another system all there are.
 FONTS = Path("/usr/share/fonts")
@@ -48,19 +42,11 @@ every_page = pytest.mark.parametrize("name", PAGES)
 
 
 @pytest.fixture(scope="module")
-def launch():
+def launch(chromium):
     """A function that starts the browser, and what it is to find in its environment."""
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
-        # Continuous integration promised a browser; elsewhere its absence is no fault of the book.
-        stop = pytest.fail if os.environ.get("CI") else pytest.skip
-        stop(f"none of {', '.join(BROWSERS)} is installed")
     if not (HTML / "index.html").is_file():
         pytest.fail("the book is not built: run `make test`", pytrace=False)
-    with sync_playwright() as playwright:
-        yield lambda **variables: playwright.chromium.launch(
-            executable_path=executable, args=FLAGS.split(), env={**os.environ, **variables}
-        )
+    return chromium
 
 
 @pytest.fixture(scope="module")
