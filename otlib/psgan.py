@@ -38,9 +38,9 @@ class Spatial(nn.Module):
     """The generator G of Bergmann et al. 2017, sec. 2: Noise -> (B, C, 2^depth L, 2^depth M).
 
     channels: C. depth: transposed convolutions of side 5 and stride 2 (5 in the paper). width:
-    channels below the last one, doubled at each layer below it (64). local, whole, periodic: d_l,
-    d_g, d_p (each chosen by exemplar there). Values in [-1, 1]. Raises ValueError on numbers that
-    are not whole and >= 1.
+    channels below the last one, doubled at each layer below it (64 there). local, whole, periodic:
+    d_l, d_g, d_p (each chosen by exemplar there). Values in [-1, 1]. Raises ValueError on numbers
+    that are not whole and >= 1.
     """
 
     def __init__(self, channels=1, depth=4, width=32, local=20, whole=4, periodic=4):
