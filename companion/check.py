@@ -44,7 +44,7 @@ def check(
         for run in runs:
             known(f"notebook in {run['path']}", run["notebook"], names(root))
             # with values of its own a run may leave out what a claim asks for
-            run["partial"] = bool(_unlike_profile(root, run))
+            run["partial"] = _unlike_profile(root, run)
     else:
         runs = build.finished_runs(book.claims, profile, overrides, root)
     suites, rows = [], [("claim", "published", "ours", "verdict", "")]
@@ -67,8 +67,8 @@ def check(
             tables[-1].append((case.name, case.expected, case.found, verdict, case.remark))
     remarks = [
         f"{run['path']}: {told}; the claims are stated for the profile"
-        for run in (runs if paths else ())
-        for told in _unlike_profile(root, run)
+        for run in runs
+        for told in run.get("partial", ())
     ]
     return Checked(suites, tables, remarks)
 

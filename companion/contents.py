@@ -24,8 +24,8 @@ def contents(folder: Path, kept: Path) -> str:
     memory = kept / f"{hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:16]}.json"
     known = _remembered(memory)
     told = {file: _facts(folder / file) for file in walk(folder)}
-    new = [file for file, facts in told.items() if known.get(file, [None])[:3] != facts]
-    found = {file: known[file] for file in told if file not in set(new)}
+    found = {file: known[file] for file in told if known.get(file, [])[:3] == told[file]}
+    new = [file for file in told if file not in found]
     total = sum(told[file][0] for file in new)
     settled = time.time_ns() - SETTLED * 10**9
     remember = dict(found)

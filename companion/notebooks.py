@@ -320,6 +320,18 @@ def _from_text(kind, text):
     return value
 
 
+def of_texts(parameter: Parameter) -> dict[str, Any]:
+    """What a parameter's comment tells of its texts: {"choices", "path", "new"}.
+
+    choices: names, N of cuda:N is any number; path: whether it may be a file or folder that is
+    there; new: whether it is one to write.
+    """
+    told = _told(_ending(parameter.meaning)) or {}
+    choices = _names(told["choices"]) if told.get("choices") else []
+    path = told.get("kind") == _PATH or bool(told.get("path"))
+    return {"choices": choices, "path": path, "new": told.get("kind") == _NEW}
+
+
 def _ending(meaning):
     """What stands behind the last semicolon of a meaning, where it may tell what is allowed."""
     return meaning.rpartition("; ")[2].strip() if "; " in meaning else ""

@@ -112,7 +112,7 @@ def judge(book: Book, runs: Iterable[dict[str, Any]]) -> list[Judged]:
 
 def partial(run: dict[str, Any]) -> bool:
     """Whether a run need not have every record: a kept one, or one with parameters of its own."""
-    return "kept" in run or run.get("partial", False)
+    return "kept" in run or bool(run.get("partial"))
 
 
 def ranked(run: dict[str, Any], ranks: list[Rank]) -> tuple[int, Rank]:

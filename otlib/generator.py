@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from otlib import _check, patches, semidual
+from otlib import _check, _training, patches, semidual
 from otlib._ambient import plain
 
 __all__ = ["NOISE_CHANNELS", "Network", "generate", "network", "noise", "train", "transport_loss"]
@@ -246,15 +246,12 @@ def train(
     net.train()
     for step in range(steps):
         adam.param_groups[0]["lr"] = lr * min(1, 4 * (steps - step) / steps)
-        adam.zero_grad()
         image = net(noise(net, height, width, generator=generator))[0]
         value = loss(image)
         losses.append(float(value.detach()))
         if not math.isfinite(losses[-1]):
             raise RuntimeError(f"loss is {losses[-1]} at step {step}, lr={lr} too large")
-        value.backward()
-        with torch.device("cpu"):  # where Adam counts its steps
-            adam.step()
+        _training.step(adam, value)
         if callback is not None:
             callback(step, image.detach())
     _settle(net, [noise(net, height, width, generator=generator) for _ in range(32)])

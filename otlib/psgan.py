@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from otlib import _check, _rival
+from otlib import _check, _training
 from otlib._ambient import plain
 
 __all__ = ["Noise", "Spatial", "Training", "advance", "begin", "generate", "noise"]
@@ -107,7 +107,7 @@ def begin(
     """
     _check.positive("lr", lr)
     _check.generator(generator, cpu=True)
-    _rival.exemplar(exemplar, 1 << _check.whole("depth", depth))
+    _training.exemplar(exemplar, 1 << _check.whole("depth", depth))
     net = Spatial(len(exemplar), depth, width, local, whole, periodic)
     layers: list[nn.Module] = []
     inside = len(exemplar)
@@ -124,7 +124,7 @@ def begin(
     critic = nn.Sequential(*layers)
     with torch.no_grad():
         for part in (net, critic):
-            _rival.drawn(part, generator).to(exemplar.device)
+            _training.drawn(part, generator).to(exemplar.device)
         lengths = torch.rand(2 * net.settings["periodic"], generator=generator, **_PLACE)
         net.get_parameter("waves.2.bias").copy_(math.pi * (2 * lengths - 1))
     adam = lambda part: torch.optim.Adam(part.parameters(), lr=lr, betas=(0.5, 0.999))
@@ -158,7 +158,7 @@ def advance(
     _check.whole("steps", steps)
     _check.whole("batch", batch, 2)
     _check.generator(generator, cpu=True)
-    _rival.exemplar(exemplar, stride)
+    _training.exemplar(exemplar, stride)
     if len(exemplar) != net.settings["channels"]:
         raise ValueError(
             f"exemplar must have {net.settings['channels']} channels as at `begin`, "
@@ -174,9 +174,9 @@ def advance(
         pieces = torch.stack([_piece(real, crop, generator) for _ in range(batch)])
         images = net(_draw(net, batch, crop, crop, generator))
         own = _loss(critic(pieces), 1.0) + _loss(critic(images.detach()), 0.0)
-        _rival.step(adams[0], own / 2)
+        _training.step(adams[0], own / 2)
         fooled = _loss(critic(images), 1.0)
-        _rival.step(adams[1], fooled)
+        _training.step(adams[1], fooled)
         losses.append((float(own.detach()) / 2, float(fooled.detach())))
         if not all(map(math.isfinite, losses[-1])):
             raise RuntimeError(

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from otlib import _check, _rival
+from otlib import _check, _training
 from otlib._ambient import plain
 
 __all__ = ["LEAST", "Pyramid", "begin", "grow", "reconstruct", "sample", "sides"]
@@ -89,7 +89,7 @@ def begin(
     generator: torch.Generator on the CPU.
     Returns a Pyramid on the device of the exemplar. Raises ValueError on bad pixels or numbers.
     """
-    _rival.exemplar(exemplar, LEAST)
+    _training.exemplar(exemplar, LEAST)
     _check.generator(generator, cpu=True)
     height, breadth = exemplar.shape[1:]
     found = sides(height, breadth, factor)
@@ -131,7 +131,7 @@ def grow(
     for name, weight in dict(lr=lr, penalty=penalty, anchoring=anchoring).items():
         _check.positive(name, weight)
     _check.generator(generator, cpu=True)
-    _rival.exemplar(exemplar, LEAST)
+    _training.exemplar(exemplar, LEAST)
     scale = len(pyramid.nets)
     _fits(pyramid, exemplar)
     size = pyramid.sides[scale]
@@ -163,10 +163,10 @@ def grow(
             between = (share * real + (1 - share) * image).requires_grad_()
             (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
             price = (slope.norm(dim=1) - 1).square().mean()
-            _rival.step(adams[0], penalty * price - gap)
+            _training.step(adams[0], penalty * price - gap)
         for _ in range(inner):
             error = (_add(net, still, anchored) - real).square().mean()
-            _rival.step(adams[1], anchoring * error - critic(fake()).mean())
+            _training.step(adams[1], anchoring * error - critic(fake()).mean())
         losses.append((float(gap.detach()), float(error.detach().sqrt()) / 2))
         if not all(map(math.isfinite, losses[-1])):
             raise RuntimeError(f"losses are {losses[-1]} at step {step}, lr={lr} too large")
@@ -255,7 +255,7 @@ def _resized(image, size):
 def _new(pyramid, outside, last, below, generator):
     """A network of a new scale: with the weights of the one below, where there is one."""
     net = _network(pyramid.channels, pyramid.width, outside, last)
-    _rival.drawn(net, generator)
+    _training.drawn(net, generator)
     for start in below:
         net.load_state_dict(start.state_dict())
     return net.to(pyramid.anchor.device)

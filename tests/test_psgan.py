@@ -5,23 +5,13 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
+from stripes import seeded, stripes
 
 from otlib import psgan
 
 
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def stripes(side=40, channels=1):
-    """Vertical stripes of 8 pixels with a little noise."""
-    wave = 0.5 + 0.35 * torch.sin(2 * math.pi * torch.arange(side) / 8)
-    noise = 0.02 * torch.randn(channels, side, side, generator=seeded())
-    return (wave.expand(channels, side, side) + noise).clamp(0, 1)
-
-
 def started(exemplar=None, depth=2, seed=0, **sizes):
-    exemplar = stripes() if exemplar is None else exemplar
+    exemplar = stripes(40) if exemplar is None else exemplar
     options = dict(depth=depth, width=8, local=4, whole=3, periodic=2) | sizes
     return psgan.begin(exemplar, **options, generator=seeded(seed))
 
@@ -64,7 +54,7 @@ def test_the_waves_depend_on_the_global_noise_alone():
 
 def test_losses_start_where_the_critic_guesses_and_it_learns():
     training = started()
-    losses = psgan.advance(training, stripes(), steps=60, batch=4, crop=32, generator=seeded(1))
+    losses = psgan.advance(training, stripes(40), steps=60, batch=4, crop=32, generator=seeded(1))
     assert losses.shape == (60, 2)
     torch.testing.assert_close(losses[0], torch.full((2,), math.log(2)).double(), rtol=0.1, atol=0)
     assert losses[5:, 0].min() < math.log(2)
@@ -72,7 +62,7 @@ def test_losses_start_where_the_critic_guesses_and_it_learns():
 
 def test_it_draws_the_texture():
     training = started(width=16)
-    psgan.advance(training, stripes(), steps=500, batch=6, crop=32, generator=seeded(1))
+    psgan.advance(training, stripes(40), steps=500, batch=6, crop=32, generator=seeded(1))
     for seed in range(3):
         z = psgan.noise(training.net, 64, 64, generator=seeded(seed))
         image = psgan.generate(training.net, z)[0, 8:-8, 8:-8]
@@ -81,7 +71,7 @@ def test_it_draws_the_texture():
 
 
 def test_training_goes_on_from_a_copy():
-    training, exemplar = started(), stripes()
+    training, exemplar = started(), stripes(40)
     psgan.advance(training, exemplar, steps=2, batch=2, crop=16, generator=seeded(1))
     copy = pickle.loads(pickle.dumps(training))
     options = dict(steps=3, batch=2, crop=16)
@@ -96,7 +86,7 @@ def test_training_goes_on_from_a_copy():
 
 
 def test_bad_input_is_named():
-    training, exemplar = started(), stripes()
+    training, exemplar = started(), stripes(40)
     advance = lambda exemplar=exemplar, **options: psgan.advance(
         training, exemplar, **(dict(steps=1, batch=2, crop=16) | options), generator=seeded()
     )

@@ -376,6 +376,18 @@ document.addEventListener("DOMContentLoaded", async () => {
     [profile, ...Object.entries(values).map(([name, value]) => `${name} = ${value}`)].join(", ");
 
   /**
+   * What a run leads to: its comparison with the published one, its two files.
+   * @param {string} run @param {string} words of the first
+   */
+  const files = (run, words) => [
+    ...(run === about.published
+      ? []
+      : [link(words, `/companion/compare?with=${about.published}&run=${run}`)]),
+    link("Executed notebook", `/companion/runs/${run}/ipynb`),
+    link("JSON", `/companion/runs/${run}/json`),
+  ];
+
+  /**
    * What a job shows and offers in its state.
    * @param {Job} job
    */
@@ -388,12 +400,8 @@ document.addEventListener("DOMContentLoaded", async () => {
       offers.append(act(job, "resume", "Go on"));
     }
     if (job.state === "done" && !job.axes.length) {
-      const from = `/companion/runs/${job.result}`;
-      const against = `/companion/compare?with=${about.published}&run=${job.result}`;
       offers.append(link("Page with its numbers", `?run=${job.result}`));
-      const published = job.result === about.published;
-      if (!published) offers.append(link("Compared with the published", against));
-      offers.append(link("Executed notebook", `${from}/ipynb`), link("JSON", `${from}/json`));
+      offers.append(...files(job.result, "Compared with the published"));
     }
     if (job.state === "done" && job.axes.length) {
       offers.append(link("table.csv", `/companion/sweeps/${job.id}/table.csv`));
@@ -542,7 +550,6 @@ document.addEventListener("DOMContentLoaded", async () => {
   commands.append(...[...fold.children].filter((part) => !part.matches(".admonition-title")));
   fold.append(form, status, spoken, runs, commands);
   if (run) {
-    const against = `/companion/compare?with=${about.published}&run=${run}`;
     document.querySelector(".bd-article section > h1")?.after(
       make(
         "div",
@@ -553,9 +560,7 @@ document.addEventListener("DOMContentLoaded", async () => {
           "p",
           { class: "offers" },
           link("The published page", location.pathname),
-          ...(run === about.published ? [] : [link("Compared with it", against)]),
-          link("Executed notebook", `/companion/runs/${run}/ipynb`),
-          link("JSON", `/companion/runs/${run}/json`),
+          ...files(run, "Compared with it"),
           link("Form with its values", location.pathname + about.run.link)
         ),
         make("p", {}, make("code", {}, about.run.command))

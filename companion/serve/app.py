@@ -234,7 +234,7 @@ def application(served: forms.Served, queue: Queue, ending: Callable[[], bool]) 
         Route("/companion/pages/{run}/_images/{file}", image),
         Route("/companion/compare", compared),
         Route("/companion/sweeps/{id}/{what}", sweep),
-        Route("/favicon.ico", lambda _: Response(status_code=204)),  # the book has none
+        Route("/favicon.ico", lambda _: Response(status_code=204)),  # a page names its own
         Route("/{path:path}", page),
     ]
     handlers: Any = {UsageError: _told, HTTPException: _failed}

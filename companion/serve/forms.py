@@ -14,7 +14,15 @@ from companion.build import given
 from companion.errors import UsageError, known, nearest
 from companion.files import named, of_user
 from companion.markdown import duration
-from companion.notebooks import Notebook, Parameter, is_path, load, of_profile, read_profiles
+from companion.notebooks import (
+    Notebook,
+    Parameter,
+    is_path,
+    load,
+    of_profile,
+    of_texts,
+    read_profiles,
+)
 from companion.run import Plan, settle, times
 from companion.section import beside_profile
 from companion.serve.uploads import UPLOADS
@@ -193,7 +201,7 @@ def inside(served: Served, parameter: Parameter, text: str) -> None:
 
     text: of one value. Nothing tells whether there is something at such a path.
     """
-    told = allowed(parameter)
+    told = of_texts(parameter)
     for one in _paths(parameter, text):
         if not (told["new"] or is_path(parameter, one)):
             continue
@@ -231,19 +239,6 @@ def listing(served: Served, folder: str) -> dict[str, Any]:
     }
 
 
-def allowed(parameter: Parameter) -> dict[str, Any]:
-    """What a parameter's comment tells of its texts: {"choices", "path", "new"}.
-
-    choices: names, N of cuda:N is any number; path: whether it may be a file or folder that is
-    there; new: whether it is one to write.
-    """
-    # by the helpers of its parser: to make them public would change the key of every page
-    told = notebooks._told(notebooks._ending(parameter.meaning)) or {}
-    choices = notebooks._names(told["choices"]) if told.get("choices") else []
-    path = told.get("kind") == notebooks._PATH or bool(told.get("path"))
-    return {"choices": choices, "path": path, "new": told.get("kind") == notebooks._NEW}
-
-
 def _preset(served: Served, notebook: Notebook, profile: str) -> dict[str, Any]:
     """The values of a profile on the server's device; None where it leaves one to the user."""
     values = of_profile(served.root, notebook, profile)
@@ -253,7 +248,7 @@ def _preset(served: Served, notebook: Notebook, profile: str) -> dict[str, Any]:
 
 
 def _field(parameter):
-    paper, told = _PAPER.search(parameter.meaning), allowed(parameter)
+    paper, told = _PAPER.search(parameter.meaning), of_texts(parameter)
     return {
         "name": parameter.name,
         "type": parameter.type,

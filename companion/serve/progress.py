@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+CELLS = "cells"  # label of the bar of a notebook's cells
 _BAR = re.compile(
     r"(?P<label>[^\r\n]*?):? +\d+%\|[^|]*\| (?P<done>[\d.]+)/(?P<total>[\d.]+) "
     r"\[[\d:]+<(?P<left>\d+(?::\d+)+|\?)[,\]]"

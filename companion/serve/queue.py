@@ -17,6 +17,7 @@ from typing import Any
 
 from companion.errors import UsageError
 from companion.files import write_aside
+from companion.serve.progress import CELLS
 
 WAITING, RUNNING, RENDERING, DONE = "waiting", "running", "rendering", "done"
 FAILED, CANCELLED, INTERRUPTED = "failed", "cancelled", "interrupted"
@@ -198,7 +199,7 @@ class Queue:
         with self._change:
             if "bar" in told:
                 bars = self.bars.setdefault(job.id, {})
-                if told["bar"]["label"] == "cells" and bars.get("cells") != told["bar"]:
+                if told["bar"]["label"] == CELLS and bars.get(CELLS) != told["bar"]:
                     bars.clear()  # the bars inside a cell end with it
                 bars[told["bar"]["label"]] = told["bar"]
             self.serial += 1
@@ -237,6 +238,7 @@ class Worker:
         self.process: subprocess.Popen | None = None
         self.stopped: float | None = None  # when it was told to stop its run
         self.turn = 0  # of the run that was asked for last
+        self._timer: threading.Timer | None = None  # kills what was told to stop and does not
         self._lock = threading.Lock()
 
     def make(self, job: Job, tell: Callable[[dict], object]) -> dict[str, Any]:
@@ -258,9 +260,11 @@ class Worker:
         for line in stdout:
             told = json.loads(line)
             if "state" in told:
+                self._spare()
                 return told
             tell(told)
         code = process.wait()
+        self._spare()
         if self.stopped is not None:
             return {"state": CANCELLED, "message": ""}
         why = f"the process of the runs ended with {code}; see .companion/serve/worker.log"
@@ -272,9 +276,10 @@ class Worker:
         process = self.process
         if process is not None and process.poll() is None:
             self._write({"stop": self.turn})
-            timer = threading.Timer(_PATIENCE, self._kill, (process, self.stopped))
-            timer.daemon = True
-            timer.start()
+            self._spare()
+            self._timer = threading.Timer(_PATIENCE, self._kill, (process, self.stopped))
+            self._timer.daemon = True
+            self._timer.start()
 
     def close(self) -> None:
         """End the process."""
@@ -295,6 +300,11 @@ class Worker:
         with self._lock, contextlib.suppress(BrokenPipeError, ValueError):  # ValueError: closed
             process.stdin.write(json.dumps(told) + "\n")
             process.stdin.flush()
+
+    def _spare(self):
+        """What was told to stop has, or is told again."""
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _kill(self, process, stopped):
         if self.stopped == stopped:  # the run that was to stop still does not

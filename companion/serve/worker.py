@@ -21,9 +21,8 @@ from companion import cluster
 from companion import sweep as sweeps
 from companion.errors import UsageError
 from companion.run import RunFailed, execute, finished, plan
-from companion.serve.progress import Bars
+from companion.serve.progress import CELLS, Bars
 
-CELLS = "cells"  # label of the bar of a notebook's cells
 _OFTEN = 0.2  # seconds between two tellings of one bar
 _PATIENCE = 5  # seconds to clean up in, where who asked is gone
 
@@ -83,7 +82,7 @@ def _answered(request, stopped, say):
         if request["turn"] in stopped:  # before it began
             interrupt(None, None)
         work = _sweep if request["axes"] else _run
-        return {"state": "done", "result": work(request, say)}
+        return {"state": "done", "result": work(request)}
     except (RunFailed, UsageError, OSError) as error:
         if not interrupted:  # else that of a kernel that was stopped
             return {"state": "failed", "message": str(error).splitlines()[0]}
@@ -98,16 +97,15 @@ def _answered(request, stopped, say):
     return {"state": "cancelled", "message": ""}
 
 
-def _run(request, say):
+def _run(request):
     """Make one run; return the name of its folder."""
     todo = plan(request["notebook"], request["values"], request["profile"], Path(request["root"]))
     if finished(todo) is None:
-        say(resumed=sum(1 for _ in todo.parts.glob("*")))
         execute(todo, todo.root / ".companion" / "failed", CELLS)
     return todo.folder.name
 
 
-def _sweep(request, say):
+def _sweep(request):
     """Make the runs of a grid; return the name of the folder with their table."""
     root = Path(request["root"])
     grid, plans = sweeps.points(request["notebook"], request["axes"], request["profile"], root=root)

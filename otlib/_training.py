@@ -1,4 +1,4 @@
-"""What the trainings of SinGAN and PSGAN share."""
+"""What the trainings of networks that draw textures share."""
 
 import torch
 from torch import nn
@@ -27,7 +27,7 @@ def exemplar(image, least):
 
 
 def drawn(part: nn.Module, generator: torch.Generator) -> nn.Module:
-    """Draw the weights of a network as both papers do: normal, of standard deviation .02."""
+    """Draw the weights of a network as SinGAN and PSGAN do: normal, of standard deviation .02."""
     for layer in part.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             nn.init.normal_(layer.weight, 0, 0.02, generator=generator)
