@@ -240,6 +240,18 @@ def test_what_tells_keys_makes_no_kept_run_old(project):
     assert keys.changed(called, None) == ["companion/contents.py", "companion/keys.py"]
 
 
+def test_another_entry_of_the_registry_makes_no_kept_run_old(project):
+    project.notebook("toy", "from otlib.assets import registry")
+    project.write("otlib/assets/__init__.py", "")
+    project.write("otlib/assets/registry.py", "REGISTRY = {'vgg': 1}")
+    todo = plan("toy")
+    told = keys.code(project.root, todo.notebook, todo.parameters)
+    project.write("otlib/assets/registry.py", "REGISTRY = {'vgg': 1, 'srmd': 2}")
+    assert "otlib/assets/registry.py" in told
+    assert keys.changed(told, project.root) == []
+    assert plan("toy").key != todo.key
+
+
 def test_a_folder_counts_by_content_not_by_time_or_place(project, tmp_path):
     project.write("data/a.png", "1")
     before = keys.state(project.root / "data", project.root)
