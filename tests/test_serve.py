@@ -360,14 +360,31 @@ def test_a_queue_that_was_left_is_found_again(built_book, queue):
         notebook="naps", profile="laptop", values=values, axes=[], result="naps-0", command=""
     )
     (queue.folder / "x.json").parent.mkdir(parents=True, exist_ok=True)
-    job = queues.Job(**told, link="", state="running")
-    write_aside(queue.folder / f"{job.id}.json", json.dumps(job.__dict__))
+    for state in ("waiting", "running", "rendering", "done"):
+        job = queues.Job(**told | {"result": state}, link="", state=state)
+        write_aside(queue.folder / f"{job.id}.json", json.dumps(job.__dict__))
     write_aside(queue.folder / "0.json", "{cut off")
-    again = queues.Queue(built_book, 1, lambda job, ending: None)
-    again.close()
-    (found,) = again.jobs("naps")
-    assert found["state"] == "interrupted" and found["values"] == values
+    again = queues.Queue(built_book, 0, lambda job, ending: None)
+    found = {job["result"]: job for job in again.jobs("naps")}
+    assert {of: job["state"] for of, job in found.items()} == {
+        "waiting": "waiting",
+        "running": "interrupted",
+        "rendering": "interrupted",
+        "done": "done",
+    }
+    assert found["running"]["values"] == values
     assert not (queue.folder / "0.json").exists()
+
+
+def test_what_waited_for_a_server_that_left_is_run_by_the_next(built_book, queue):
+    left = queues.Queue(built_book, 0, lambda job, ending: None)
+    values = {"nap": "0.01", "rho": "0.77"}
+    told = dict(notebook="naps", profile="laptop", values=values, axes=[], command="", link="")
+    job = left.add(queues.Job(**told, result="naps-077"))
+    left.close()
+    again = queues.Queue(built_book, 1, lambda job, ending: None)
+    assert ended(again, job.id, "done", "failed", "interrupted").state == "done"
+    again.close()
 
 
 def test_runs_in_a_row_leave_nothing_behind(client, queue):

@@ -51,7 +51,8 @@ class Queue:
     ) -> None:
         """root: project folder; at_once: how many jobs; render: makes the page of a finished run.
 
-        What a server that was killed had in work is found again, as interrupted.
+        Of a server that was killed, what waited waits again; what it had in work may have killed
+        it, and is found again as interrupted.
         """
         self.root, self.render = root, render
         self.folder = root / ".companion" / "serve" / "jobs"
@@ -140,7 +141,7 @@ class Queue:
             return any(text in job.values.values() for job in self._jobs.values())
 
     def close(self) -> None:
-        """Stop what runs and the threads; what was to be done is kept as interrupted."""
+        """Stop what runs, kept as interrupted, and the threads; what waits is kept waiting."""
         with self._change:
             self._closed = True
             for worker in self._workers.values():
@@ -216,14 +217,14 @@ class Queue:
         self.serial += 1
 
     def _read(self):
-        """The jobs of an earlier server; what it had not ended is interrupted."""
+        """The jobs of an earlier server; what it had in work is interrupted."""
         for path in sorted(self.folder.glob("*.json")):
             try:
                 job = Job(**json.loads(path.read_text(encoding="utf-8")))
             except (ValueError, TypeError):  # of another version, or damaged
                 path.unlink()
                 continue
-            if job.state in LIVE:
+            if job.state in (RUNNING, RENDERING):
                 job.state = INTERRUPTED
                 job.message = "the server was stopped; what was done of it is kept"
                 write_aside(path, json.dumps(asdict(job), indent=1) + "\n")
