@@ -231,6 +231,13 @@ def campaign(
     show_default=True,
     help="Size of a part at most, MiB.",
 )
+@click.option(
+    "--python",
+    default=packing.unpack.PYTHON,
+    show_default=True,
+    metavar="VERSION",
+    help="Of the other machine.",
+)
 def pack(
     folder: Path,
     profile: str,
@@ -238,14 +245,15 @@ def pack(
     pages: tuple[str, ...],
     without: tuple[str, ...],
     part_mib: int,
+    python: str,
 ) -> None:
     """Write a campaign with its packages and data into FOLDER, for a machine without a network.
 
-    There, with the same version of Python: python3 FOLDER/unpack.py NEW [arguments of campaign].
+    There, with that version of Python: python3 FOLDER/unpack.py NEW [arguments of campaign].
     """
     root = project_root()
     for path in packing.pack(
-        root, folder, profile, overrides, pages, without, part_mib, say=book.say
+        root, folder, profile, overrides, pages, without, part_mib, python, say=book.say
     ):
         print(path)
 

@@ -12,11 +12,13 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from packaging import tags
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from companion import unpack
 from companion.build import Pairs, plans_of_book
@@ -71,6 +73,7 @@ def pack(
     pages: Sequence[str] = (),
     without: Sequence[str] = (),
     part_mib: int = PART_MIB,
+    python: str = unpack.PYTHON,
     say: Callable[[str], None] = print,
 ) -> list[Path]:
     """Write the project, its packages and the data of a campaign into parts of a few megabytes.
@@ -78,12 +81,14 @@ def pack(
     root: project folder. to: folder that is not there yet. profile, overrides, pages: of the
         campaign, which are checked as it does; files and folders among the values travel, and so do
         those that OTLIB_* variables name. without: packages that the other machine has, such as
-        torch. part_mib: size of a part at most, MiB.
-    The other machine needs the same version of Python and `python3 unpack.py FOLDER`, beside the
+        torch. part_mib: size of a part at most, MiB. python: version of the other machine, "3.12".
+    The other machine needs that version of Python and `python3 unpack.py FOLDER`, beside the
     parts, which takes more arguments of `companion campaign`. Returns the files written, all or
     none. Raises UsageError as `plans_of_book` does, where `to` is there, a package has no wheel, or
     the disk is full.
     """
+    if not re.fullmatch(r"3\.\d+", python):
+        raise UsageError(f"--python {python!r} is no version of Python, such as {unpack.PYTHON}")
     plans_of_book(root, profile, overrides, pages)
     if to.exists():
         raise UsageError(f"{str(to)!r} is there already: needs a folder that is not")
@@ -92,7 +97,7 @@ def pack(
         aside.mkdir(parents=True)
         with tempfile.TemporaryDirectory(dir=aside) as scratch:
             say("wheels of the packages that are installed here")
-            wheels = _wheels(root, Path(scratch), without)
+            wheels = _wheels(root, Path(scratch), without, python)
             out = _Splitting(aside, part_mib * 2**20)
             say("parts")
             with tarfile.open(fileobj=out, mode="w|") as archive:
@@ -104,7 +109,7 @@ def pack(
             out.finish()
         words = ["--profile", profile, *(word for page in pages for word in ("--page", page))]
         words += [word for pair in told.pop("overrides") for word in ("-p", *pair)]
-        about = unpack.machine() | {"parts": out.parts, "without": list(without)}
+        about = unpack.machine() | {"python": python, "parts": out.parts, "without": list(without)}
         about |= {"arguments": words, **told}
         (aside / "manifest.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         shutil.copy(unpack.__file__, aside / "unpack.py")
@@ -116,19 +121,35 @@ def pack(
     return sorted(to.iterdir())
 
 
-def _wheels(root, folder, without):
+def _wheels(root, folder, without, python):
     """A wheel of each package that the project needs, at the version installed, and its own."""
     left_out = {canonicalize_name(name) for name in without}
     carried = re.findall(r"^([\w.-]+)==", (root / "carried.txt").read_text(), re.MULTILINE)
-    wanted = {*_needed(_PROJECT, "sweep"), *map(canonicalize_name, carried)} - left_out
-    wanted -= {_PROJECT}
-    pins = [f"{name}=={importlib.metadata.version(name)}" for name in sorted(wanted)]
+    fetch = ("download", "--only-binary=:all:", "--python-version", python, "-d", folder)
+    needed = _needed(f"{_PROJECT}[sweep]", python, left_out | {_PROJECT}, folder, fetch)
+    wanted = {*needed, *map(canonicalize_name, carried)} - left_out
+    pins = {name: f"{name}=={importlib.metadata.version(name)}" for name in sorted(wanted)}
     copy = folder / "source"  # pip leaves a folder `build` in what it makes a wheel of
     for file in _files(root):
         (copy / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(root / file, copy / file)
+    _pip("wheel", "-w", folder, *pins.values(), copy)
+    version = tuple(map(int, python.split(".")))
+    fitting = {*tags.cpython_tags(version), *tags.compatible_tags(version)}
+    others = []
+    for path in folder.glob("*.whl"):
+        name, _, _, of = parse_wheel_filename(path.name)
+        if not of & fitting:  # it is of this Python
+            path.unlink()
+            others.append(pins[name])
+    if others:
+        _pip(*fetch, *others)
+    return sorted(folder.glob("*.whl"))
+
+
+def _pip(command, *arguments):
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, *pins, copy],
+        [sys.executable, "-m", "pip", command, "--quiet", "--no-deps", *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -136,23 +157,43 @@ def _wheels(root, folder, without):
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if "ERROR" in line]
         raise UsageError(f"no wheel: {(errors or [done.stderr.strip()])[0]}")
-    return sorted(folder.glob("*.whl"))
 
 
-def _needed(package, extra):
-    """The names of all packages that one needs with an extra, as they are installed here."""
+def _needed(package, python, aside, folder, fetch):
+    """The names of the packages, as installed here, that one needs under a version of Python.
+
+    aside: packages of which only the needs are told. What is needed there alone is fetched into
+    the folder.
+    """
     seen: set[tuple[str, str]] = set()
-    waiting = [(canonicalize_name(package), extra)]
+    here: set[str] = set()
+    waiting = [Requirement(package)]
+    there = {"python_version": python, "python_full_version": f"{python}.0"}
     while waiting:
-        name, extra = waiting.pop()
-        if (name, extra) in seen:
+        need = waiting.pop()
+        name = canonicalize_name(need.name)
+        new = {(name, extra) for extra in ("", *need.extras)} - seen
+        if not new:
             continue
-        seen.add((name, extra))
-        for text in importlib.metadata.requires(name) or ():
-            need = Requirement(text)
-            if need.marker is None or need.marker.evaluate({"extra": extra}):
-                waiting += [(canonicalize_name(need.name), e) for e in ("", *need.extras)]
-    return {name for name, _ in seen}
+        seen |= new
+        try:
+            told = importlib.metadata.distribution(name)
+            here.add(name)
+        except importlib.metadata.PackageNotFoundError:
+            if name in aside:
+                continue
+            before = {*folder.glob("*.whl")}
+            _pip(*fetch, f"{need.name}{need.specifier}")
+            (wheel,) = {*folder.glob("*.whl")} - before
+            (about,) = [p for p in zipfile.Path(wheel).iterdir() if p.name.endswith(".dist-info")]
+            told = importlib.metadata.PathDistribution(about)
+        for more in map(Requirement, told.requires or ()):
+            asked = [
+                more.marker is None or more.marker.evaluate({**there, "extra": e}) for _, e in new
+            ]
+            if any(asked):
+                waiting.append(more)
+    return here - aside
 
 
 def _files(root):

@@ -14,6 +14,8 @@ import tarfile
 from pathlib import Path
 from typing import NoReturn
 
+PYTHON = platform.python_version().rpartition(".")[0]  # of this machine
+
 
 class _Parts(io.RawIOBase):
     """The parts, read as one file."""
@@ -66,8 +68,7 @@ def main(arguments: list[str]) -> NoReturn:
 
 def machine() -> dict[str, str]:
     """What wheels depend on: the version of Python, and the system."""
-    version = platform.python_version().rpartition(".")[0]
-    return {"python": version, "machine": f"{platform.system()} {platform.machine()}"}
+    return {"python": PYTHON, "machine": f"{platform.system()} {platform.machine()}"}
 
 
 def _unpack(here, parts, folder):

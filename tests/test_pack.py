@@ -2,6 +2,8 @@
 
 import errno
 import hashlib
+import importlib.metadata
+import io
 import json
 import os
 import shutil
@@ -15,6 +17,7 @@ import pytest
 
 from companion.errors import UsageError
 from companion.pack import pack
+from companion.unpack import PYTHON
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,8 +25,6 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory):
     """The project and a picture in parts of 1 MiB, without any package but its own."""
-    import importlib.metadata
-
     folder = tmp_path_factory.mktemp("pack")
     (folder / "brick.png").write_bytes((ROOT / "book/_static/denoising.png").read_bytes())
     every = [told.metadata["Name"] for told in importlib.metadata.distributions()]
@@ -70,6 +71,20 @@ def test_it_unpacks_and_runs_the_campaign(packed, tmp_path):
     assert "neither here nor in the project" in unpacked(packed, there, "--dry-run").stderr
 
 
+def test_wheels_are_of_the_python_asked_for(packed, tmp_path):
+    other = "3.13" if PYTHON == "3.12" else "3.12"
+    installed = {told.metadata["Name"] for told in importlib.metadata.distributions()}
+    without = sorted(installed - {"MarkupSafe", "markupsafe"})  # a small one that is compiled
+    pack(ROOT, tmp_path / "out", "smoke", [], ["errata"], without, python=other)
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["python"] == other
+    whole = io.BytesIO(b"".join(p.read_bytes() for p in sorted((tmp_path / "out").glob("part.*"))))
+    with tarfile.open(fileobj=whole) as archive:
+        wheels = [name for name in archive.getnames() if name.endswith(".whl")]
+    (compiled,) = [name for name in wheels if "markupsafe" in name.lower()]
+    assert f"-cp{other.replace('.', '')}-" in compiled
+    assert not any(f"-cp{PYTHON.replace('.', '')}-cp" in name for name in wheels)
+
+
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
@@ -111,4 +126,6 @@ def test_bad_input_is_told_first(packed, tmp_path):
         pack(ROOT, tmp_path / "out", "smoke", [], ["erata"])
     with pytest.raises(UsageError, match="unknown profile 'smok'"):
         pack(ROOT, tmp_path / "out", "smok")
+    with pytest.raises(UsageError, match=r"--python '312' is no version of Python, such as 3\.\d+"):
+        pack(ROOT, tmp_path / "out", "smoke", python="312")
     assert list(tmp_path.iterdir()) == []
