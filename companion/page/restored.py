@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -41,11 +42,24 @@ def restored(
     found = [_read(folder, key) for key in keys]
     missing = [i for i, image in enumerate(found) if image is None]
     if missing:
-        restore = restorers.load(name, device)
-    for i in tqdm(missing, desc=f"{name}, {_entry(name).task}", disable=not missing):
-        found[i] = restore(measured(name, images[i], seed).to(device)).cpu().contiguous()
-        if folder:
-            write_sealed(folder / keys[i], files.save({"image": found[i]}))
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # an image a thread: those of one small product wait for another
+        try:
+            restore = restorers.load(name, device)
+
+            def once(i):
+                image = restore(measured(name, images[i], seed).to(device)).cpu().contiguous()
+                if folder:
+                    write_sealed(folder / keys[i], files.save({"image": image}))
+                return image
+
+            bar = tqdm(total=len(missing), desc=f"{name}, {_entry(name).task}")
+            with bar, ThreadPoolExecutor(threads) as pool:
+                for i, image in zip(missing, pool.map(once, missing), strict=True):
+                    found[i] = image
+                    bar.update()
+        finally:
+            torch.set_num_threads(threads)
     return [image.to(device) for image in found]
 
 
