@@ -21,6 +21,7 @@ from companion.run import Plan, execute, finished, settle, times
 from companion.scoreboard import downloads, scoreboard, summary
 from companion.section import write_section
 from companion.site import URL
+from companion.standing import standing
 from companion.verdicts import counts, judge, kept_runs
 
 Pairs = Sequence[tuple[str, str]]  # (parameter, value)
@@ -56,6 +57,8 @@ def build(profile: str = DEFAULT_PROFILE, overrides: Pairs = (), root: Path | No
     write_aside(sections / "equations.md", equations)
     write_aside(sections / "summary.md", summary(judged, profile, date))
     documents = list(dict.fromkeys(item.claim.document for item in judged))
+    for document in documents:
+        write_aside(sections / "standing" / f"{document}.md", standing(judged, document))
     write_aside(sections / "colophon.md", cite.colophon(root, documents, date))
     say("claims: " + ", ".join(f"{n} {verdict}" for verdict, n in counts(judged).items()))
     return sphinx(root)
@@ -202,10 +205,10 @@ def say(text: str) -> None:
 
 def _state(root):
     """Hash all that the pages are made of."""
-    files = [root / "_config.yml", *sorted((root / "book").rglob("*"))]
+    files = [root / "_config.yml", root / "CHANGELOG.md", *sorted((root / "book").rglob("*"))]
     digest = hashlib.sha256(os.environ.get(URL, "").encode())
     files += sorted((root / "otlib").rglob("*.py"))  # the reference is made from its docstrings
-    extensions = ("docstrings.py", "links.py", "site.py")  # of Sphinx
+    extensions = ("docstrings.py", "links.py", "quoted.py", "site.py")  # of Sphinx
     files += [root / "companion" / name for name in extensions]
     tools = ("jupyter-book", "sphinx", "sphinx-book-theme", "myst-nb", "sphinx-mathjax-offline")
     digest.update(json.dumps(versions(tools)).encode())

@@ -1,6 +1,7 @@
 """A page of the book, made from a finished run: what is told around the executed notebook."""
 
 import base64
+import io
 import math
 import re
 import shlex
@@ -21,6 +22,7 @@ from companion.quoted import quoted
 from companion.run import Plan
 from companion.verdicts import SYMBOLS, Judged
 
+_CARD = 640  # pixels across a picture of a card, on a screen of twice as many a point
 _ENDS = (math.inf, -math.inf)
 _GLUE = re.compile(r"\{glue:text\}`(\w+)(:[^`]*)?`")
 
@@ -32,7 +34,8 @@ def write_section(
 
     sections: folder book/sections; todo: Plan; result: content of the run's NAME.json; judged:
         list of Judged, the page's claims; kept: runs of `verdicts.kept_runs`.
-    The picture of a cell tagged `cover` becomes cover.png, for the title page.
+    The picture of a cell tagged `cover` becomes cover.png, for the title page; a lead that is no
+    plot becomes small/NAME.webp, for a card.
     Raises UsageError where such a cell shows no PNG picture.
     """
     import nbformat
@@ -68,6 +71,8 @@ def write_section(
     for cell in cells:
         if "cover" in cell.metadata.get("tags", ()):
             write_aside(sections / "cover.png", _picture(cell, name))
+        if cell.id == "companion-lead" and "image/png" in cell.outputs[0]["data"]:
+            write_aside(sections / "small" / f"{name}.webp", _small(_picture(cell, name)))
 
 
 def beside_profile(todo: Plan) -> dict[str, Any]:
@@ -291,3 +296,15 @@ def _picture(cell, name):
         if "image/png" in output.get("data", {}):
             return base64.b64decode(output["data"]["image/png"])
     raise UsageError(f"notebook {name!r}: the cell tagged `cover` shows no PNG picture")
+
+
+def _small(picture):
+    """A PNG picture as a WebP one that fits a card: of a high one the upper rows."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    with Image.open(io.BytesIO(picture)) as whole:
+        upper = whole.convert("RGB").crop((0, 0, whole.width, min(whole.height, whole.width // 2)))
+        upper.thumbnail((_CARD, _CARD))
+        upper.save(stream, "webp", quality=75, method=6)
+    return stream.getvalue()

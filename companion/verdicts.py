@@ -10,7 +10,7 @@ from typing import Any
 
 from companion.claims import KINDS, Book, Claim, Rank
 from companion.markdown import number
-from companion.page.kept import archived
+from companion.page.kept import archived, files
 
 REPRODUCED, DIFFERS, UNDECIDED = "reproduced", "differs", "undecided"
 MIXED, NOT_RUN = "mixed", "not run"
@@ -84,8 +84,13 @@ def kept_runs(root: Path) -> list[dict[str, Any]]:
 
     root: project folder. What has no records, as that of `make bench`, is left out.
     """
-    found = archived(f"{glob.escape(str(root))}/book/archive/*.json")
-    return [run | {"kept": title} for title, run in found.items() if "records" in run]
+    # one file at a time: runs of two pages may have the same title
+    return [
+        run | {"kept": title}
+        for path in files(f"{glob.escape(str(root))}/book/archive/*.json")
+        for title, run in archived(glob.escape(str(path))).items()
+        if "records" in run
+    ]
 
 
 def judge(book: Book, runs: Iterable[dict[str, Any]]) -> list[Judged]:

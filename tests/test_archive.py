@@ -79,6 +79,15 @@ def test_figures_are_kept_small_and_the_rest_is_told(kept):
     assert [path.name for path in folder.iterdir()] == ["toy-full-size.json"]
 
 
+def test_runs_of_two_pages_may_have_one_title(kept):
+    path = kept.root / "book/archive/toy-full-size.json"
+    (run_kept,) = kept_runs(kept.root)
+    path.with_name("other-full-size.json").write_text(path.read_text().replace("toy", "other"))
+    found = kept_runs(kept.root)
+    assert [run["notebook"] for run in found] == ["other", "toy"]
+    assert found[1]["kept"] == run_kept["kept"]
+
+
 def test_a_page_shows_published_kept_and_present_numbers(kept):
     result = json.loads((run("toy", profile="smoke") / "toy.json").read_text())
     kept.claims({"profiles": ["laptop", "smoke"]})

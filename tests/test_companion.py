@@ -558,6 +558,24 @@ def test_the_picture_of_the_cover_cell_goes_to_the_title_page(project, no_sphinx
     assert (project.root / "book/sections/cover.png").read_bytes() == b"a picture"
 
 
+@pytest.mark.parametrize(("size", "shown"), [((900, 900), (640, 320)), ((300, 60), (300, 60))])
+def test_the_lead_of_a_page_is_a_picture_for_its_card(project, no_sphinx, size, shown):
+    from PIL import Image
+
+    draw = f"from PIL import Image\nIPython.display.display(Image.new('L', {size}, 200))"
+    told = "mystnb: {figure: {name: fig-a, caption: A figure.}, image: {alt: grey}}"
+    code = f"---\ntags: [lead]\n{told}\n---\nimport IPython.display\n{draw}"
+    answer = ":::{admonition} Answer\n:class: answer\nIt holds.\n:::"
+    project.notebook("toy", f"```{{code-cell}} ipython3\n{code}\n```\n")
+    path = project.root / "notebooks/toy.md"
+    first, rest = path.read_text().split("```{code-cell}", 1)
+    path.write_text(f"{first}\n{answer}\n\n```{{code-cell}}{rest}")
+    project.claims({"profiles": ["smoke"]})
+    book.build()
+    with Image.open(project.root / "book/sections/small/toy.webp") as small:
+        assert small.size == shown and small.convert("L").getextrema() == (200, 200)
+
+
 CONFIG = """\
 title: T
 author: A

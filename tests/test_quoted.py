@@ -21,6 +21,9 @@ def test_a_number_of_a_kept_run_stands_in_the_text():
     text = "It is {kept}`first:gain:+.1f` dB on {kept}`second:name`, {glue:text}`gain:.1f` here."
     assert quoted(text, "toy", KEPT) == "It is +1.2 dB on brick, {glue:text}`gain:.1f` here."
     assert quoted("nothing kept", "toy", []) == "nothing kept"
+    # a page that is no notebook names whose run it is
+    both = "{kept}`toy-first:gain:.2f` dB and {kept}`other-third:gain`"
+    assert quoted(both, "", KEPT) == "1.25 dB and 7"
 
 
 @pytest.mark.parametrize(
@@ -35,9 +38,17 @@ def test_a_number_of_a_kept_run_stands_in_the_text():
 def test_what_is_not_kept_is_named(text, message):
     with pytest.raises(UsageError, match=message):
         quoted(text, "toy", KEPT)
+    if "toy" not in message:
+        with pytest.raises(UsageError, match="unknown kept run"):
+            quoted(text, "", KEPT)
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "notebooks").glob("*.md")), ids=lambda p: p.stem)
+PAGES = sorted((ROOT / "notebooks").glob("*.md"))
+TEXTS = [*(ROOT / "book").glob("*.md"), *(ROOT / "book" / "parts").glob("*.md")]
+
+
+@pytest.mark.parametrize("page", [*PAGES, *sorted(TEXTS)], ids=lambda p: p.stem)
 def test_what_pages_quote_is_kept(page):
-    text = page.read_text()
-    assert "{kept}" not in re.sub(r"`{3}.*?`{3}", "", quoted(text, page.stem, kept_runs(ROOT)))
+    name = page.stem if page in PAGES else ""
+    text = quoted(page.read_text(), name, kept_runs(ROOT))
+    assert "{kept}" not in re.sub(r"`{3}.*?`{3}", "", text)

@@ -11,7 +11,8 @@ from spellchecker import SpellChecker
 ROOT = Path(__file__).parents[1]
 WORDS = (ROOT / "book" / "words.txt").read_text(encoding="utf-8").split()
 PAGES = sorted((ROOT / "notebooks").glob("*.md"))
-TEXTS = sorted([*ROOT.glob("*.md"), *(ROOT / "book").glob("*.md")])
+BOOK = ROOT / "book"
+TEXTS = sorted([*ROOT.glob("*.md"), *BOOK.glob("*.md"), *BOOK.glob("parts/*.md")])
 CLAIMS = sorted((ROOT / "book" / "claims").glob("*.yml"))
 
 # what is no prose: blocks of code, mathematics, roles, code in a line, targets, tags, options
@@ -27,8 +28,8 @@ _NO_PROSE = [
     r"^\([\w-]+\)=$",
     r"^:+\{(?:raw|figure|image|include)\}.*?$",
     r"^:class:.*?$",
-    r"^:+(?:\{[^}]*\})?",
     r"^:[\w-]+:",
+    r"^:+(?:\{[^}]*\})?",
 ]
 _PROSE = re.compile("|".join(_NO_PROSE), re.MULTILINE | re.DOTALL)
 _WORD = re.compile(r"(?<![\w./~@])[^\W\d_]+(?:['’][a-z]+)?(?![\w/@])")
