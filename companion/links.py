@@ -14,7 +14,7 @@ from sphinx.util.nodes import make_refnode
 from companion.equations import citations, load_equations
 
 EQUATIONS = "sections/equations"
-_CITED = re.compile(r"\[([MHAS], (?:eq\.|[A-Z][a-z]+)\s\d+)\]")
+_CITED = re.compile(r"\[([A-Z], (?:eq\.|[A-Z][a-z]+)\s\d+)\]")
 # what is no running text, or has a meaning of its own
 _APART = (
     nodes.reference,
