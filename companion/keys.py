@@ -35,8 +35,8 @@ def key(root: Path, notebook: Notebook, profile: str, parameters: dict[str, Any]
     root: project folder; notebook: Notebook; profile: name; parameters: {name: value}, settled.
     Returns the SHA-256 as text.
     """
-    # a picture is part of what a run shows, and of no record
-    reached = _reach(root, notebook, parameters, (*notebook.code, *notebook.pictures))
+    # a cell aside is part of what a run shows, and of no other record
+    reached = _reach(root, notebook, parameters, (*notebook.code, *notebook.aside))
     set_here = {name: os.environ[name] for name in reached.variables if os.environ.get(name)}
     read = {text: named(text, root) for text in _texts(parameters.values())}
     read |= {name: [Path(path)] for name, path in set_here.items()}
@@ -59,7 +59,7 @@ def code(root: Path, notebook: Notebook, parameters: dict[str, Any]) -> dict[str
     a file they stand; where a cell calls `companion`, the program, its templates and the notebooks
     that the cell or a parameter names count too. Where it reads published numbers, so do these.
     What tells a run's key and code, this file above all, is none that a record depends on, nor is a
-    cell tagged `picture`.
+    cell tagged `picture`; one tagged `apart` has records of its own, which a run made before lacks.
     """
     return _reach(root, notebook, parameters, notebook.code).code
 

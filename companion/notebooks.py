@@ -50,7 +50,7 @@ class Notebook:
     section: str
     parameters: dict[str, Parameter]  # name -> Parameter
     code: tuple[str, ...] = ()  # sources of its code cells, but for those
-    pictures: tuple[str, ...] = ()  # tagged `picture`, which no record depends on
+    aside: tuple[str, ...] = ()  # tagged `picture` or `apart`: no record of another depends on them
 
 
 def names(root: Path) -> list[str]:
@@ -81,9 +81,10 @@ def load(root: Path, name: str) -> Notebook:
     if len(cells) != 1:
         raise UsageError(f"notebook {name!r}: {len(cells)} cells are tagged `parameters`, needs 1")
     code = [cell for cell in nb.cells if cell.cell_type == "code"]
-    pictures = [cell for cell in code if "picture" in cell.metadata.get("tags", ())]
-    if wrong := [call for cell in pictures for call in _RECORDING.findall(cell.source)]:
+    tagged = lambda *tags: [c for c in code if not {*tags}.isdisjoint(c.metadata.get("tags", ()))]
+    if wrong := [call for c in tagged("picture") for call in _RECORDING.findall(c.source)]:
         raise UsageError(f"notebook {name!r}: a cell tagged `picture` may not call {wrong[0]}")
+    aside = tagged("picture", "apart")
     return Notebook(
         name=name,
         path=path,
@@ -91,8 +92,8 @@ def load(root: Path, name: str) -> Notebook:
         document=str(about.get("document", "")),
         section=str(about.get("section", "")),
         parameters=parse_parameters(cells[0].source, name),
-        code=tuple(cell.source for cell in code if cell not in pictures),
-        pictures=tuple(cell.source for cell in pictures),
+        code=tuple(cell.source for cell in code if cell not in aside),
+        aside=tuple(cell.source for cell in aside),
     )
 
 

@@ -182,19 +182,21 @@ def test_a_kept_run_is_stale_only_by_the_code_of_its_page(project):
     assert keys.changed(told, project.root) == ["otlib/softmin.py"]
 
 
-def test_a_picture_changes_the_key_and_no_kept_run(project):
+@pytest.mark.parametrize("tag", ["picture", "apart"])
+def test_what_stands_aside_changes_the_key_and_no_kept_run(project, tag):
     project.notebook("toy", IMPORT)
     code = lambda todo: keys.code(project.root, todo.notebook, todo.parameters)
     before, told = plan("toy").key, code(plan("toy"))
     path = project.root / "notebooks/toy.md"
-    cell = "\n```{code-cell} ipython3\n:tags: [picture]\nfrom companion.page import frames\n```\n"
+    line = "from companion.page import frames"
+    cell = f"\n```{{code-cell}} ipython3\n:tags: [{tag}]\n{line}\n```\n"
     path.write_text(path.read_text() + cell)
     assert plan("toy").key != before
     assert code(plan("toy")) == told
     assert keys.changed(told, project.root) == []
     path.write_text(path.read_text().replace("import frames", "import frames as f"))
     assert keys.changed(told, project.root) == []
-    path.write_text(path.read_text().replace("[picture]", "[hide-input]"))
+    path.write_text(path.read_text().replace(f"[{tag}]", "[hide-input]"))
     assert keys.changed(told, project.root) == ["notebooks/toy.md"]
 
 
