@@ -12,8 +12,10 @@ import yaml
 
 from companion import cite
 from companion.anchors import claim_anchor, claim_link
+from companion.departures import departures
 from companion.errors import UsageError
 from companion.files import notebook_text, write_aside
+from companion.long_tables import folded
 from companion.markdown import cards, duration, number, table
 from companion.notebooks import of_profile
 from companion.opening import opened
@@ -23,6 +25,7 @@ from companion.run import Plan
 from companion.verdicts import SYMBOLS, Judged
 
 _CARD = 640  # pixels across a picture of a card, on a screen of twice as many a point
+_LINES = 8  # of code that a page shows open
 _ENDS = (math.inf, -math.inf)
 _GLUE = re.compile(r"\{glue:text\}`(\w+)(:[^`]*)?`")
 
@@ -48,7 +51,8 @@ def write_section(
     tags = [set(cell.metadata.get("tags", ())) for cell in nb.cells]
     cells = [cell for cell, own in zip(nb.cells, tags, strict=True) if "provenance" not in own]
     after = max(i for i, own in enumerate(tags) if own & {"parameters", "injected-parameters"})
-    cells.insert(after + 1, _page_cell("companion-rerun", rerun_box(todo)))
+    told = "\n".join(filter(None, [departures(todo), rerun_box(todo)]))
+    cells.insert(after + 1, _page_cell("companion-rerun", told))
     if judged:
         own = [run for run in kept if run["notebook"] == name]
         cells = _anchored(cells, judged)
@@ -57,7 +61,8 @@ def write_section(
     cells.append(_page_cell("companion-provenance", provenance_box(result)))
     entries = cite.of_page(todo.root, name, todo.notebook.document, cells, result)
     cells.append(_page_cell("companion-cite", entries))
-    nb.cells = cells = opened(_folded(cells), name, judged)
+    cells = folded(_labelled(cells), sections / "files", name)
+    nb.cells = cells = opened(cells, name, judged)
     infinite = {n: r["value"] for n, r in result["records"].items() if r["value"] in _ENDS}
     for cell in cells:
         if cell.cell_type == "markdown":
@@ -214,13 +219,19 @@ def provenance_box(result: dict) -> str:
     )
 
 
-def _folded(cells):
-    """The cells with names on their folds; the fold *Rerun this page* holds the parameters."""
+def _labelled(cells):
+    """The cells with names on their folds; the fold *Rerun this page* holds the parameters.
+
+    Code that a page shows open is short, so that the text around it can be read on.
+    """
     for cell in cells:
         tags = cell.metadata.get("tags", [])
         if {"parameters", "injected-parameters"} & set(tags):
             cell.metadata["tags"] = [*tags, "remove-cell"]
-        elif "hide-input" in tags:
+        elif cell.cell_type == "code" and (
+            "hide-input" in tags or len(cell.source.splitlines()) > _LINES
+        ):
+            cell.metadata["tags"] = sorted({*tags, "hide-input"})
             told = cell.metadata.get("mystnb", {})
             made = cell.metadata.get("name", "the figure" if "figure" in told else "this table")
             told["code_prompt_show"] = f"Code: {made.replace('-', ' ')}"

@@ -1,6 +1,7 @@
 """A Sphinx extension: what the head of a page tells other programs; a visit loads little."""
 
 import html
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ _KEPT = re.compile(
     rf"(startup|{'|'.join(_PARTS)})\.js|output/chtml/fonts/.*|"
     r"input/tex/extensions/(?!all-packages)\w+\.js"
 )
+_DESCRIPTION = re.compile(r'<meta name="description" content="([^"]*)"')
 # The theme draws its icons by its style sheet; this script would draw them once more.
 _ICONS = re.compile(r'^.*<script[^>]* src="[^"]*/fontawesome\.js[^"]*"></script>\n', re.MULTILINE)
 _TWICE = re.compile(r"<title>(.+) &#8212; \1</title>")
@@ -45,7 +47,8 @@ def described(text: str) -> str:
 def slim(folder: Path) -> None:
     """Take out of a built site what no page asks for, and the script that draws icons twice.
 
-    folder: of the HTML.
+    folder: of the HTML. What each page is about is written into a script for the page of the
+    search: a browser lets no page that lies on a disk read the others.
     """
     mathjax = folder / "_static" / "mathjax"
     for path in [*mathjax.rglob("*"), *(folder / "_static").rglob("*.map")]:
@@ -58,11 +61,16 @@ def slim(folder: Path) -> None:
     # of a build that still made them; of the theme's words in other languages
     for name in ("_sources", "_static/locales"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for path in folder.rglob("*.html"):
+    about = {}
+    for path in sorted(folder.rglob("*.html")):
         text = path.read_text(encoding="utf-8")
+        if found := _DESCRIPTION.search(text):
+            about[_within(path, folder)] = html.unescape(found[1])
         lighter = _TWICE.sub(r"<title>\1</title>", _ICONS.sub("", text))
         if lighter != text:
             path.write_text(lighter, encoding="utf-8")
+    script = f"window.DESCRIPTIONS = {json.dumps(about, indent=1)};\n"
+    (folder / "_static" / "descriptions.js").write_text(script, encoding="utf-8")
 
 
 def _within(path, folder):

@@ -358,6 +358,60 @@ def test_downloads_resolve(browser, name):
         assert {".ipynb", ".md"} <= {file.suffix for file in files}
 
 
+def test_a_search_from_the_disk_tells_what_each_page_is_about(browser):
+    with visit(browser, "search") as page:
+        page.goto(f"{page.url}?q=inpainting")
+        page.locator("#search-results li .about").first.wait_for()
+        told = page.locator("#search-results li:has(a[href*='texture_inpainting']) .about")
+        with visit(browser, "sections/texture_inpainting") as other:
+            about = other.locator("meta[name=description]").get_attribute("content")
+        assert about in told.all_inner_texts()
+
+
+def test_each_link_within_the_book_leads_somewhere():
+    pages = {path: path.read_text(encoding="utf-8") for path in HTML.rglob("*.html")}
+    anchors = {path: set(re.findall(r'\b(?:id|name)="([^"]+)"', pages[path])) for path in pages}
+    lost = set()
+    for path, text in pages.items():
+        for link in map(
+            unescape, re.findall(r'<(?:a|img|link|script)\b[^>]*? (?:href|src)="([^"]+)"', text)
+        ):
+            to = urlparse(link)
+            if to.scheme or to.netloc:
+                continue
+            target = path if not to.path else (path.parent / unquote(to.path)).resolve()
+            known = target.is_file() or (target / "index.html").is_file()
+            if not known or (to.fragment and to.fragment not in anchors.get(target, {to.fragment})):
+                lost.add((path.relative_to(HTML).as_posix(), link))
+    assert sum(text.count("href=") for text in pages.values()) > 1000
+    assert sorted(lost) == []
+
+
+@pytest.mark.parametrize("width", [DESKTOP, PHONE])
+def test_a_figure_opens_in_a_window_of_its_own_by_keyboard(browser, width):
+    with visit(browser, "sections/texture_multiscale", width=width) as page:
+        figures = page.locator("article figure:has(figcaption):has(img)")
+        opens = page.locator("figcaption button.zoom")
+        assert opens.count() == figures.count() > 3
+        for place in range(2):
+            name = opens.nth(place).get_attribute("aria-label")
+            opens.nth(place).focus()
+            page.keyboard.press("Enter")
+            window = page.get_by_role("dialog")
+            assert name == f"Enlarge {window.get_attribute('aria-label')}"
+            shown = window.locator("img").evaluate(
+                "e => [e.src.endsWith('.svg'), e.width * devicePixelRatio / e.naturalWidth, e.alt]"
+            )
+            assert shown[0] or (shown[1] >= 1 and abs(shown[1] - round(shown[1])) < 0.01)
+            assert shown[2] == figures.nth(place).locator("img").first.get_attribute("alt")
+            screen = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+            assert screen[0] <= screen[1]
+            page.keyboard.press("Escape")
+            assert page.get_by_role("dialog").count() == 0
+            assert page.evaluate("document.activeElement.getAttribute('aria-label')") == name
+        assert page.errors == []
+
+
 @pytest.mark.parametrize("width", [DESKTOP, PHONE])
 def test_the_keys_move_the_slider_between_two_images(browser, width):
     with visit(browser, "sections/super_resolution", width=width) as page:
@@ -375,6 +429,10 @@ def test_the_keys_move_the_slider_between_two_images(browser, width):
                     }"""
                 )
             )
+            handle = page.locator(".compare input").first
+            left = page.locator(".compare p span").first.inner_text()
+            told = handle.get_attribute("aria-valuetext")
+            assert told == f"{handle.input_value()} % {left}"
         assert all(same for same, _ in seen)
         assert len({cut for _, cut in seen}) == 3
 

@@ -15,7 +15,8 @@ BOOK = ROOT / "book"
 TEXTS = sorted([*ROOT.glob("*.md"), *BOOK.glob("*.md"), *BOOK.glob("parts/*.md")])
 CLAIMS = sorted((ROOT / "book" / "claims").glob("*.yml"))
 
-# what is no prose: front matter, blocks of code, mathematics, roles, code in a line, targets, tags, options
+# what is no prose: front matter, blocks of code, mathematics, roles, code in a line, targets, tags,
+# options
 _NO_PROSE = [
     r"\A---\n.*?^---$",
     r"^```(?!\{(?:admonition|figure|note)).*?^```",

@@ -89,7 +89,19 @@
     /** @type {HTMLElement} */ (host.querySelector(".controls")).hidden = false;
   };
 
+  /** Tell in words where a handle between two images stands. @param {HTMLElement} host */
+  const divide = (host) => {
+    const slider = /** @type {HTMLInputElement} */ (host.querySelector("input"));
+    const name = /** @type {HTMLElement} */ (host.querySelector("p span"));
+    const tell = () =>
+      slider.setAttribute("aria-valuetext", `${slider.value} % ${name.textContent}`);
+    host.addEventListener("input", tell);
+    tell();
+  };
+
   document.addEventListener("DOMContentLoaded", () => {
+    document.querySelectorAll(".compare").forEach(
+      (host) => divide(/** @type {HTMLElement} */ (host)));
     document.querySelectorAll(".frames").forEach((host) => turn(/** @type {HTMLElement} */ (host)));
     document.querySelectorAll(".compare:has(select)").forEach(
       (host) => choose(/** @type {HTMLElement} */ (host)));

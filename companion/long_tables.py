@@ -1,0 +1,61 @@
+"""The long tables of a page: each in a fold of its own, its rows as CSV beside it."""
+
+import csv
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+from companion.files import write_aside
+
+MOST = 12  # rows that stand open
+_BAR = re.compile(r"(?<!\\)\|")  # between two cells: one in a cell is escaped
+
+
+def folded(cells: list[Any], files: Path, name: str) -> list[Any]:
+    """The cells of a page, long tables moved out of the outputs of their cells into folds.
+
+    cells: of the executed notebook; files: folder of the page's downloads, where NAME-CELL.csv is
+        written; name: of the page. Returns a new list, with a Markdown cell behind each such cell.
+    """
+    import nbformat
+
+    found = []
+    for cell in cells:
+        found.append(cell)
+        if cell.cell_type != "code":
+            continue
+        long = [out for out in cell.outputs if len(rows(_markdown(out))) > MOST + 1]
+        cell.outputs = [output for output in cell.outputs if output not in long]
+        for place, output in enumerate(long):
+            title = cell.metadata.get("name", "table") + f"-{place + 1}" * (len(long) > 1)
+            table = rows(_markdown(output))
+            stream = io.StringIO()
+            csv.writer(stream, lineterminator="\n").writerows(table)
+            write_aside(files / f"{name}-{title}.csv", stream.getvalue())
+            lines = [
+                f"::::{{admonition}} Table: {title.replace('-', ' ')}, {len(table) - 1} rows",
+                ":class: dropdown note",
+                "",
+                _markdown(output),
+                "",
+                f"{{download}}`The same as CSV <files/{name}-{title}.csv>`",
+                "::::",
+            ]
+            told = nbformat.v4.new_markdown_cell("\n".join(lines), id=f"table-{title}"[:64])
+            found.append(told)
+    return found
+
+
+def rows(text: str) -> list[list[str]]:
+    """The head and the rows of the one table that a Markdown text is, as texts; else []."""
+    lines = text.strip().splitlines()
+    if len(lines) < 2 or not all(line.startswith("|") for line in lines):
+        return []
+    cells = [[cell.strip() for cell in _BAR.split(line)[1:-1]] for line in lines]
+    return [[cell.replace("\\|", "|") for cell in row] for row in [cells[0], *cells[2:]]]
+
+
+def _markdown(output):
+    text = output.get("data", {}).get("text/markdown", "")
+    return text if isinstance(text, str) else "".join(text)
