@@ -24,7 +24,7 @@ lint: .venv/.ready # which pre-commit calls too
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(SHARED) --ignore tests/test_site.py # the problems are small
 	$(BIN)/companion build --profile smoke
-	$(BIN)/pytest -n logical tests/test_site.py
+	$(BIN)/pytest -n logical --dist loadgroup tests/test_site.py
 	$(BIN)/pytest $(SHARED) --nbval-lax book/sections/*.ipynb
 	$(BIN)/companion check --profile smoke
 

@@ -39,6 +39,12 @@ SETS = [name for name in ("dejavu", "liberation") if (FONTS / "truetype" / name)
 DESKTOP, PHONE, SMALL = 1280, 390, 320
 
 every_page = pytest.mark.parametrize("name", PAGES)
+# The same, opened once for all tests that only look: `--dist loadgroup` leaves them together.
+together = lambda names, place: [
+    pytest.param(name, marks=pytest.mark.xdist_group(f"{place}-{name}")) for name in names
+]
+each_page = lambda names: pytest.mark.parametrize("desk", together(names, "desk"), indirect=True)
+each_dark_page = pytest.mark.parametrize("phone", together(PAGES, "phone"), indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -84,14 +90,29 @@ def visit(browser, name, width=DESKTOP, scheme="light"):
     context.close()
 
 
-@every_page
-def test_no_request_leaves_the_book_and_the_console_is_clean(browser, name):
-    with visit(browser, name) as page:
+@pytest.fixture(scope="module")
+def desk(browser, request):
+    """A page on a desk, in the light, and what it asked for; its tests leave it as it is."""
+    with visit(browser, request.param) as page:
         page.evaluate("document.fonts.ready.then(() => true)")
         page.wait_for_timeout(500)  # what a script asks for a moment later counts too
-        ours = HTML.as_uri()
-        assert [url for url in page.seen if not url.startswith((ours, "data:", "blob:"))] == []
-        assert page.errors == []
+        page.name = request.param
+        yield page
+
+
+@pytest.fixture(scope="module")
+def phone(browser, request):
+    """The same on a phone, in the dark."""
+    with visit(browser, request.param, width=PHONE, scheme="dark") as page:
+        page.name = request.param
+        yield page
+
+
+@each_page(PAGES)
+def test_no_request_leaves_the_book_and_the_console_is_clean(desk):
+    ours = HTML.as_uri()
+    assert [url for url in desk.seen if not url.startswith((ours, "data:", "blob:"))] == []
+    assert desk.errors == []
 
 
 def test_the_site_is_light():
@@ -100,72 +121,72 @@ def test_the_site_is_light():
     assert [path.name for path, size in sizes.items() if size > 1.5e6] == []
 
 
-@every_page
-def test_a_page_and_a_first_visit_are_light(browser, name):
-    with visit(browser, name) as page:
-        page.evaluate("document.fonts.ready.then(() => true)")
-        page.wait_for_timeout(500)
-        files = {Path(unquote(urlparse(url).path)) for url in page.seen if url.startswith("file:")}
+@each_page(PAGES)
+def test_a_page_and_a_first_visit_are_light(desk):
+    files = {Path(unquote(urlparse(url).path)) for url in desk.seen if url.startswith("file:")}
     size = {file: file.stat().st_size for file in files}
     shared = HTML / "_static"
     own = sum(size[f] for f in files if shared not in f.parents and f.name != "searchindex.js")
     assert own <= 1.5e6
-    assert name != "index" or sum(size.values()) <= 2.5e6  # where a first visit begins
+    assert desk.name != "index" or sum(size.values()) <= 2.5e6  # where a first visit begins
 
 
-@pytest.mark.parametrize("name", [*PAGES, REFERENCE[0]])
-def test_the_head_tells_what_the_page_is(browser, name):
-    with visit(browser, name) as page:
-        told = page.locator("meta").evaluate_all(
-            "all => all.map(e => [e.getAttribute('name') ?? e.getAttribute('property'), e.content])"
-        )
-        title, icon = page.title(), page.locator("link[rel=icon]").get_attribute("href")
+@each_page([*PAGES, REFERENCE[0]])
+def test_the_head_tells_what_the_page_is(desk):
+    told = desk.locator("meta").evaluate_all(
+        "all => all.map(e => [e.getAttribute('name') ?? e.getAttribute('property'), e.content])"
+    )
+    title, icon = desk.title(), desk.locator("link[rel=icon]").get_attribute("href")
     told = dict(told)
     assert title.startswith(told["og:title"]) and title.count("Optimal transport in imaging") == 1
     assert 20 <= len(told["description"]) <= 240 and told["description"] == told["og:description"]
-    folder = (HTML / f"{name}.html").parent
+    folder = (HTML / f"{desk.name}.html").parent
     assert (folder / told["og:image"]).is_file() and (
         folder / unquote(urlparse(icon).path)
     ).is_file()
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_a_page_opens_with_its_answer_and_a_figure_before_any_code(browser, name):
-    source = (ROOT / "notebooks" / f"{Path(name).name}.md").read_text(encoding="utf-8")
+@each_page(NOTEBOOKS)
+def test_a_page_opens_with_its_answer_and_a_figure_before_any_code(desk):
+    source = (ROOT / "notebooks" / f"{Path(desk.name).name}.md").read_text(encoding="utf-8")
     kinds = {"answer": ".admonition.answer", "img": "figure img", "code": "div.cell_input"}
-    with visit(browser, name) as page:
-        seen = page.locator(", ".join(f".bd-article {kind}" for kind in kinds.values()))
-        found = seen.evaluate_all(
-            "(all, kinds) => all.filter(e => !e.closest('details'))"
-            ".map(e => Object.keys(kinds).find(kind => e.matches(kinds[kind])))",
-            kinds,
-        )
+    seen = desk.locator(", ".join(f".bd-article {kind}" for kind in kinds.values()))
+    found = seen.evaluate_all(
+        "(all, kinds) => all.filter(e => !e.closest('details'))"
+        ".map(e => Object.keys(kinds).find(kind => e.matches(kinds[kind])))",
+        kinds,
+    )
     lead = re.search(r"tags: \[[^\]]*\blead\b", source)
     order = ["answer"] * ("} Answer\n" in source) + ["img"] * bool(lead)
     assert order == found[: len(order)]
     assert "document:" not in source or "answer" in found
 
 
-@every_page
-def test_equations_are_set(browser, name):
-    with visit(browser, name) as page:
-        formulas = page.locator(".bd-content .math")
-        assert formulas.count() > 0 or name not in NOTEBOOKS
-        assert page.locator(".math:not(:has(mjx-container))").count() == 0
-        assert page.locator("mjx-merror").count() == 0
-        assert "\\(" not in page.locator("main").inner_text()
+@each_page(PAGES)
+def test_equations_are_set(desk):
+    formulas = desk.locator(".bd-content .math")
+    assert formulas.count() > 0 or desk.name not in NOTEBOOKS
+    assert desk.locator(".math:not(:has(mjx-container))").count() == 0
+    assert desk.locator("mjx-merror").count() == 0
+    assert "\\(" not in desk.locator("main").inner_text()
 
 
-@pytest.mark.parametrize(
-    ("name", "scheme"),
-    [*((name, "light") for name in [*PAGES, REFERENCE[0], "_modules/otlib/softmin"])]
-    + [(name, "dark") for name in ("index", "sections/scoreboard", "sections/dot_pd_curves")],
-)
-def test_axe_finds_nothing_serious(browser, name, scheme):
-    with visit(browser, name, scheme=scheme) as page:
-        found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
-        grave = [rule for rule in found if rule["impact"] in ("serious", "critical")]
-        assert [(rule["id"], rule["nodes"][0]["html"]) for rule in grave] == []
+def grave(page):
+    """What axe finds on a page that shuts someone out."""
+    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    rules = [rule for rule in found if rule["impact"] in ("serious", "critical")]
+    return [(rule["id"], rule["nodes"][0]["html"]) for rule in rules]
+
+
+@each_page([*PAGES, REFERENCE[0], "_modules/otlib/softmin"])
+def test_axe_finds_nothing_serious(desk):
+    assert grave(desk) == []
+
+
+@pytest.mark.parametrize("name", ["index", "sections/scoreboard", "sections/dot_pd_curves"])
+def test_axe_finds_nothing_serious_in_the_dark(browser, name):
+    with visit(browser, name, scheme="dark") as page:
+        assert grave(page) == []
 
 
 # Each piece of a page, opened to the last fold, lies in the box that would cut it: the nearest one
@@ -252,12 +273,11 @@ def test_nothing_is_cut(browser_of_a_font, name):
                 assert page.evaluate(WIDE) == []
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_no_warning_stands_on_a_page(browser, name):
-    with visit(browser, name) as page:
-        assert page.locator(".output.stderr").all_inner_texts() == []
-        printed = page.locator(".cell_output").evaluate_all("all => all.map(e => e.textContent)")
-        assert [text for text in printed if "Warning" in text or "[KeOps]" in text] == []
+@each_page(NOTEBOOKS)
+def test_no_warning_stands_on_a_page(desk):
+    assert desk.locator(".output.stderr").all_inner_texts() == []
+    printed = desk.locator(".cell_output").evaluate_all("all => all.map(e => e.textContent)")
+    assert [text for text in printed if "Warning" in text or "[KeOps]" in text] == []
 
 
 @pytest.mark.parametrize("name", ["bibliography", *REFERENCE])
@@ -269,32 +289,28 @@ def test_lists_hold_items(browser, name):
         assert lists.count() > 0 or name != "bibliography"
 
 
-@every_page
-def test_images_have_words_and_keep_their_grey_levels_in_the_dark(browser, name):
-    with visit(browser, name, scheme="dark") as page:
-        assert page.evaluate("document.documentElement.dataset.theme") == "dark"
-        images = page.evaluate(
-            """[...document.querySelectorAll(".bd-content img")].map(image => {
-                const style = getComputedStyle(image);
-                return {alt: image.alt.trim(), complete: image.naturalWidth > 0,
-                        look: [style.filter, style.opacity, style.mixBlendMode,
-                               style.backgroundColor].join()};
-            })"""
-        )
-        assert images or name not in ("index", "sections/denoising")
-        for image in images:
-            assert image["alt"] and image["complete"], image
-            assert image["look"] == "none,1,normal,rgb(255, 255, 255)", image
+@each_dark_page
+def test_images_have_words_and_keep_their_grey_levels_in_the_dark(phone):
+    assert phone.evaluate("document.documentElement.dataset.theme") == "dark"
+    images = phone.evaluate(
+        """[...document.querySelectorAll(".bd-content img")].map(image => {
+            const style = getComputedStyle(image);
+            return {alt: image.alt.trim(), complete: image.naturalWidth > 0,
+                    look: [style.filter, style.opacity, style.mixBlendMode,
+                           style.backgroundColor].join()};
+        })"""
+    )
+    assert images or phone.name not in ("index", "sections/denoising")
+    for image in images:
+        assert image["alt"] and image["complete"], image
+        assert image["look"] == "none,1,normal,rgb(255, 255, 255)", image
 
 
-@every_page
-@pytest.mark.parametrize(("width", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
-def test_a_page_is_more_than_its_ground(browser, name, width, scheme, tmp_path):
+def look(page, width, scheme, tmp_path):
     """Its picture is kept where SCREENSHOTS names a folder: continuous integration shows it."""
     folder = Path(os.environ.get("SCREENSHOTS") or tmp_path)
-    path = folder / f"{name.replace('/', '-')}-{width}-{scheme}.png"
-    with visit(browser, name, width=width, scheme=scheme) as page:
-        page.screenshot(path=path, full_page=True)
+    path = folder / f"{page.name.replace('/', '-')}-{width}-{scheme}.png"
+    page.screenshot(path=path, full_page=True)
     with Image.open(path) as picture:
         assert picture.width == width and picture.height >= 900
         dark = picture.convert("L").reduce(8).histogram()
@@ -302,12 +318,29 @@ def test_a_page_is_more_than_its_ground(browser, name, width, scheme, tmp_path):
     assert (ground < 64) == (scheme == "dark") and dark[ground] < sum(dark)
 
 
-@every_page
-@pytest.mark.parametrize("width", [DESKTOP, PHONE])
-def test_there_is_one_search(browser, name, width):
-    with visit(browser, name, width=width) as page:
-        buttons = page.locator("button[class*=search-button]").all()
-        assert sum(button.is_visible() for button in buttons) == 1
+@each_page(PAGES)
+def test_a_page_is_more_than_its_ground(desk, tmp_path):
+    look(desk, DESKTOP, "light", tmp_path)
+
+
+@each_dark_page
+def test_a_page_on_a_phone_is_more_than_its_ground(phone, tmp_path):
+    look(phone, PHONE, "dark", tmp_path)
+
+
+def searches(page):
+    buttons = page.locator("button[class*=search-button]").all()
+    return sum(button.is_visible() for button in buttons)
+
+
+@each_page(PAGES)
+def test_there_is_one_search(desk):
+    assert searches(desk) == 1
+
+
+@each_dark_page
+def test_there_is_one_search_on_a_phone(phone):
+    assert searches(phone) == 1
 
 
 @pytest.mark.parametrize(
@@ -347,14 +380,13 @@ def test_the_keyboard_reaches_the_text(browser, name):
         assert page.evaluate("document.activeElement.closest('#main-content') !== null")
 
 
-@every_page
-def test_downloads_resolve(browser, name):
-    with visit(browser, name) as page:
-        offered = page.locator("a.download")
-        links = offered.evaluate_all("links => links.map(link => link.href)")
+@each_page(PAGES)
+def test_downloads_resolve(desk):
+    offered = desk.locator("a.download")
+    links = offered.evaluate_all("links => links.map(link => link.href)")
     files = [Path(unquote(urlparse(link).path)) for link in links]
     assert [file for file in files if not file.is_file()] == []
-    if name in NOTEBOOKS:  # the executed notebook and its source
+    if desk.name in NOTEBOOKS:  # the executed notebook and its source
         assert {".ipynb", ".md"} <= {file.suffix for file in files}
 
 
@@ -369,7 +401,8 @@ def test_a_search_from_the_disk_tells_what_each_page_is_about(browser):
 
 
 def test_each_link_within_the_book_leads_somewhere():
-    pages = {path: path.read_text(encoding="utf-8") for path in HTML.rglob("*.html")}
+    built = [path for path in HTML.rglob("*.html") if HTML / "_static" not in path.parents]
+    pages = {path: path.read_text(encoding="utf-8") for path in built}
     anchors = {path: set(re.findall(r'\b(?:id|name)="([^"]+)"', pages[path])) for path in pages}
     lost = set()
     for path, text in pages.items():
