@@ -10,6 +10,8 @@ from companion.run import Plan
 MOST = 4  # rows; the fold *Rerun this page* has all
 _PAPER = re.compile(r"\s*\((?:paper|slides): ([^;()]+)[^()]*\)")
 
+_ALLOWED = re.compile(r";[^;]*$")  # at the end of a comment
+
 
 def departures(todo: Plan) -> str:
     """A short table of the parameters whose comment tells another value of the document.
@@ -21,7 +23,8 @@ def departures(todo: Plan) -> str:
         meaning = todo.notebook.parameters[name].meaning
         told = _PAPER.search(meaning)
         if told and "not " not in told[1] and not _same(told[1], value):
-            found.append((_PAPER.sub("", meaning) or f"`{name}`", told[1], f"`{value!r}`"))
+            words = _ALLOWED.sub("", _PAPER.sub("", meaning)) or f"`{name}`"
+            found.append((words, told[1], f"`{value!r}`"))
     if not found:
         return ""
     rest = len(found) - MOST

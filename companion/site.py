@@ -40,7 +40,7 @@ def described(text: str) -> str:
     words = " ".join(text.split())
     if len(words) <= _WORDS:
         return words
-    sentences = re.match(rf".{{1,{_WORDS - 1}}}[.?!](?= )", words)
+    sentences = re.match(rf".{{1,{_WORDS - 1}}}(?<!\bFig)(?<!\bal)(?<!\beq)[.?!](?= )", words)
     return sentences[0] if sentences else f"{words[: _WORDS - 1].rpartition(' ')[0]}…"
 
 

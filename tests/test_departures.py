@@ -30,7 +30,9 @@ def test_the_documents_own_value_is_no_departure(value, meaning):
 
 
 def test_another_value_stands_beside_that_of_the_document():
-    told = departures(plan(size=(129, "side of the images (paper: 256)"), ae=("a", "(slides: b)")))
+    told = departures(
+        plan(size=(129, "side of the images (paper: 256); >= 1"), ae=("a", "(slides: b)"))
+    )
     assert "| side of the images | 256 | `129` |" in told
     assert "| `ae` | b | `'a'` |" in told
     assert "more" not in told

@@ -1,5 +1,6 @@
 """What pages get when they are built: links to words and equations, a description, less to load."""
 
+import json
 import re
 from pathlib import Path
 
@@ -53,6 +54,8 @@ def test_each_citation_on_a_page_is_one_of_them():
 def test_a_description_ends_with_a_sentence_or_a_word():
     assert described("One\n two.") == "One two."
     assert described(f"{'a' * 100}. {'b' * 100}. {'c' * 100}.") == f"{'a' * 100}. {'b' * 100}."
+    long = described(f"{'a' * 100}. {'b' * 100} of Fig. 3. {'c' * 100}.")
+    assert long == f"{'a' * 100}. {'b' * 100} of Fig. 3."
     long = described("word " * 100)
     assert len(long) <= 240 and long.endswith("word…")
 
@@ -74,9 +77,12 @@ def test_a_site_keeps_what_its_pages_ask_for(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
     icons = '  <script defer src="../_static/scripts/fontawesome.js?digest=1"></script>\n'
-    page = "<title>{}</title>\n{}<script src='_static/mathjax/startup.js'></script>"
+    about = '<meta name="description" content="It&#x27;s a page." />'
+    page = about + "<title>{}</title>\n{}<script src='_static/mathjax/startup.js'></script>"
     (tmp_path / "a.html").write_text(page.format("A &#8212; A", icons))
     slim(tmp_path)
     left = [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()]
-    assert sorted(left) == sorted(kept)
+    assert sorted(left) == sorted([*kept, "_static/descriptions.js"])
+    told = (tmp_path / "_static" / "descriptions.js").read_text()
+    assert json.loads(told.partition(" = ")[2].rstrip(";\n")) == {"a.html": "It's a page."}
     assert (tmp_path / "a.html").read_text() == page.format("A", "")

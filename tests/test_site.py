@@ -442,6 +442,11 @@ def test_a_figure_opens_in_a_window_of_its_own_by_keyboard(browser, width):
             page.keyboard.press("Escape")
             assert page.get_by_role("dialog").count() == 0
             assert page.evaluate("document.activeElement.getAttribute('aria-label')") == name
+        opens.first.click()
+        page.get_by_role("dialog").get_by_role("button", name="Close").click()
+        figures.first.locator("img").click()
+        page.mouse.click(2, 2)  # beside the window
+        assert page.get_by_role("dialog").count() == 0
         assert page.errors == []
 
 

@@ -53,7 +53,7 @@
       open.addEventListener("click", () => show(image, name));
       image.addEventListener("click", () => show(image, name));
       image.classList.add("zoomed");
-      (figure.querySelector("figcaption p") ?? figure).append(" ", open);
+      figure.querySelector("figcaption")?.append(open);
     }
   });
 })();
