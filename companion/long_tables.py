@@ -1,22 +1,20 @@
 """The long tables of a page: each in a fold of its own, its rows as CSV beside it."""
 
+import base64
 import csv
 import io
 import re
-from pathlib import Path
 from typing import Any
-
-from companion.files import write_aside
 
 MOST = 12  # rows that stand open
 _BAR = re.compile(r"(?<!\\)\|")  # between two cells: one in a cell is escaped
 
 
-def folded(cells: list[Any], files: Path, name: str) -> list[Any]:
+def folded(cells: list[Any], name: str) -> list[Any]:
     """The cells of a page, long tables moved out of the outputs of their cells into folds.
 
-    cells: of the executed notebook; files: folder of the page's downloads, where NAME-CELL.csv is
-        written; name: of the page. Returns a new list, with a Markdown cell behind each such cell.
+    cells: of the executed notebook; name: of the page. Returns a new list, with a Markdown cell
+    behind each such cell. The CSV is in the page: that of another run of it has other numbers.
     """
     import nbformat
 
@@ -32,14 +30,15 @@ def folded(cells: list[Any], files: Path, name: str) -> list[Any]:
             table = rows(_markdown(output))
             stream = io.StringIO()
             csv.writer(stream, lineterminator="\n").writerows(table)
-            write_aside(files / f"{name}-{title}.csv", stream.getvalue())
+            data = base64.b64encode(stream.getvalue().encode()).decode()
+            file = f'download="{name}-{title}.csv" href="data:text/csv;base64,{data}"'
             lines = [
                 f"::::{{admonition}} Table: {title.replace('-', ' ')}, {len(table) - 1} rows",
                 ":class: dropdown note",
                 "",
                 _markdown(output),
                 "",
-                f"{{download}}`The same as CSV <files/{name}-{title}.csv>`",
+                f"<a {file}>The same as CSV</a>",
                 "::::",
             ]
             told = nbformat.v4.new_markdown_cell("\n".join(lines), id=f"table-{title}"[:64])

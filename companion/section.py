@@ -61,8 +61,7 @@ def write_section(
     cells.append(_page_cell("companion-provenance", provenance_box(result)))
     entries = cite.of_page(todo.root, name, todo.notebook.document, cells, result)
     cells.append(_page_cell("companion-cite", entries))
-    cells = folded(_labelled(cells), sections / "files", name)
-    nb.cells = cells = opened(cells, name, judged)
+    nb.cells = cells = opened(folded(_labelled(cells), name), name, judged)
     infinite = {n: r["value"] for n, r in result["records"].items() if r["value"] in _ENDS}
     for cell in cells:
         if cell.cell_type == "markdown":
