@@ -1,6 +1,7 @@
 """Run a notebook once for each source, parameters and code; keep what finished."""
 
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -27,6 +28,7 @@ from companion.notebooks import DEFAULT_PROFILE, Notebook, Overrides, load, reso
 from companion.page import facts
 from companion.page.record import collect
 
+_STARTS = 3  # of a kernel, at most
 # what NAME.json says, and NAME.ipynb in its metadata, too
 RESULT = ("notebook", "profile", "parameters", "records", "provenance", "key")
 
@@ -255,25 +257,43 @@ def _papermill(plan, scratch, keep, label):
         nb = parameterize_notebook(nb, changed, kernel_name="python3", language="python")
         nb.metadata.papermill["parameters"] = plain(changed)  # Infinity is not JSON
         nbformat.write(nb, source)
+    execute_once = functools.partial(
+        papermill.execute_notebook,
+        # papermill fills in what stands between braces
+        *(str(path).replace("{", "{{").replace("}", "}}") for path in (source, executed)),
+        kernel_name="python3",
+        language="python",
+        progress_bar={"desc": label} if label else False,
+        kernel_manager_class=kernel,
+        # else each kernel warns of its local port, and Ctrl-C shows the kernel's traceback
+        extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
+        # progress bars inside a long cell are for a person who watches
+        stderr_file=sys.stderr if label and sys.stderr.isatty() else None,
+    )
     try:
-        papermill.execute_notebook(
-            # papermill fills in what stands between braces
-            *(str(path).replace("{", "{{").replace("}", "}}") for path in (source, executed)),
-            kernel_name="python3",
-            language="python",
-            progress_bar={"desc": label} if label else False,
-            kernel_manager_class=kernel,
-            # else each kernel warns of its local port, and Ctrl-C shows the kernel's traceback
-            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
-            # progress bars inside a long cell are for a person who watches
-            stderr_file=sys.stderr if label and sys.stderr.isatty() else None,
-        )
+        _patiently(execute_once, plan.notebook.name)
     except papermill.PapermillExecutionError as error:
         why = f"{error.ename}: {error.evalue}"
         raise _failure(_cleaned(executed, plan), plan, keep, why) from error
     except DeadKernelError as error:
         raise _failure(_cleaned(executed, plan), plan, keep, "the kernel died") from error
     return _cleaned(executed, plan)
+
+
+def _patiently(execute_once, name):
+    """Execute, again where the kernel died before it began.
+
+    Its ports are chosen before it takes them: another program may have been faster.
+    """
+    for left in reversed(range(_STARTS)):
+        try:
+            return execute_once()
+        except RuntimeError as error:
+            if "died before replying" not in str(error):
+                raise
+            if not left:
+                why = f"its kernel died {_STARTS} times before it began; is there memory enough?"
+                raise RunFailed(f"notebook {name!r}: {why}") from error
 
 
 def _cleaned(path, plan):

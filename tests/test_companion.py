@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from companion import archive as archives
 from companion import build as book
-from companion import section
+from companion import kernels, section
 from companion.cli import main
 from companion.errors import UsageError
 from companion.files import named, read_yaml
@@ -361,6 +361,26 @@ def test_an_interrupted_run_leaves_nothing_that_reads_as_whole(project, monkeypa
     with pytest.raises(KeyboardInterrupt):
         run("toy")
     assert list((project.root / ".companion/runs").iterdir()) == []
+
+
+@pytest.mark.parametrize("deaths", [1, 3])
+def test_a_kernel_that_dies_before_it_begins_is_started_again(project, monkeypatch, deaths):
+    fork, born = kernels._fork, []
+
+    def dying(request):
+        born.append(fork(request))
+        if len(born) <= deaths:
+            os.kill(born[-1], signal.SIGKILL)
+        return born[-1]
+
+    monkeypatch.setattr(kernels, "_fork", dying)
+    project.notebook("toy", "x = 1")
+    if deaths == 1:
+        run("toy")
+        assert len(born) == 2
+    else:
+        with pytest.raises(RunFailed, match="notebook 'toy': its kernel died 3 times before"):
+            run("toy")
 
 
 def test_a_run_takes_up_the_jobs_that_an_interrupted_one_had_done(project, capsys):
