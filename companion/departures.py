@@ -5,12 +5,11 @@ import re
 from typing import Any
 
 from companion.markdown import table
+from companion.notebooks import purpose
 from companion.run import Plan
 
 MOST = 4  # rows; the fold *Rerun this page* has all
 _PAPER = re.compile(r"\s*\((?:paper|slides): ([^;()]+)[^()]*\)")
-
-_ALLOWED = re.compile(r";[^;]*$")  # at the end of a comment
 
 
 def departures(todo: Plan) -> str:
@@ -20,11 +19,10 @@ def departures(todo: Plan) -> str:
     """
     found = []
     for name, value in todo.parameters.items():
-        meaning = todo.notebook.parameters[name].meaning
+        meaning = purpose(todo.notebook.parameters[name])
         told = _PAPER.search(meaning)
         if told and "not " not in told[1] and not _same(told[1], value):
-            words = _ALLOWED.sub("", _PAPER.sub("", meaning)) or f"`{name}`"
-            found.append((words, told[1], f"`{value!r}`"))
+            found.append((_PAPER.sub("", meaning) or f"`{name}`", told[1], f"`{value!r}`"))
     if not found:
         return ""
     rest = len(found) - MOST

@@ -23,11 +23,13 @@ def folded(cells: list[Any], name: str) -> list[Any]:
         found.append(cell)
         if cell.cell_type != "code":
             continue
-        long = [out for out in cell.outputs if len(rows(_markdown(out))) > MOST + 1]
-        cell.outputs = [output for output in cell.outputs if output not in long]
-        for place, output in enumerate(long):
-            title = cell.metadata.get("name", "table") + f"-{place + 1}" * (len(long) > 1)
-            table = rows(_markdown(output))
+        texts = [output.get("data", {}).get("text/markdown", "") for output in cell.outputs]
+        tables = [rows(text) for text in texts]
+        long = [place for place, table in enumerate(tables) if len(table) > MOST + 1]
+        cell.outputs = [out for place, out in enumerate(cell.outputs) if place not in long]
+        for number, place in enumerate(long, 1):
+            title = cell.metadata.get("name", "table") + f"-{number}" * (len(long) > 1)
+            table = tables[place]
             stream = io.StringIO()
             csv.writer(stream, lineterminator="\n").writerows(table)
             data = base64.b64encode(stream.getvalue().encode()).decode()
@@ -36,7 +38,7 @@ def folded(cells: list[Any], name: str) -> list[Any]:
                 f"::::{{admonition}} Table: {title.replace('-', ' ')}, {len(table) - 1} rows",
                 ":class: dropdown note",
                 "",
-                _markdown(output),
+                texts[place],
                 "",
                 f"<a {file}>The same as CSV</a>",
                 "::::",
@@ -53,8 +55,3 @@ def rows(text: str) -> list[list[str]]:
         return []
     cells = [[cell.strip() for cell in _BAR.split(line)[1:-1]] for line in lines]
     return [[cell.replace("\\|", "|") for cell in row] for row in [cells[0], *cells[2:]]]
-
-
-def _markdown(output):
-    text = output.get("data", {}).get("text/markdown", "")
-    return text if isinstance(text, str) else "".join(text)

@@ -333,6 +333,12 @@ def of_texts(parameter: Parameter) -> dict[str, Any]:
     return {"choices": choices, "path": path, "new": told.get("kind") == _NEW}
 
 
+def purpose(parameter: Parameter) -> str:
+    """The meaning of a parameter without the range allowed, where it ends with one."""
+    ending = _ending(parameter.meaning)
+    return parameter.meaning.rpartition("; ")[0] if ending and _told(ending) else parameter.meaning
+
+
 def _ending(meaning):
     """What stands behind the last semicolon of a meaning, where it may tell what is allowed."""
     return meaning.rpartition("; ")[2].strip() if "; " in meaning else ""
