@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from companion.docstrings import modules
@@ -22,6 +23,7 @@ from otlib import (
     _ambient,
     artefacts,
     ddrm,
+    diffusion,
     dot,
     gaussian,
     generator,
@@ -37,6 +39,7 @@ from otlib import (
     sinkhorn,
     softmin,
     texture,
+    wiener,
 )
 from otlib.assets import (
     autoencoders,
@@ -46,6 +49,7 @@ from otlib.assets import (
     pairs,
     perceptual,
     photographs,
+    prior,
     registry,
     restorers,
     saved,
@@ -142,6 +146,44 @@ def diffused(folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTLIB_DDRM", str(folder))
         return networks.pretrained("ddrm", "diffusers.models.unets.unet_2d", "UNet2DModel")
+
+
+class Multiple(nn.Module):
+    """A network that takes a multiple of what it sees for the noise."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(0.5, dtype=torch.float32, device="cpu"))
+
+    def forward(self, seen, _):
+        return SimpleNamespace(sample=self.factor * seen)
+
+
+def guess(x, k):
+    levels = [9.0, 1.0, 0.1]
+    return diffusion.predictor(Multiple(), [2, 1, 0], levels)(x, k)
+
+
+@torch.inference_mode(False)
+def learnt(d):
+    training = diffusion.begin(Multiple())
+    options = dict(total=3, sides=(8,), pixels=128, generator=seeded())
+    return diffusion.advance(training, d.colours, steps=range(3), **options), training[:2]
+
+
+def pictured(folder):
+    folder = folder / "photographs"
+    folder.mkdir(exist_ok=True)
+    image = Image.open(photographs.files()[1]).convert("RGB").crop((0, 0, 130, 130))
+    image.save(folder / "a.png")
+    return folder
+
+
+def learnt_prior(folder):
+    out = folder / "prior"
+    shutil.rmtree(out, ignore_errors=True)
+    told = prior.train([pictured(folder)], out, steps=1, width=8)
+    return out, told | dict(seconds=0)
 
 
 def fitted(d):
@@ -312,6 +354,17 @@ CALLS = {
     "ddrm.sample": lambda d, _: ddrm.sample(
         d.image[:, :4, :4], 0.1, d.wide, d.wide, lambda x, t: x / 2, [9.0, 1.0, 0.1], seeded()
     ),
+    "diffusion.kept": lambda d, _: diffusion.kept(9),
+    "diffusion.begin": lambda d, _: diffusion.begin(Multiple())[:2],
+    "diffusion.advance": lambda d, _: learnt(d),
+    "diffusion.descent": lambda d, _: diffusion.descent(diffusion.kept(9), 3),
+    "diffusion.predictor": lambda d, _: guess(d.image, 0),
+    "diffusion.draw": lambda d, _: diffusion.draw(guess, [9.0, 1.0, 0.1], (2, 4, 4), seeded()),
+    "wiener.fit": lambda d, _: wiener.fit(d.colours, 4),
+    "wiener.restorer": lambda d, _: wiener.restorer(wiener.fit(d.colours, 4), 0.1, d.eye, d.eye)(
+        d.colours[0][:, :2, :2]
+    ),
+    "wiener.draw": lambda d, _: wiener.draw(wiener.fit(d.colours, 4), 4, seeded()),
     "metrics.psnr": lambda d, _: metrics.psnr(d.image, d.other),
     "metrics.ssim": lambda d, _: metrics.ssim(d.image, d.other),
     "metrics.pooled_psnr": lambda d, _: metrics.pooled_psnr([d.image] * 2, [d.other] * 2),
@@ -352,6 +405,10 @@ CALLS = {
     "assets.perceptual.embeddings": lambda d, _: perceptual.embeddings([d.colour]),
     "assets.photographs.files": lambda d, _: photographs.files(),
     "assets.photographs.sets": lambda d, _: photographs.sets(size=64, counts=(1, 1, 1)),
+    "assets.prior.network": lambda d, _: prior.network(8),
+    "assets.prior.photographs": lambda d, folder: prior.photographs([pictured(folder)]),
+    "assets.prior.train": lambda d, folder: learnt_prior(folder),
+    "assets.prior.load": lambda d, folder: prior.load(learnt_prior(folder)[0])[:3],
     "assets.registry.find": lambda d, _: registry.find("alexnet"),
     "assets.registry.holding": lambda d, _: entered(registry.holding("a file", "an asset")),
     "assets.registry.opened": lambda d, _: entered(registry.opened("alexnet")),

@@ -1,0 +1,245 @@
+"""The diffusion prior of photographs: trained once from folders of images, kept as diffusers does.
+
+python -m otlib.assets.prior FOLDER... --out FOLDER
+"""
+
+import argparse
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from otlib import _check, diffusion, wiener
+from otlib._ambient import defaults, plain
+from otlib.assets import images
+from otlib.assets.registry import holding
+from otlib.assets.used import note
+
+__all__ = ["Prior", "load", "network", "photographs", "train"]
+
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+_STATE, _FACTS, _GAUSSIAN = "training.safetensors", "training.json", "gaussian.safetensors"
+_SIDE = 64  # of the images that the prior is for, pixels
+_EVERY = 100  # steps from one state kept to the next
+
+
+class Prior(NamedTuple):
+    """What a folder of `train` holds."""
+
+    net: nn.Module  # a diffusers UNet2DModel, frozen
+    share: Tensor  # of the signal's variance at each of its steps
+    gaussian: wiener.Stationary  # the second moments of the same photographs
+    facts: dict[str, Any]  # of the training
+
+    def level(self, step: int) -> float:
+        """The noise level of a step, as `diffusion.descent` has it."""
+        share = float(self.share[step])
+        return ((1 - share) / share) ** 0.5
+
+
+@plain
+@defaults()
+def load(folder: str | Path, device: str | torch.device = "cpu") -> Prior:
+    """Read what `train` wrote.
+
+    folder: a path. device: of torch, where the network goes.
+
+    Returns a Prior. Raises FileNotFoundError where a file is missing, ValueError where one holds
+    something else.
+    """
+    folder = Path(folder)
+    from diffusers.models.unets.unet_2d import UNet2DModel  # seconds: late
+
+    with holding(folder / _WEIGHTS, "the weights of config.json's UNet2DModel"):
+        net = UNet2DModel.from_config(json.loads((folder / "config.json").read_text()))
+        weights = {name: value.float() for name, value in load_file(folder / _WEIGHTS).items()}
+        net.load_state_dict(weights)
+        net.requires_grad_(False).eval()
+    with holding(folder / _FACTS, "what is told of a training"):
+        facts = json.loads((folder / _FACTS).read_text())
+        wanted = ("photographs", "licence", "steps", "every", "losses", "seconds")
+        told = {key: facts[key] for key in wanted}
+    with holding(folder / _GAUSSIAN, "second moments of photographs"):
+        gaussian = wiener.Stationary(**load_file(folder / _GAUSSIAN))
+    digest = hashlib.sha256((folder / _WEIGHTS).read_bytes()).hexdigest()
+    note("diffusion prior", folder.name, digest, told["licence"])
+    return Prior(net.to(device), diffusion.kept(), gaussian, told)
+
+
+def photographs(
+    folders: Sequence[str | Path], least: int = _SIDE
+) -> tuple[list[Tensor], list[str]]:
+    """Read all photographs of folders, each as it is and at half its size.
+
+    folders: paths. least: side of the smallest one, pixels: what is smaller is left out.
+
+    Returns ([(3, H, W) float32 in [0, 1]], [their files' names]). Raises ValueError where there is
+    none, and as `images.read` does.
+    """
+    found, names = [], []
+    for folder in folders:
+        for path in images.below(folder):
+            image = images.read(path).expand(3, -1, -1)
+            half = F.interpolate(
+                image[None], scale_factor=0.5, mode="bicubic", antialias=True, align_corners=False
+            )[0].clamp(0, 1)
+            sizes = [one for one in (image, half) if min(one.shape[1:]) >= least]
+            found += sizes
+            names += [path.name] * bool(sizes)
+    if not found:
+        raise ValueError(f"folders must hold photographs of >= {least} pixels, got {folders}")
+    return found, names
+
+
+@plain
+@defaults()
+def network(width: int = 32, seed: int = 0) -> nn.Module:
+    """Draw the network of Ho et al. 2020, appendix B, in small: four scales, attention at the last.
+
+    width: channels at full size, a multiple of 8 (128 in the paper); 2, 3 and 4 times as many at
+        the other scales. seed: of the weights.
+
+    Returns a diffusers UNet2DModel on the CPU, for sides that are multiples of 8. Raises ValueError
+    on bad numbers.
+    """
+    from diffusers.models.unets.unet_2d import UNet2DModel  # seconds: late
+
+    if _check.whole("width", width) % 8:
+        raise ValueError(f"width must be a multiple of 8, got {width}")
+    _check.whole("seed", seed, least=0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return UNet2DModel(
+            sample_size=_SIDE,
+            block_out_channels=(width, 2 * width, 3 * width, 4 * width),
+            down_block_types=(*["DownBlock2D"] * 3, "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", *["UpBlock2D"] * 3),
+            layers_per_block=1,
+            norm_num_groups=8,
+            attention_head_dim=width,
+        )
+
+
+@plain(grad=True)
+@defaults()
+def train(
+    folders: Sequence[str | Path],
+    out: str | Path,
+    *,
+    steps: int = 4500,
+    width: int = 32,
+    lr: float = 5e-4,
+    seed: int = 0,
+    licence: str = "the user's",
+) -> dict[str, Any]:
+    """Train a diffusion model of photographs; Ho et al. 2020. An interrupted training goes on.
+
+    folders: of photographs. out: the folder that gets config.json and the weights, in 16 bits, as
+        diffusers saves them, training.json with what is told of it, and, until it is done, its
+        state. steps, width, lr, seed: as for `diffusion`. licence: of the photographs, with their
+        source, for training.json.
+
+    Returns what training.json holds. Raises ValueError where `out` holds a training with other
+    settings, or none to go on with; and as `photographs` and `diffusion` do.
+    """
+    out = Path(out)
+    pieces, names = photographs(folders)
+    settings = dict(steps=steps, width=width, lr=lr, seed=seed, photographs=len(names))
+    training = diffusion.begin(network(width, seed), lr=lr)
+    random = torch.Generator().manual_seed(seed)
+    first, seconds, losses = 0, 0.0, []
+    if (out / _STATE).exists():
+        told = json.loads((out / _FACTS).read_text())
+        if (before := {key: told[key] for key in settings}) != settings:
+            raise ValueError(f"out holds a training with {before}, got {settings}")
+        _restore(training, random, load_file(out / _STATE))
+        first, seconds, losses = told["done"], told["seconds"], told["losses"]
+    out.mkdir(parents=True, exist_ok=True)
+    with tqdm(total=steps, initial=first, desc="diffusion prior") as bar:
+        while first < steps:
+            part, start = range(first, min(first + _EVERY, steps)), time.process_time()
+            found = diffusion.advance(
+                training,
+                pieces,
+                steps=part,
+                total=steps,
+                generator=random,
+                callback=lambda _: bar.update(),
+            )
+            first, seconds = part.stop, seconds + time.process_time() - start
+            losses = [*losses, round(float(found.mean()), 5)]
+            bar.set_postfix(loss=losses[-1])
+            told = settings | dict(
+                licence=licence, done=first, every=_EVERY, seconds=round(seconds), losses=losses
+            )
+            _write(out / _STATE, lambda path: save_file(_state(training, random), path))
+            _write(out / _FACTS, lambda path, told=told: path.write_text(json.dumps(told)))
+    average: Any = training.average  # of diffusers
+    average.half().save_pretrained(out)
+    save_file(wiener.fit(pieces, _SIDE)._asdict(), out / _GAUSSIAN)
+    (out / _STATE).unlink(missing_ok=True)
+    return told
+
+
+def _write(path, write):
+    """Write a file aside and rename it."""
+    aside = path.with_name(f".{path.name}")
+    write(aside)
+    aside.replace(path)
+
+
+def _state(training, random):
+    tensors = {"random": random.get_state()}
+    for part in ("net", "average"):
+        for name, value in getattr(training, part).state_dict().items():
+            tensors[f"{part}.{name}"] = value
+    for number, values in training.adam.state_dict()["state"].items():
+        for name, value in values.items():
+            tensors[f"adam.{number}.{name}"] = value
+    return tensors
+
+
+def _restore(training, random, tensors):
+    random.set_state(tensors.pop("random"))
+    parts: dict[str, dict] = {"net": {}, "average": {}, "adam": {}}
+    for name, value in tensors.items():
+        part, _, rest = name.partition(".")
+        parts[part][rest] = value
+    training.net.load_state_dict(parts["net"])
+    training.average.load_state_dict(parts["average"])
+    adam = training.adam.state_dict()
+    for name, value in parts["adam"].items():
+        number, _, key = name.partition(".")
+        adam["state"].setdefault(int(number), {})[key] = value
+    training.adam.load_state_dict(adam)
+
+
+def _main():
+    parser = argparse.ArgumentParser(prog="python -m otlib.assets.prior", description=__doc__)
+    parser.add_argument("folders", nargs="+", help="of photographs")
+    parser.add_argument("--out", required=True, help="folder for the network")
+    for name, value in (
+        ("steps", 4500),
+        ("width", 32),
+        ("lr", 5e-4),
+        ("seed", 0),
+        ("licence", "the user's"),
+    ):
+        parser.add_argument(f"--{name}", type=type(value), default=value, help=f"default: {value}")
+    given = vars(parser.parse_args())
+    try:
+        train(given.pop("folders"), given.pop("out"), **given)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    _main()
