@@ -1,5 +1,6 @@
 """Images that a reader sends: looked at before anything opens them, kept as long as a run."""
 
+import contextlib
 import hashlib
 import io
 import re
@@ -69,8 +70,9 @@ def tidy(root: Path, used: Callable[[str], bool]) -> None:
     """
     for path in (root / UPLOADS).glob("*"):
         place = f"{UPLOADS}/{path.name}"
-        if not used(place) and path.stat().st_mtime < time.time() - _UNUSED:
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another may tidy, too
+            if not used(place) and path.stat().st_mtime < time.time() - _UNUSED:
+                path.unlink()
 
 
 def _large(name):
