@@ -182,8 +182,8 @@ def application(served: forms.Served, queue: Queue, ending: Callable[[], bool]) 
 
     async def upload(request: Request) -> Response:
         """Keep an image, the body of the request, under the name that `name` gives it."""
-        data = await _body(request, uploads.MOST_BYTES)
-        name = request.query_params.get("name", "file")
+        name = uploads.called(request.query_params.get("name", ""))
+        data = await _body(request, uploads.MOST_BYTES, name)
         return JSONResponse(await run_in_threadpool(uploads.keep, root, name, data))
 
     def files(request: Request) -> Response:
@@ -279,19 +279,19 @@ async def _asked(request):
     if kind != "application/json":
         raise HTTPException(415, "a form is sent as application/json")
     try:
-        return Asked.model_validate_json(await _body(request, MOST_ASKED))
+        return Asked.model_validate_json(await _body(request, MOST_ASKED, "a form"))
     except pydantic.ValidationError as error:
         place, why = first_mistake(error)
         raise UsageError(f"a form has {'.'.join(place) or 'its values'}: {why}") from error
 
 
-async def _body(request, most):
-    """The body of a request, up to so many bytes: no more of it is read."""
+async def _body(request, most, what):
+    """The body of a request, up to so many bytes: no more of it is read; what: for a message."""
     data = bytearray()
     async for part in request.stream():
         data += part
         if len(data) > most:
-            raise HTTPException(413, f"allowed are {most / 2**20:.3g} MiB")
+            raise HTTPException(413, f"{what} is too large: allowed are {most / 2**20:.3g} MiB")
     return bytes(data)
 
 

@@ -28,7 +28,7 @@ def keep(root: Path, name: str, data: bytes) -> dict[str, Any]:
     """
     from PIL import Image, UnidentifiedImageError  # late: as is torch, below
 
-    name = re.sub(r"[^\w. -]", "_", name)[-80:] or "file"
+    name = called(name)
     if len(data) > MOST_BYTES:
         raise UsageError(f"{name}: more than {MOST_BYTES // 2**20} MiB")
     try:
@@ -55,6 +55,11 @@ def keep(root: Path, name: str, data: bytes) -> dict[str, Any]:
         remove(root, place)
         raise UsageError(str(error).replace(str(root / place), name)) from error
     return {"path": place, "height": height, "width": width}
+
+
+def called(name: str) -> str:
+    """A reader's file in a message: the end of its name, as letters that do no harm."""
+    return re.sub(r"[^\w. -]", "_", name)[-80:] or "file"
 
 
 def remove(root: Path, place: str) -> None:
