@@ -157,7 +157,7 @@ def convert(parameter: Parameter, value: Any) -> Any:
     if isinstance(value, str) and kind != "str":
         try:
             value = _from_text(kind, value)
-        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
             raise wrong from error
     if kind == "float" and type(value) is int:
         value = _float(value, wrong)

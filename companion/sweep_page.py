@@ -166,7 +166,7 @@ def _plot(grid, values, label):
     along = next((i for i, key in enumerate(axes) if _numeric(grid[key])), None)
     if along is None:
         return None
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure  # not of pyplot: a server draws beside its main thread
 
     from companion.page import figures
 
@@ -177,9 +177,11 @@ def _plot(grid, values, label):
     moved = np.moveaxis(values, along, -2)
     for place in itertools.product(*(range(len(grid[key])) for key in others)):
         key = ", ".join(f"{o}={grid[o][i]}" for o, i in zip(others, place, strict=True))
+        key = key.replace("$", r"\$")  # a path is no formula
         series[key or label] = moved[place][order]
     log = x.min() > 0 and x.max() >= 10 * x.min()
-    figure, axis = plt.subplots(figsize=(6.4, 3.4))
+    figure = Figure(figsize=(6.4, 3.4))
+    axis = figure.subplots()
     figures.curves(series, x[order], xlabel=axes[along], ylabel=label, ax=axis, log=log)
     stream = io.BytesIO()
     style: dict[str, Any] = {
@@ -188,7 +190,6 @@ def _plot(grid, values, label):
         "bbox_inches": "tight",
     }
     figure.savefig(stream, format="svg", **style)
-    plt.close(figure)
     return stream.getvalue()
 
 

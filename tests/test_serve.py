@@ -1,6 +1,8 @@
 """`companion serve` over HTTP: forms, runs, results, who may ask for what."""
 
+import asyncio
 import contextlib
+import errno
 import io
 import json
 import os
@@ -11,6 +13,7 @@ import time
 import urllib.request
 import zlib
 from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
@@ -25,7 +28,7 @@ from companion.cli import main
 from companion.files import write_aside
 from companion.notebooks import Parameter
 from companion.run import finished, plan
-from companion.serve import forms, progress, uploads
+from companion.serve import forms, pages, progress, uploads
 from companion.serve import queue as queues
 from companion.serve.app import application
 from companion.serve.guard import Guard, policy
@@ -144,11 +147,14 @@ def test_a_form_shows_what_the_notebook_tells(client):
         ({"fast": "maybe"}, "'maybe', expected true or false"),
         ({"sizes": "[0]"}, "'[0]', expected list of whole numbers >= 1"),
         ({"sizes": "__import__('os')"}, "expected list of whole numbers"),
+        ({"sizes": "[{[]: 1}]"}, "expected list of whole numbers"),
         ({"rhoo": "1"}, "no parameter of naps; did you mean 'rho'?"),
         ({"rho": "1, 1"}, "'1, 1' has a value twice"),
         ({"rho": "1:0:3"}, "'1:0:3' is no range: write LOW:HIGH:COUNT"),
         ({"rho": "0:1:3 log"}, "'0:1:3 log': a range of logarithms starts above 0"),
         ({"rho": "1:2:1000"}, "1000 values, allowed are 50"),
+        ({"naps": "-1e308:1e308:3"}, "'-1e308:1e308:3' is no range"),  # its step is infinite
+        ({"naps": "1e-300:1e308:3 log"}, "'1e-300:1e308:3 log' is no range"),
         ({"rho": "1, 2, -3"}, "'-3', expected float > 0"),
         ({"picture": "/etc/passwd"}, "lies outside of the folders that this server was given"),
         ({"picture": "/nowhere/at/all"}, "lies outside of the folders"),  # none can tell the two
@@ -158,6 +164,7 @@ def test_a_form_shows_what_the_notebook_tells(client):
         ({"picture": "FOLDER/*.png"}, "lies outside of the folders"),  # a link of them leads out
         ({"picture": "FOLDER/six.png"}, "expected a file or folder, which is neither here"),
         ({"picture": "a\0b"}, "lies outside of the folders"),
+        ({"picture": "~a\0b"}, "lies outside of the folders"),
     ],
 )
 def test_a_wrong_value_is_one_line_at_its_field(client, queue, folder, values, line):
@@ -168,6 +175,13 @@ def test_a_wrong_value_is_one_line_at_its_field(client, queue, folder, values, l
     told = answer.json()["fields"]
     assert list(told) == [name] and line in told[name] and "\n" not in told[name]
     assert queue.jobs("naps") == []
+
+
+def test_a_long_value_is_told_in_a_short_line(client):
+    for where in ("/companion/check", RUNS):
+        told = client.post(where, json=asked(rho="9" * 5000 + "x")).json()
+        for line in (told["error"], told["fields"]["rho"]):
+            assert len(line) < 700 and line.endswith("expected float > 0")
 
 
 def test_a_comma_in_a_text_is_no_sweep(client, folder):
@@ -240,9 +254,20 @@ def test_a_picker_shows_the_folders_alone(client, folder):
     assert client.get("/companion/files").json()["folders"] == [str(folder)]
     told = client.get("/companion/files", params={"folder": str(folder)}).json()
     assert told["files"] == [str(folder / "five.png")] and told["above"] == ""
-    for outside in ("/etc", str(folder.parent), f"{folder}/..", ".", f"{folder}/five.png"):
+    names = ("/etc", str(folder.parent), f"{folder}/..", ".", f"{folder}/five.png")
+    for outside in (*names, f"{folder}/{'x' * 300}", f"{folder}/\0"):
         answer = client.get("/companion/files", params={"folder": outside})
         assert answer.status_code == 422 and "is no folder inside" in answer.json()["error"]
+
+
+def test_a_folder_that_cannot_be_read_is_one_line(client, folder, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    answer = client.get("/companion/files", params={"folder": str(folder)})
+    assert answer.status_code == 422
+    assert answer.json()["error"] == f"{str(folder)!r} cannot be listed: Permission denied"
 
 
 # ---- runs
@@ -315,6 +340,44 @@ def test_a_waiting_job_is_cancelled_and_removed(client, queue):
     ended(queue, first["id"], "cancelled")
     assert [job["id"] for job in queue.jobs("naps")] == [first["id"]]
     assert client.post("/companion/jobs/none/cancel").status_code == 422
+
+
+def test_of_two_who_remove_a_run_one_comes_too_late(client, queue, monkeypatch):
+    job = client.post(RUNS, json=asked(rho="0.82")).json()
+    ended(queue, job["id"], "done", "failed")
+    both, find = threading.Barrier(2), queue.job
+
+    def at_once(identity):
+        found = find(identity)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.5)
+        return found
+
+    monkeypatch.setattr(queue, "job", at_once)
+    with ThreadPoolExecutor(2) as pool:
+        told = [pool.submit(queue.remove, job["id"]).exception for _ in range(2)]
+        assert sorted(str(error()) for error in told) == ["None", "there is no such run any more"]
+
+
+def test_a_disk_that_is_full_and_a_page_that_is_not_made_hold_nothing_up(built_book, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def render(job, ending):
+        raise KeyError("a fault")
+
+    with contextlib.closing(queues.Queue(built_book, 1, render)) as queue:
+        monkeypatch.setattr(queues, "write_aside", full)
+        for rho in ("0.83", "0.84"):
+            todo = plan("naps", {"rho": rho}, root=built_book)
+            job = queues.Job("naps", "laptop", {"rho": rho}, [], todo.folder.name, "", "")
+            told = ended(queue, queue.add(job).id, "done", "failed")
+            assert (told.state, told.message) == (
+                "done",
+                "its page was not made: KeyError('a fault')",
+            )
+        for job in queue.jobs("naps"):
+            queue.remove(job["id"])
 
 
 def test_two_runs_are_made_side_by_side_where_that_is_asked_for(built_book):
@@ -435,18 +498,60 @@ def test_the_page_of_a_run_has_its_numbers_beside_the_others(client, built_book)
         "/%2e%2e/%2e%2e/_config.yml",
         "/..%2f..%2f_config.yml",
         "/companion/nothing",
+        f"/{'x' * 300}.html",
+        "/%00.html",
+        "/%00",
+        f"/companion/runs/{'x' * 300}-0123456789abcdef/json",
+        f"/companion/pages/{{run}}/_images/{'x' * 300}",
     ],
 )
-def test_what_is_not_there_is_no_page(client, address):
-    answer = client.get(address)
+def test_what_is_not_there_is_no_page(client, built_book, address):
+    run = "naps-0123456789abcdef"
+    (built_book / ".companion" / "serve" / "pages" / run / "_images").mkdir(
+        parents=True, exist_ok=True
+    )
+    answer = client.get(address.format(run=run))
     assert answer.status_code in (404, 422) and "title: Optimal" not in answer.text
     assert "Traceback" not in answer.text
+
+
+@pytest.mark.parametrize("name", ["sections/naps.html", "index.html"])
+@pytest.mark.parametrize("half", [None, "é".encode()[:1]], ids=["gone", "half"])
+def test_a_book_that_is_being_built_says_so(client, built_book, name, half):
+    """What the builder has not written yet, or to the middle of a letter."""
+    page, aside = built_book / "book/_build/html" / name, built_book / "aside.html"
+    page.rename(aside)
+    try:
+        if half:
+            page.write_bytes(half)
+        answer = client.get("/sections/naps.html")
+    finally:
+        aside.rename(page)
+    gone = half is None and name != "index.html"
+    assert answer.status_code == (404 if gone else 503)
+    assert answer.text == (
+        "the book has no page 'sections/naps.html'"
+        if gone
+        else "the book is being built: ask again"
+    )
+
+
+def test_a_run_goes_when_no_page_is_made_of_it(built_book):
+    place = built_book / ".companion" / "runs" / "naps-0123456789abcdee"
+    place.mkdir(parents=True)
+    with pages._lock:
+        thread = threading.Thread(target=pages.remove, args=(built_book, place.name))
+        thread.start()
+        thread.join(0.2)
+        assert place.is_dir()
+    thread.join()
+    assert not place.exists()
 
 
 # ---- sweeps
 
 
-def test_a_list_in_a_field_is_a_sweep_whose_plots_come(client, queue):
+def test_a_list_in_a_field_is_a_sweep_whose_plots_come(client, queue, built_book):
     told = client.post("/companion/check", json=asked(rho="1, 2, 4", naps="1")).json()
     assert told == {"points": 3, "done": 0, "sweep": True}
     job = client.post(RUNS, json=asked(rho="1, 2, 4", naps="1")).json()
@@ -461,6 +566,10 @@ def test_a_list_in_a_field_is_a_sweep_whose_plots_come(client, queue):
     assert client.get(f"/companion/sweeps/{job['id']}/plot?record=width").status_code == 404
     table = client.get(f"/companion/sweeps/{job['id']}/table.csv").text
     assert table.count("\n") == 4
+    (built_book / ".companion" / "sweeps" / job["result"] / "table.csv").unlink()
+    answer = client.get(f"/companion/sweeps/{job['id']}/table.csv")
+    assert answer.status_code == 404
+    assert answer.json()["error"] == "it has gone meanwhile: ask again"
 
 
 def test_a_sweep_is_cancelled_and_gone_on_with(client, queue):
@@ -557,6 +666,26 @@ def test_a_request_has_a_limit(client):
     assert answer.status_code == 413
 
 
+def test_who_leaves_while_sending_is_not_waited_for(built_book, queue):
+    scope = {"type": "http", "method": "POST", "path": "/companion/uploads", "query_string": b""}
+    scope |= {"headers": [], "http_version": "1.1", "scheme": "http", "root_path": ""}
+    sent = []
+
+    async def leave():
+        return {"type": "http.disconnect"}
+
+    async def keep(message):
+        sent.append(message)
+
+    asyncio.run(application(forms.Served(built_book), queue, lambda: False)(scope, leave, keep))
+    assert sent[0]["status"] == 400
+
+
+def test_the_head_of_a_stream_has_an_end(client):
+    answer = client.head("/companion/events/naps")
+    assert answer.headers["content-type"].startswith("text/event-stream")
+
+
 # ---- uploads
 
 
@@ -624,7 +753,8 @@ def test_a_huge_file_is_not_read_to_its_end(client, monkeypatch):
     monkeypatch.setattr(uploads, "MOST_BYTES", 2**20)
     body = (bytes(2**18) for _ in range(64))
     answer = client.post("/companion/uploads?name=a.png", content=body)
-    assert answer.status_code == 413 and "allowed are 1 MiB" in answer.json()["error"]
+    assert answer.status_code == 413
+    assert answer.json()["error"] == "a.png is too large: allowed are 1 MiB"
 
 
 def test_an_image_that_no_run_uses_goes(built_book, queue):
@@ -635,9 +765,10 @@ def test_an_image_that_no_run_uses_goes(built_book, queue):
     write_aside(new, picture())
     uploads.tidy(built_book, queue.uses)
     assert not old.exists() and new.exists()
+    write_aside(old, picture())
+    uploads.tidy(built_book, lambda place: (built_book / place).unlink(missing_ok=True))  # another
     uploads.remove(built_book, "../../notebooks/naps.md")
     assert (built_book / "notebooks" / "naps.md").exists()
-    new.unlink()
 
 
 # ---- the command

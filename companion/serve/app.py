@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
@@ -18,7 +17,7 @@ import pydantic
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import (
     FileResponse,
     HTMLResponse,
@@ -41,6 +40,7 @@ from companion.serve.guard import COMMANDS, ONE_FILE, policy
 from companion.serve.queue import DONE, Job, Queue
 
 MOST_ASKED = 2**16  # bytes of a request that is not an upload
+MOST_TOLD = 600  # letters of a message
 _LOOK, _HEARTBEAT = 0.25, 15  # seconds between two looks at the queue, between two signs of life
 
 
@@ -68,18 +68,25 @@ def application(served: forms.Served, queue: Queue, ending: Callable[[], bool]) 
             path += "index.html"
         if not path.endswith(".html"):
             return await static.get_response(path, request.scope)
-        found, about = await run_in_threadpool(static.lookup_path, path)
+        return await run_in_threadpool(_page, path, request.query_params.get("run", ""))
+
+    def _page(path, run):
+        try:
+            found, about = static.lookup_path(path)
+        except (OSError, ValueError):  # too long for a file, a null character in it
+            about = None
         if about is None:
-            raise HTTPException(404, f"the book has no page {path!r}")
+            raise HTTPException(404, f"the book has no page {path[:100]!r}")
         built, name = Path(found), re.fullmatch(r"sections/(\w+)\.html", path)
-        text, run = built.read_text(encoding="utf-8"), request.query_params.get("run", "")
+        try:
+            text, rules = built.read_text(encoding="utf-8"), policy(html, built)
+        except (OSError, UnicodeDecodeError) as error:  # gone since, or written to its half
+            raise HTTPException(503, "the book is being built: ask again") from error
         if name is not None and name[1] in names(root):
             if run:
-                made = await run_in_threadpool(pages.page, root, _of(name[1], run), ending)
-                text = _moved(made.read_text(encoding="utf-8"), run)
+                text = _moved(pages.page(root, _of(name[1], run), ending), run)
             text = _marked(text, name[1], run)
-        headers = {"content-security-policy": policy(html, built), **_FRESH}
-        return HTMLResponse(text, headers=headers)
+        return HTMLResponse(text, headers={"content-security-policy": rules, **_FRESH})
 
     def form(request: Request) -> Response:
         """What the form of a page shows, and the run that the page shows."""
@@ -102,7 +109,7 @@ def application(served: forms.Served, queue: Queue, ending: Callable[[], bool]) 
         try:
             plans, axes = await run_in_threadpool(_settled, asked)
         except forms.FormError as error:
-            return JSONResponse({"error": str(error), "fields": error.fields})
+            return JSONResponse(_lines(error))
         done = sum(finished(todo) is not None for todo in plans)
         return JSONResponse({"points": len(plans), "done": done, "sweep": bool(axes)})
 
@@ -133,6 +140,8 @@ def application(served: forms.Served, queue: Queue, ending: Callable[[], bool]) 
     async def events(request: Request) -> Response:
         """The jobs of a page, as often as they change: server-sent events."""
         name = known("notebook", request.path_params["name"], names(root))
+        if request.method == "HEAD":  # a stream without an end has one
+            return Response(media_type="text/event-stream", headers=_FRESH)
 
         async def stream() -> AsyncIterator[str]:
             told, quiet = "", 0.0
@@ -169,13 +178,12 @@ def application(served: forms.Served, queue: Queue, ending: Callable[[], bool]) 
             if not queue.uses(place):
                 uploads.remove(root, place)
         if sent and not job.axes:
-            for folder in ("runs", "parts", "serve/pages"):
-                shutil.rmtree(root / ".companion" / folder / job.result, ignore_errors=True)
+            pages.remove(root, job.result)
 
     async def upload(request: Request) -> Response:
         """Keep an image, the body of the request, under the name that `name` gives it."""
-        data = await _body(request, uploads.MOST_BYTES)
-        name = request.query_params.get("name", "file")
+        name = uploads.called(request.query_params.get("name", ""))
+        data = await _body(request, uploads.MOST_BYTES, name)
         return JSONResponse(await run_in_threadpool(uploads.keep, root, name, data))
 
     def files(request: Request) -> Response:
@@ -185,14 +193,14 @@ def application(served: forms.Served, queue: Queue, ending: Callable[[], bool]) 
     def download(request: Request) -> Response:
         """NAME.ipynb or NAME.json of a run."""
         path = pages.file_of(root, request.path_params["run"], request.path_params["suffix"])
-        return FileResponse(path, filename=path.name)
+        return _file(path, path.name)
 
     def image(request: Request) -> Response:
         """A picture of the page of a run."""
         run, name = request.path_params["run"], request.path_params["file"]
         folder = root / ".companion" / "serve" / "pages" / run / "_images"
-        if re.fullmatch(r"\w+-[0-9a-f]{16}", run) and (folder / name).is_file():
-            return FileResponse(folder / name)
+        if re.fullmatch(r"\w+-[0-9a-f]{16}", run) and os.path.isfile(folder / name):
+            return _file(folder / name)
         raise HTTPException(404, "there is no such picture")
 
     def compared(request: Request) -> Response:
@@ -211,7 +219,7 @@ def application(served: forms.Served, queue: Queue, ending: Callable[[], bool]) 
             return JSONResponse({"points": 0, "records": []})
         record = request.query_params.get("record")
         if request.path_params["what"] == "table.csv":
-            return FileResponse(out / "table.csv", filename="table.csv")
+            return _file(out / "table.csv", "table.csv")
         with _drawing:
             told, results = sweep_page.read(out)
             moved = sweep_page.varying(told, results)
@@ -237,7 +245,8 @@ def application(served: forms.Served, queue: Queue, ending: Callable[[], bool]) 
         Route("/favicon.ico", lambda _: Response(status_code=204)),  # a page names its own
         Route("/{path:path}", page),
     ]
-    handlers: Any = {UsageError: _told, HTTPException: _failed}
+    handlers: Any = {UsageError: _told, HTTPException: _failed, OSError: _lost}
+    handlers[ClientDisconnect] = lambda *_: Response(status_code=400)  # which nobody reads
     return Starlette(routes=routes, exception_handlers=handlers)
 
 
@@ -270,20 +279,25 @@ async def _asked(request):
     if kind != "application/json":
         raise HTTPException(415, "a form is sent as application/json")
     try:
-        return Asked.model_validate_json(await _body(request, MOST_ASKED))
+        return Asked.model_validate_json(await _body(request, MOST_ASKED, "a form"))
     except pydantic.ValidationError as error:
         place, why = first_mistake(error)
         raise UsageError(f"a form has {'.'.join(place) or 'its values'}: {why}") from error
 
 
-async def _body(request, most):
-    """The body of a request, up to so many bytes: no more of it is read."""
+async def _body(request, most, what):
+    """The body of a request, up to so many bytes: no more of it is read; what: for a message."""
     data = bytearray()
     async for part in request.stream():
         data += part
         if len(data) > most:
-            raise HTTPException(413, f"allowed are {most / 2**20:.3g} MiB")
+            raise HTTPException(413, f"{what} is too large: allowed are {most / 2**20:.3g} MiB")
     return bytes(data)
+
+
+def _file(path, name=None):
+    """A file; raises FileNotFoundError, not only when it is sent."""
+    return FileResponse(path, filename=name, stat_result=path.stat())
 
 
 def _marked(text, name, run):
@@ -301,12 +315,30 @@ def _moved(text, run):
 def _told(request, error):
     """The one line of an error of use, and a line for each field."""
     if not request.url.path.startswith(COMMANDS):
-        return PlainTextResponse(" ".join(str(error).split()), 404)
-    told = {"error": " ".join(str(error).split()), "fields": getattr(error, "fields", {})}
-    return JSONResponse(told, 422)
+        return PlainTextResponse(_lines(error)["error"], 404)
+    return JSONResponse(_lines(error), 422)
+
+
+def _lines(error):
+    """The one line of an error, and one for each field."""
+    fields = {name: _short(told) for name, told in getattr(error, "fields", {}).items()}
+    return {"error": _short(str(error)), "fields": fields}
+
+
+def _short(text):
+    """A message as one line; of a value that is as long as a book its two ends are enough."""
+    text, half = " ".join(text.split()), MOST_TOLD // 2
+    return text if len(text) <= MOST_TOLD else f"{text[:half]} … {text[-half:]}"
 
 
 def _failed(request, error):
     if request.url.path.startswith(COMMANDS):
         return JSONResponse({"error": error.detail, "fields": {}}, error.status_code)
     return PlainTextResponse(error.detail, error.status_code)
+
+
+def _lost(request, error):
+    """What is no fault of who asks: a file went since it was looked for, the disk is full."""
+    gone = isinstance(error, FileNotFoundError)
+    why = "it has gone meanwhile" if gone else error.strerror or type(error).__name__
+    return _failed(request, HTTPException(404 if gone else 503, f"{why}: ask again"))

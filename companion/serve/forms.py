@@ -180,12 +180,15 @@ def spread(parameter: Parameter, text: str) -> list[str]:
         low, high, count = float(found["low"]), float(found["high"]), int(found["count"])
     except ValueError as error:
         raise wrong from error
-    if not (math.isfinite(low) and math.isfinite(high) and low < high) or count < 2:
+    # between the ends of what a float holds there is no finite step
+    if not (math.isfinite(high - low) and low < high) or count < 2:
         raise wrong
     if count > MOST_VALUES:
         raise UsageError(f"{count} values, allowed are {MOST_VALUES}")
     if found["log"] and low <= 0:
         raise UsageError(f"{text!r}: a range of logarithms starts above 0")
+    if found["log"] and not math.isfinite(high / low):
+        raise wrong
     steps = [i / (count - 1) for i in range(count)]
     if found["log"]:
         values = [low * (high / low) ** step for step in steps]
@@ -205,8 +208,9 @@ def inside(served: Served, parameter: Parameter, text: str) -> None:
     for one in _paths(parameter, text):
         if not (told["new"] or is_path(parameter, one)):
             continue
-        typed = of_user(one, served.root, new=told["new"])
         folders = [*served.folders, served.root / UPLOADS]
+        # a home is not looked up for what no path can be
+        typed = one if "\0" in one else of_user(one, served.root, new=told["new"])
         found = _within(served.root / typed, folders)  # before a pattern is looked at
         if not found or not all(_within(path, folders) for path in named(typed, served.root)):
             where = ", ".join(map(str, served.folders)) or "none"
@@ -226,16 +230,21 @@ def listing(served: Served, folder: str) -> dict[str, Any]:
     if not folder:
         return {"folder": "", "above": None, "folders": list(map(str, served.folders)), "files": []}
     path = Path(folder)
-    if not (path.is_absolute() and _within(path, served.folders) and path.is_dir()):
+    # os.path: what cannot be looked at, by its name or its rights, is none
+    if not (path.is_absolute() and _within(path, served.folders) and os.path.isdir(path)):
         raise UsageError(f"{folder!r} is no folder inside of those that this server was given")
+    try:
+        names = sorted(os.listdir(path))
+    except OSError as error:
+        raise UsageError(f"{folder!r} cannot be listed: {error.strerror}") from error
     above = str(path.parent) if _within(path.parent, served.folders) else ""
-    seen = [one for one in sorted(path.iterdir()) if not one.name.startswith(".")]
+    seen = [path / name for name in names if not name.startswith(".")]
     seen = [one for one in seen if _within(one, served.folders)]
     return {
         "folder": str(path),
         "above": above,
-        "folders": [str(one) for one in seen if one.is_dir()],
-        "files": [str(one) for one in seen if one.is_file()],
+        "folders": [str(one) for one in seen if os.path.isdir(one)],
+        "files": [str(one) for one in seen if os.path.isfile(one)],
     }
 
 

@@ -1,5 +1,6 @@
 """A run as a page of the book: its numbers beside the published, kept and former ones."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -55,7 +56,8 @@ def file_of(root: Path, run: str, suffix: str) -> Path:
     """NAME.ipynb or NAME.json of a run. Raises UsageError where there is no such run."""
     found = _RUN.fullmatch(run)
     path = root / ".companion" / "runs" / run / f"{found[1] if found else ''}.{suffix}"
-    if not found or suffix not in ("ipynb", "json") or not path.is_file():
+    # os.path: a name too long for a file is the name of none
+    if not found or suffix not in ("ipynb", "json") or not os.path.isfile(path):
         raise UsageError(f"there is no run {run!r}")
     return path
 
@@ -86,12 +88,13 @@ def former(root: Path, run: str, name: str) -> list[dict[str, Any]]:
     Returns contents of their NAME.json, each with its title as `kept`, as `verdicts.judge` has it.
     """
     built = f"{name}-{built_run(root, name)['key'][:16]}"
-    paths = [
-        path
-        for path in (root / ".companion" / "runs").glob(f"{name}-*/{name}.json")
-        if path.parent.name != run
-    ]
-    paths.sort(key=lambda path: (path.parent.name == built, path.stat().st_mtime), reverse=True)
+    times = {}
+    for path in (root / ".companion" / "runs").glob(f"{name}-*/{name}.json"):
+        if path.parent.name != run:
+            with contextlib.suppress(FileNotFoundError):  # removed since it was listed
+                times[path] = path.stat().st_mtime
+    order = lambda path: (path.parent.name == built, times[path])
+    paths = sorted(times, key=order, reverse=True)
     found: dict[str, dict[str, Any]] = {}
     for path in paths:
         if len(found) == FORMER:
@@ -107,21 +110,22 @@ def former(root: Path, run: str, name: str) -> list[dict[str, Any]]:
     return [told | {"kept": words} for words, told in found.items()]
 
 
-def page(root: Path, run: str, ending: Callable[[], bool]) -> Path:
-    """The HTML file of a run's page, made by Sphinx unless it is there.
+def page(root: Path, run: str, ending: Callable[[], bool]) -> str:
+    """The HTML of a run's page, made by Sphinx unless it is there.
 
     root, run: as for `result`; ending: whether to give up. Raises UsageError as `result` does, and
     where Sphinx refuses the page.
     """
-    todo, told = result(root, run)
-    name = todo.notebook.name
-    folder = root / ".companion" / "serve" / "pages" / run
-    stamp = root / ".companion" / "book.sha256"
-    state = stamp.read_bytes() if stamp.is_file() else b""
-    path, made = folder / f"{name}.html", folder / "book.sha256"
-    with _lock:
+    folder, stamp = _folder(root, run), root / ".companion" / "book.sha256"
+    with _lock:  # to its end: a page may be removed, or make room for another
+        todo, told = result(root, run)
+        name = todo.notebook.name
+        path, made = folder / f"{name}.html", folder / "book.sha256"
+        state = b""
+        with contextlib.suppress(FileNotFoundError):  # while the book is built
+            state = stamp.read_bytes()
         if path.is_file() and made.is_file() and made.read_bytes() == state:
-            return path
+            return path.read_text(encoding="utf-8")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{run}-", dir=folder.parent) as scratch:
             sections = Path(scratch) / "sections"
@@ -139,7 +143,20 @@ def page(root: Path, run: str, ending: Callable[[], bool]) -> Path:
         pages = sorted(folder.parent.glob(f"*/{made.name}"), key=lambda at: at.stat().st_mtime)
         for old in pages[:-MOST]:
             shutil.rmtree(old.parent)
-    return path
+        return path.read_text(encoding="utf-8")
+
+
+def remove(root: Path, run: str) -> None:
+    """Delete a run and its page, as soon as no page is being made of it."""
+    with _lock:
+        for folder in ("runs", "parts"):
+            shutil.rmtree(root / ".companion" / folder / run, ignore_errors=True)
+        shutil.rmtree(_folder(root, run), ignore_errors=True)
+
+
+def _folder(root, run):
+    """Where the page of a run is kept."""
+    return root / ".companion" / "serve" / "pages" / run
 
 
 def _sphinx(root, notebook, scratch, ending):

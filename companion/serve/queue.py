@@ -110,8 +110,8 @@ class Queue:
 
     def cancel(self, identity: str) -> None:
         """Stop a job; what of it is done stays, and is not done again if it is resumed."""
-        job = self.job(identity)
         with self._change:
+            job = self.job(identity)
             if job.state == WAITING:
                 job.state = CANCELLED
                 self._keep(job)
@@ -120,16 +120,16 @@ class Queue:
 
     def resume(self, identity: str) -> None:
         """Put a job that ended without a result back to the end of the queue."""
-        job = self.job(identity)
         with self._change:
+            job = self.job(identity)
             if job.state in (FAILED, CANCELLED, INTERRUPTED):
                 job.state, job.message = WAITING, ""
                 self._keep(job)
 
     def remove(self, identity: str) -> Job:
         """Forget a job. Raises UsageError for one that is at work."""
-        job = self.job(identity)
         with self._change:
+            job = self.job(identity)  # once: of two who remove it one comes too late
             if job.state in LIVE:
                 raise UsageError("this run is at work: cancel it first")
             self._forget(job)
@@ -175,8 +175,9 @@ class Queue:
         try:
             self.render(job, lambda: self._closed)
             message = ""
-        except (UsageError, OSError) as error:  # the numbers are there all the same
-            message = "" if self._closed else str(error)
+        except Exception as error:  # of any kind: the numbers are there, and others wait
+            told = error if isinstance(error, UsageError) else f"its page was not made: {error!r}"
+            message = "" if self._closed else str(told)
         with self._change:
             job.state, job.message = DONE, message
             self._keep(job)
@@ -207,7 +208,8 @@ class Queue:
 
     def _keep(self, job):
         """Write a job down and tell who waits of the change."""
-        write_aside(self.folder / f"{job.id}.json", json.dumps(asdict(job), indent=1) + "\n")
+        with contextlib.suppress(OSError):  # a full disk: a later server does not find it
+            write_aside(self.folder / f"{job.id}.json", json.dumps(asdict(job), indent=1) + "\n")
         self.serial += 1
         self._change.notify_all()
 
@@ -247,8 +249,11 @@ class Worker:
 
         Returns {"state": done, cancelled or failed, "result" or "message"}.
         """
-        if self.process is None or self.process.poll() is not None:
-            self.process = self._start()
+        try:
+            if self.process is None or self.process.poll() is not None:
+                self.process = self._start()
+        except OSError as error:  # no memory for it, say
+            return {"state": FAILED, "message": f"no process for the runs: {error.strerror}"}
         self.turn += 1
         request: dict[str, Any] = {"turn": self.turn, "root": str(self.root)}
         request |= {"notebook": job.notebook, "profile": job.profile}

@@ -1,5 +1,6 @@
 """Images that a reader sends: looked at before anything opens them, kept as long as a run."""
 
+import contextlib
 import hashlib
 import io
 import re
@@ -27,7 +28,7 @@ def keep(root: Path, name: str, data: bytes) -> dict[str, Any]:
     """
     from PIL import Image, UnidentifiedImageError  # late: as is torch, below
 
-    name = re.sub(r"[^\w. -]", "_", name)[-80:] or "file"
+    name = called(name)
     if len(data) > MOST_BYTES:
         raise UsageError(f"{name}: more than {MOST_BYTES // 2**20} MiB")
     try:
@@ -56,6 +57,11 @@ def keep(root: Path, name: str, data: bytes) -> dict[str, Any]:
     return {"path": place, "height": height, "width": width}
 
 
+def called(name: str) -> str:
+    """A reader's file in a message: the end of its name, as letters that do no harm."""
+    return re.sub(r"[^\w. -]", "_", name)[-80:] or "file"
+
+
 def remove(root: Path, place: str) -> None:
     """Delete an image of `keep`; place: its path from the project's folder, any other is left."""
     if re.fullmatch(rf"{re.escape(UPLOADS)}/[0-9a-f]{{16}}\.[a-z]+", place):
@@ -69,8 +75,9 @@ def tidy(root: Path, used: Callable[[str], bool]) -> None:
     """
     for path in (root / UPLOADS).glob("*"):
         place = f"{UPLOADS}/{path.name}"
-        if not used(place) and path.stat().st_mtime < time.time() - _UNUSED:
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another may tidy, too
+            if not used(place) and path.stat().st_mtime < time.time() - _UNUSED:
+                path.unlink()
 
 
 def _large(name):
