@@ -1,5 +1,6 @@
 // Markup of the tools below the book, put right for those who hear a page.
 document.addEventListener("DOMContentLoaded", () => {
+  /** @param {string} where @param {string} name @param {string} value */
   const set = (where, name, value) =>
     document.querySelectorAll(where).forEach((element) => element.setAttribute(name, value));
   set(".citation-list > .citation", "role", "listitem");
