@@ -7,4 +7,8 @@ document.addEventListener("DOMContentLoaded", () => {
   set("dt.sig > dl", "role", "list"); // a signature over several lines defines nothing
   set("dt.sig > dl > dd", "role", "listitem");
   set(".bd-sidebar-primary summary", "aria-label", "Pages below");
+  // who comes from a claim wants the code that computed its answer
+  const unfold = () => set(".claims:has(:target) + .cell > details.hide", "open", "");
+  addEventListener("hashchange", unfold);
+  addEventListener("load", unfold); // only then it is known what the address leads to
 });
