@@ -35,7 +35,7 @@ def quoted(text: str, name: str, kept: list[dict[str, Any]]) -> str:
 
     def value(found):
         label, record, form = found.groups(default="")
-        records = runs[known("kept run", label, runs)]["records"]
+        records = runs[known("archived run", label, runs)]["records"]
         told = records[known("record", record, records)]["value"]
         try:
             return format(told, form)

@@ -40,7 +40,7 @@ def scoreboard(judged: list[Judged], titles: dict[str, str], profile: str) -> st
         "# Scoreboard",
         "",
         "Every published number and statement, judged on the runs of this book at profile "
-        f"`{profile}` and on the runs that it keeps. Grade A: the document's data and setting; B: "
+        f"`{profile}` and on archived runs. Grade A: the document's data and setting; B: "
         "its data, smaller or fewer; C: a stand-in. The verdict is that of the nearest run; "
         "{doc}`/about` says how it is made. The link of a row leads to the cell that computed the "
         "answer, its fold holds the bound with its reason, and why something differs.",
@@ -72,7 +72,7 @@ def summary(judged: list[Judged], profile: str, date: str) -> str:
     return "\n".join(
         [
             f"Of {len(asked)} published numbers, orderings and statements, at profile `{profile}` "
-            f"and in the runs kept, {date}:",
+            f"and in the archived runs, {date}:",
             "",
             *_counted(judged),
             "",

@@ -162,7 +162,7 @@ def numbers(judged: list[Judged], kept: list[dict]) -> str:
         rows.append((where, number(item.claim.published), *told, row))
     columns = (f"{grades[title]}: {title}" for title in runs)
     head = ("Statement", "Published", *columns, "Verdict")
-    lines = ["## Published, kept and here", "", *cards(head, rows)]
+    lines = ["## Published, archived and here", "", *cards(head, rows)]
     beyond = [item.claim for item in judged if item.claim.takes]
     if beyond:
         why = claim_link("scoreboard", beyond[0].id, "why")
@@ -171,7 +171,7 @@ def numbers(judged: list[Judged], kept: list[dict]) -> str:
         shown = [about for about in run.get("figures", {}).values() if "file" in about]
         if not shown:
             continue
-        lines += ["", f"::::{{admonition}} Figures of the run kept: {run['kept']}"]
+        lines += ["", f"::::{{admonition}} Figures of the archived run: {run['kept']}"]
         lines += [":class: dropdown note", ""]
         for about in shown:
             smaller = f" Shown at 1/{2 ** about['halved']} of its size." if about["halved"] else ""

@@ -29,8 +29,8 @@ def test_a_number_of_a_kept_run_stands_in_the_text():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{kept}`frist:gain`", r"unknown kept run 'frist': did you mean 'first'\? \(known: first"),
-        ("{kept}`third:gain`", "unknown kept run 'third'"),  # of another page
+        ("{kept}`frist:gain`", r"unknown archived run 'frist': did you mean 'first'\?"),
+        ("{kept}`third:gain`", "unknown archived run 'third'"),  # of another page
         ("{kept}`first:gian`", "unknown record 'gian': did you mean 'gain'?"),
         ("{kept}`second:name:.1f`", "notebook 'toy': .*second:name:.1f.*: Unknown format code"),
     ],
@@ -39,7 +39,7 @@ def test_what_is_not_kept_is_named(text, message):
     with pytest.raises(UsageError, match=message):
         quoted(text, "toy", KEPT)
     if "toy" not in message:
-        with pytest.raises(UsageError, match="unknown kept run"):
+        with pytest.raises(UsageError, match="unknown archived run"):
             quoted(text, "", KEPT)
 
 

@@ -104,7 +104,7 @@ def test_from_the_form_to_a_page_with_its_numbers(visit, address, width):
     done.get_by_role("link", name="Page with its numbers").click()
     page.locator(".rerun-shown").wait_for()
     assert f"rho = {rho}" in page.locator(".rerun-shown").inner_text()
-    table = page.locator("#published-kept-and-here table.scoreboard").inner_text()
+    table = page.locator("#published-archived-and-here table.scoreboard").inner_text()
     assert f"{rho} dB" in table and "0.1 dB" in table
     assert page.locator("#rerun-rho").input_value() == rho  # the form has what the page shows
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

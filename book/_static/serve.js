@@ -80,6 +80,7 @@ document.addEventListener("DOMContentLoaded", async () => {
   const spoken = make("p", { role: "status", class: "visually-hidden" }); // of who hears the page
   let heard = 0; // when it last told how far a run is
 
+  /** @type {any} the form of the page, as companion/serve/forms.py describes it */
   let about;
   try {
     about = await ask(`forms/${page}${run && `?run=${run}`}`);

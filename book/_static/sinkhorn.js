@@ -121,13 +121,13 @@
       "point, the arrow keys move it.");
     const controls = document.createElement("div");
     const [epsBox, eps] = slider("temperature ε", -3, -0.5, -2.3, false);
-    const [firstBox, first] = slider("price ρ₁ of the left (blue)", -3, 0, 0.1, true);
-    const [secondBox, second] = slider("price ρ₂ of the right (orange)", -3, 0, 0.1, true);
+    const [firstBox, first] = slider("price ρ₁, of blue points", -3, 0, 0.1, true);
+    const [secondBox, second] = slider("price ρ₂, of orange points", -3, 0, 0.1, true);
     const share = document.createElement("label");
     const input = document.createElement("input");
     const told = document.createElement("output");
     Object.assign(input, { type: "range", min: 0, max: 30, step: 1, value: wrong });
-    share.append("wrong points of the right", input, told);
+    share.append("wrong orange points", input, told);
     const again = document.createElement("button");
     again.type = "button";
     again.textContent = "other points";
@@ -228,7 +228,9 @@
       if (canvas.hasPointerCapture(event.pointerId)) move(place(event));
     });
     canvas.addEventListener("keydown", (event) => {
+      /** @type {Record<string, number[]>} */
       const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+      /** @type {Record<string, number>} */
       const turn = { PageUp: -1, PageDown: 1 };
       const at = [...x, ...y][held];
       if (event.key in step) move([at[0] + step[event.key][0] / 50, at[1] + step[event.key][1] / 50]);

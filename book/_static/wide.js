@@ -1,6 +1,7 @@
 // What is wider than its box scrolls there. The keyboard must reach such a box, and its edge fades
 // where more lies behind: the style sheet looks for .more-left and .more-right. A formula that is wider
 // by a part of a pixel does not scroll: .fits.
+/** @param {HTMLElement} box */
 function mark(box) {
   box.classList.remove("fits");
   const more = box.scrollWidth - box.clientWidth;
@@ -13,9 +14,11 @@ function mark(box) {
 
 document.addEventListener("DOMContentLoaded", async () => {
   // On a phone each row of a scoreboard is a card, whose cells repeat the heads of their columns.
-  for (const cell of document.querySelectorAll("table.scoreboard td")) {
-    cell.dataset.head = cell.closest("table").tHead.rows[0].cells[cell.cellIndex].innerText;
-  }
+  const boards = /** @type {NodeListOf<HTMLTableElement>} */ (
+    document.querySelectorAll("table.scoreboard"));
+  for (const { tHead, tBodies } of boards)
+    for (const cell of [...tBodies].flatMap((body) => [...body.querySelectorAll("td")]))
+      cell.dataset.head = tHead?.rows[0].cells[cell.cellIndex].innerText ?? "";
   // Curves that keep their size scroll in a box without their caption.
   for (const curves of document.querySelectorAll("article :is(figure, .cell_output) img[src$='.svg']")) {
     const box = document.createElement("div");
@@ -23,11 +26,12 @@ document.addEventListener("DOMContentLoaded", async () => {
     curves.replaceWith(box);
     box.append(curves);
   }
-  await window.MathJax?.startup.promise; // the equations have their widths
-  const boxes = document.querySelectorAll(
+  await /** @type {any} */ (window).MathJax?.startup.promise; // the equations have their widths
+  const boxes = /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll(
     "article :is(.math, mjx-container, pre, .pst-scrollable-table-container, .output, .curves)"
-  );
-  const sizes = new ResizeObserver((changes) => changes.forEach(({ target }) => mark(target)));
+  ));
+  const sizes = new ResizeObserver((changes) =>
+    changes.forEach(({ target }) => mark(/** @type {HTMLElement} */ (target))));
   for (const box of boxes) {
     sizes.observe(box);
     box.addEventListener("scroll", () => mark(box), { passive: true });
