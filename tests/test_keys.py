@@ -122,6 +122,7 @@ def test_planning_follows_what_a_page_reaches(copy):
     every = set(book(copy))
     assert edited(copy, "otlib/assets/restorers.py", plus("x = 1")) == {
         "dot_ablations",
+        "dot_ddrm",
         "dot_pd_curves",
         "dot_slides",
         "dot_table",
