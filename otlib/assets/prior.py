@@ -144,11 +144,12 @@ def train(
 
     folders: of photographs. out: the folder that gets config.json and the weights, in 16 bits, as
         diffusers saves them, training.json with what is told of it, and, until it is done, its
-        state. steps, width, lr, seed: as for `diffusion`. licence: of the photographs, with their
-        source, for training.json.
+        state. steps: of the whole training. width, seed: as for `network`. lr: as for
+        `diffusion.begin`. licence: of the photographs, with their source, for training.json.
 
-    Returns what training.json holds. Raises ValueError where `out` holds a training with other
-    settings, or none to go on with; and as `photographs` and `diffusion` do.
+    Returns what training.json holds. A finished training in `out` is written anew. Raises
+    ValueError where `out` holds an interrupted one with other settings, and as `photographs`,
+    `network` and `diffusion.advance` do.
     """
     out = Path(out)
     pieces, names = photographs(folders)
