@@ -5,20 +5,19 @@ features, the one in the pixels, the other in the weights of a generator:
 
     generator.train(net, rivals.gram_loss(exemplar, vgg), height, width, lr=0.1, ...)
 
-Texto (Leclaire and Rabin 2019, after Galerne et al. 2018) transports patches. The papers take
-VGG-19, the book `assets.networks.vgg16`.
+The papers take VGG-19, the book `assets.networks.vgg16`. Texto is `texto`, those with a critic are
+`psgan` and `singan`.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from otlib import _check, gaussian, layers, patches, semidual, softmin
+from otlib import _check, layers
 from otlib._ambient import plain, sloped
 
-__all__ = ["TAPS", "gatys", "gram_distance", "gram_loss", "grams", "texto"]
+__all__ = ["TAPS", "gatys", "gram_distance", "gram_loss", "grams"]
 
 #: The layers of VGG whose statistics Gatys et al. match.
 TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
@@ -127,63 +126,3 @@ def gatys(
         if callback is not None:
             callback(step, image.detach())
     return image.detach(), torch.tensor(losses, dtype=torch.float64, device="cpu")
-
-
-@plain
-def texto(
-    exemplar: Tensor,
-    *,
-    patch: int = 3,
-    levels: int = 4,
-    targets: int = 1000,
-    draws: int = 500,
-    steps: int = 300,
-    generator: torch.Generator,
-) -> Tensor:
-    """Patch transport from coarse to fine: Texto, in its plain form with one Gaussian a scale.
-
-    exemplar: (C, H, W) float32 or float64, any device; sides multiples of 2^(levels - 1).
-    patch: side of the patches, pixels. levels: scales. targets: patches of the exemplar, at most,
-        to which a scale transports.
-    draws, steps: of the averaged stochastic ascent at each scale (`semidual.ascend_averaged`).
-    generator: torch.Generator on the CPU.
-
-    The coarsest image is a random phase texture, a Gaussian law. At each scale the patches of the
-    image, as a Gaussian of their mean and covariance, are transported to patches of the exemplar
-    (semi-discrete), and overlapping ones are averaged; the next scale starts from the average of
-    the patches of twice the side at the same places of the exemplar. Leclaire and Rabin have a
-    mixture of Gaussians and a map in several layers instead.
-
-    Returns (C, H, W), periodic. Raises ValueError on bad pixels or numbers, sides that the scales
-    do not divide, levels of less than a patch.
-    """
-    _check.image("exemplar", exemplar)
-    _check.whole("targets", targets)
-    _check.whole("draws", draws)
-    _check.whole("steps", steps)
-    _check.generator(generator, cpu=True)
-    pyramid = patches.pyramid(exemplar, levels, periodic=True)
-    stride = 1 << (levels - 1)
-    if any(side % stride for side in exemplar.shape[1:]):
-        height, width = exemplar.shape[1:]
-        raise ValueError(f"exemplar's sides must be multiples of {stride}, got {height} x {width}")
-    image = gaussian.random_phase(pyramid[-1], generator)
-    for level in reversed(range(levels)):
-        cloud = patches.extract(image, patch, periodic=True)
-        pool = patches.extract(pyramid[level], patch)
-        places = torch.arange(len(pool), device="cpu")
-        chosen = patches.draw(places, targets, generator).to(pool.device)
-        mean, cov = cloud.mean(0), cloud.mT.cov()
-        g = semidual.ascend_averaged(
-            functools.partial(gaussian.sample, mean, cov, draws, generator),
-            pool[chosen],
-            step=5e-4 * len(chosen),  # the same lift of a patch at every scale, see `generator`
-            max_iter=steps,
-        )
-        _, to = softmin.hardmin(cloud, pool[chosen], g)
-        image = patches.average(pool[chosen[to]], image.shape, patch, periodic=True)
-        if level:
-            finer = pyramid[level - 1]
-            pool = patches.extract(finer, 2 * patch, stride=2)  # row for row where `pool` was
-            image = patches.average(pool[chosen[to]], finer.shape, 2 * patch, 2, periodic=True)
-    return image

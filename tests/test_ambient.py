@@ -38,6 +38,7 @@ from otlib import (
     singan,
     sinkhorn,
     softmin,
+    texto,
     texture,
     wiener,
 )
@@ -213,6 +214,15 @@ def spatial(d):
     return losses, training.net, training.critic
 
 
+def transported(d):
+    how = dict(patch=2, levels=2, targets=20, components=2, cells=2, draws=30, steps=3)
+    return texto.fit(d.image, **how, generator=seeded())
+
+
+def halves(d):
+    return texto.layers(lambda: d.x, d.y, cells=2, steps=3, generator=seeded())
+
+
 def written(tmp_path, save, load):
     save(tmp_path / "file.safetensors")
     return load(tmp_path / "file.safetensors")
@@ -326,9 +336,12 @@ CALLS = {
     "rivals.gatys": lambda d, _: rivals.gatys(
         d.colour, small(d), d.colour / 2 + 0.1, taps=TAPS, steps=3
     ),
-    "rivals.texto": lambda d, _: rivals.texto(
-        d.image, patch=2, levels=2, targets=20, draws=30, steps=3, generator=seeded()
-    ),
+    "texto.fit": lambda d, _: [[s.map.fine, s.map.coarse] for s in transported(d).scales],
+    "texto.draw": lambda d, _: texto.draw(transported(d), *d.image.shape[1:], generator=seeded(1)),
+    "texto.spots": lambda d, _: texto.spots(d.image, 40, 40, seeded()),
+    "texto.mixture": lambda d, _: texto.mixture(d.x, 2, seeded()),
+    "texto.layers": lambda d, _: list(halves(d)),
+    "texto.assign": lambda d, _: texto.assign(d.x, halves(d)),
     "artefacts.checkerboard": lambda d, _: artefacts.checkerboard(d.colour, period=8),
     "artefacts.structure": lambda d, _: artefacts.structure(d.image, d.other, least=2, most=8),
     "artefacts.false_colours": lambda d, _: artefacts.false_colours(d.image, d.other),

@@ -20,10 +20,10 @@ from otlib import (
     operators,
     patches,
     restore,
-    rivals,
     semidual,
     sinkhorn,
     softmin,
+    texto,
     texture,
 )
 from otlib.assets import exemplars, perceptual
@@ -247,8 +247,8 @@ BAD = {
     "exemplar must have values in [0, 1] (up to a half beyond)": lambda: texture.kwatra(
         255 * IMAGE, IMAGE
     ),
-    "steps must be a whole number >= 1, got 0": lambda: rivals.texto(
-        IMAGE, steps=0, generator=seeded()
+    "steps must be a whole number >= 1, got 0": lambda: texto.layers(
+        lambda: IMAGE[0], IMAGE[0], steps=0, generator=seeded()
     ),
     "priors must be a list of functions, got ": lambda: restore.restore(
         IMAGE, lambda u: u, torch.sum, lam=1.0, steps=1, lr=0.1

@@ -93,6 +93,7 @@ def test_the_core_is_what_the_mathematics_needs():
         "POT",
         "numpy",
         "scikit-image",
+        "scikit-learn",
         "torch",
     ]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from otlib import gaussian, generator, patches, rivals, semidual
+from otlib import generator, rivals
 from otlib.assets import networks
 
 TAPS = ("relu1_1", "relu2_1")
@@ -141,32 +141,6 @@ def test_vgg_tells_a_texture_from_noise(vgg):
     assert float(loss(exemplar)) == 0
 
 
-def test_texto_of_a_flat_image_is_that_image():
-    flat = torch.full((3, 16, 16), 0.25, dtype=torch.float64)
-    image = rivals.texto(flat, levels=2, steps=3, generator=seeded())
-    torch.testing.assert_close(image, flat)
-
-
-def test_texto_is_nearer_to_the_exemplar_than_its_random_phase():
-    """Patches of two grey levels, which no Gaussian has; means of patches stay in their range."""
-    exemplar = waves(32)
-    exemplar = torch.where(torch.rand(1, 32, 32, generator=seeded(1)) < 0.1, 0.2, exemplar)
-    image = rivals.texto(exemplar, levels=3, draws=300, steps=100, generator=seeded())
-    assert image.shape == exemplar.shape and image.dtype == exemplar.dtype
-    assert exemplar.min() <= image.min() + 1e-6 and image.max() <= exemplar.max() + 1e-6
-
-    def distance(u):
-        clouds = (patches.extract(v, 3, periodic=True)[::3] for v in (u, exemplar))
-        return float(semidual.solve(*clouds, tol=1e-2).value)
-
-    assert distance(image) < 0.5 * distance(gaussian.random_phase(exemplar, seeded()))
-
-
-def test_texto_depends_on_the_seed_only():
-    draw = lambda seed: rivals.texto(waves(16), levels=2, steps=5, generator=seeded(seed))
-    assert torch.equal(draw(0), draw(0)) and not torch.equal(draw(0), draw(1))
-
-
 def test_bad_input():
     with pytest.raises(ValueError, match="image must have 1 or 3 channels, got 2"):
         rivals.grams(picture(0, channels=2), small(), TAPS)
@@ -176,9 +150,3 @@ def test_bad_input():
         rivals.gatys(picture(0), small(), torch.rand(4, 4))
     with pytest.raises(ValueError, match="steps must be a whole number >= 1, got 0"):
         rivals.gatys(picture(0), small(), picture(0), steps=0)
-    with pytest.raises(ValueError, match="exemplar's sides must be multiples of 8, got 20 x 32"):
-        rivals.texto(picture(0, 32)[:, :20], generator=seeded())
-    with pytest.raises(ValueError, match="targets must be a whole number >= 1, got 0"):
-        rivals.texto(picture(0), targets=0, generator=seeded())
-    with pytest.raises(ValueError, match="patch must be at most the image's 2 x 2 pixels, got 3"):
-        rivals.texto(picture(0), levels=4, generator=seeded())

@@ -16,7 +16,7 @@ ASSETS = sorted((ROOT / "otlib/assets").rglob("*.py"))
 MATHEMATICS = sorted({*(ROOT / "otlib").rglob("*.py")} - {*ASSETS})
 PAGE = sorted((ROOT / "companion/page").rglob("*.py"))
 PIPELINE = sorted({*(ROOT / "companion").rglob("*.py")} - {*PAGE})
-CORE = {"torch", "numpy", "skimage", "ot", "PIL"}  # PIL comes with scikit-image
+CORE = {"torch", "numpy", "skimage", "sklearn", "ot", "PIL"}  # PIL comes with scikit-image
 GROUND = {"errors", "files", "markdown", "keys", "contents", "notebooks"}  # below both rooms
 
 
@@ -154,9 +154,9 @@ def closure(requirements):
     return found
 
 
-def test_mathematics_runs_on_its_four_packages_alone():
-    """In a process where only what torch, numpy, scikit-image and POT bring can be imported."""
-    brought = closure(["torch", "numpy", "scikit-image", "POT"])
+def test_mathematics_runs_on_its_five_packages_alone():
+    """In a process where only what these packages bring can be imported."""
+    brought = closure(["torch", "numpy", "scikit-image", "scikit-learn", "POT"])
     of = importlib.metadata.packages_distributions()
     core = {top for top in of if brought & {*map(canonicalize_name, of[top])}}
     refused = of.keys() - core - {"otlib"}
