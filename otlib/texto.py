@@ -203,7 +203,9 @@ def layers(
     share = member.bincount(minlength=number).to(y) / len(y)
     coarse = _potential(source, centres, steps, b=share)
     # coordinates that keep the cells farther apart than any targets are
-    corners = 4 * (y - y.mean(0)).norm(dim=1).max() * torch.eye(number, dtype=y.dtype).to(y)
+    corners = (
+        4 * (y - y.mean(0)).norm(dim=1).max() * torch.eye(number, dtype=y.dtype, device=y.device)
+    )
 
     def within():
         x = source()
