@@ -542,6 +542,10 @@ document.addEventListener("DOMContentLoaded", async () => {
   const parts = [...given].filter(([name]) => name.startsWith("p."));
   const values = Object.fromEntries(parts.map(([name, value]) => [name.slice(2), value]));
   const filled = Object.keys(values).length > 0 || given.has("profile");
+  const READ = ["run", "profile", "q", "highlight"]; // the last two by the search
+  const other = [...new Set(given.keys())].filter(
+    (name) => !name.startsWith("p.") && !READ.includes(name)
+  );
   const named = given.get("profile") ?? about.profile;
   const known = Object.keys(about.profiles).includes(named);
   profile.value = known ? named : about.profile;
@@ -568,16 +572,19 @@ document.addEventListener("DOMContentLoaded", async () => {
       )
     );
   }
-  if (filled || location.hash === "#rerun") {
+  if (filled || other.length || location.hash === "#rerun") {
     const button = /** @type {HTMLElement | null} */ (fold.querySelector(".toggle-button"));
     if (fold.classList.contains("toggle-hidden")) button?.click();
     fold.scrollIntoView();
     profile.focus({ preventScroll: true });
     const unknown = Object.keys(values).filter((name) => !fields.has(name));
+    // a link written by hand may lack the prefix
+    unknown.push(...other.map((name) => (fields.has(name) ? `${name} (write p.${name})` : name)));
     await look();
-    const told = status.textContent;
-    if (unknown.length) say(`The link names unknown parameters: ${unknown.join(", ")}. ${told}`);
-    if (!known) say(`The link names an unknown profile: ${named}. ${told}`);
+    const told = [];
+    if (!known) told.push(`The link names an unknown profile: ${named}.`);
+    if (unknown.length) told.push(`The link names unknown parameters: ${unknown.join(", ")}.`);
+    if (told.length) say([...told, status.textContent].join(" "));
   }
   await listen();
 });
