@@ -358,7 +358,7 @@ def test_of_two_who_remove_a_run_one_comes_too_late(client, queue, monkeypatch):
     monkeypatch.setattr(queue, "job", at_once)
     with ThreadPoolExecutor(2) as pool:
         told = [pool.submit(queue.remove, job["id"]).exception for _ in range(2)]
-        assert sorted(str(error()) for error in told) == ["None", "there is no such run any more"]
+        assert sorted(str(error()) for error in told) == ["None", "this run is removed"]
 
 
 def test_a_disk_that_is_full_and_a_page_that_is_not_made_hold_nothing_up(built_book, monkeypatch):

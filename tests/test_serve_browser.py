@@ -247,6 +247,7 @@ def test_an_image_of_ones_own_is_sent_and_a_text_is_not(visit, address, tmp_path
     assert told["records"]["width"]["value"] == 31
     done.get_by_role("button", name="Remove").click()
     done.wait_for(state="detached")
+    page.get_by_text(re.compile(r"^The run laptop, picture = .* is removed\.$")).wait_for()
 
 
 def test_a_path_is_picked_inside_of_a_folder(visit, address, folder):

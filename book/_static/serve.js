@@ -359,7 +359,8 @@ document.addEventListener("DOMContentLoaded", async () => {
     `${label}: ${done} of ${total}${left === null ? "" : `, ${time(left)} left`}`;
 
   /**
-   * A button that asks something of a job; where it is refused, the reader is told.
+   * A button that asks something of a job; where it is refused, and of a run that goes, the reader
+   * is told.
    * @param {Job} job @param {string} what @param {string} text
    */
   const act = (job, what, text) =>
@@ -367,7 +368,10 @@ document.addEventListener("DOMContentLoaded", async () => {
       "button",
       {
         type: "button",
-        click: () => send(`jobs/${job.id}/${what}`).catch((error) => say(error.message)),
+        click: () =>
+          send(`jobs/${job.id}/${what}`)
+            .then(() => what === "remove" && say(`The run ${title(job)} is removed.`))
+            .catch((error) => say(error.message)),
       },
       text
     );
