@@ -14,8 +14,6 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-import otlib
-
 
 def setup(app: Any) -> dict[str, bool]:
     """Connect to Sphinx."""
@@ -27,6 +25,8 @@ def setup(app: Any) -> dict[str, bool]:
 @cache
 def modules() -> dict[str, ModuleType]:
     """The public modules of otlib, by name: {dotted name: module}."""
+    import otlib  # late: torch takes longer than a page that has no docstring
+
     found = {}
     for entry in pkgutil.walk_packages(otlib.__path__, "otlib."):
         if not entry.name.rpartition(".")[2].startswith("_") and not entry.ispkg:

@@ -241,13 +241,17 @@ def built_book(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(built_book):
-    """A function that starts `companion serve` and gives (process, address); all are ended."""
+    """A function that starts `companion serve` and gives (process, address); all are ended.
+
+    python: a program that the server starts in place of the interpreter.
+    """
     started = []
 
-    def start(*arguments):
+    def start(*arguments, python=sys.executable):
         for process in started:
             stop(process)
-        code = "from companion.start import main; main()"
+        code = f"import sys; sys.executable = {str(python)!r}\n"
+        code += "from companion.start import main; main()"
         port = () if "--port" in arguments else ("--port", "0")
         words = [sys.executable, "-c", code, "serve", *arguments, *port]
         process = subprocess.Popen(words, cwd=built_book, stdout=subprocess.PIPE, text=True)

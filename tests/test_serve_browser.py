@@ -187,10 +187,27 @@ def test_a_link_opens_the_filled_form_and_names_what_it_does_not_know(visit, add
     assert page.locator("#rerun-rho").input_value() == "0.7"
     assert page.locator("#rerun-profile").input_value() == "smoke"
     assert page.locator("#rerun-rho").is_visible()
-    page = visit(address, "?profile=smok#rerun")
+    page = visit(address, "?profile=smok&p.rhoo=1#rerun")
     page.get_by_text("The link names an unknown profile: smok.").wait_for()
+    page.get_by_text("The link names unknown parameters: rhoo.").wait_for()
     page = visit(address, "?p.rho=-7#rerun")
     page.get_by_text("'-7', expected float > 0").wait_for()
+
+
+def test_a_link_without_the_prefix_is_told_what_to_write(visit, address):
+    page = visit(address, "?rho=.3&rho=.4&mood=good")
+    page.get_by_text("unknown parameters: rho (write p.rho), mood.").wait_for()
+    assert page.locator("#rerun-rho").is_visible()
+    assert page.locator("#rerun-rho").input_value() == "0.1"
+    assert page.locator("#rerun-profile").input_value() == "laptop"
+
+
+def test_what_the_search_asks_of_a_page_is_no_parameter(visit, address):
+    page = visit(address, "?q=loss&highlight=loss&p.rho=-7")
+    page.get_by_text("1 value is not possible.").wait_for()
+    assert page.locator(".told").inner_text() == "1 value is not possible."
+    # Sphinx's search begins wherever an address has a q, and finds no place here for its results
+    page.errors[:] = [line for line in page.errors if "'appendChild'" not in line]
 
 
 def test_a_sweep_s_plots_come_and_its_link_fills_the_form_again(visit, address):
@@ -230,6 +247,7 @@ def test_an_image_of_ones_own_is_sent_and_a_text_is_not(visit, address, tmp_path
     assert told["records"]["width"]["value"] == 31
     done.get_by_role("button", name="Remove").click()
     done.wait_for(state="detached")
+    page.get_by_text(re.compile(r"^The run laptop, picture = .* is removed\.$")).wait_for()
 
 
 def test_a_path_is_picked_inside_of_a_folder(visit, address, folder):

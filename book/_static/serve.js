@@ -359,7 +359,8 @@ document.addEventListener("DOMContentLoaded", async () => {
     `${label}: ${done} of ${total}${left === null ? "" : `, ${time(left)} left`}`;
 
   /**
-   * A button that asks something of a job; where it is refused, the reader is told.
+   * A button that asks something of a job; where it is refused, and of a run that goes, the reader
+   * is told.
    * @param {Job} job @param {string} what @param {string} text
    */
   const act = (job, what, text) =>
@@ -367,7 +368,10 @@ document.addEventListener("DOMContentLoaded", async () => {
       "button",
       {
         type: "button",
-        click: () => send(`jobs/${job.id}/${what}`).catch((error) => say(error.message)),
+        click: () =>
+          send(`jobs/${job.id}/${what}`)
+            .then(() => what === "remove" && say(`The run ${title(job)} is removed.`))
+            .catch((error) => say(error.message)),
       },
       text
     );
@@ -542,6 +546,10 @@ document.addEventListener("DOMContentLoaded", async () => {
   const parts = [...given].filter(([name]) => name.startsWith("p."));
   const values = Object.fromEntries(parts.map(([name, value]) => [name.slice(2), value]));
   const filled = Object.keys(values).length > 0 || given.has("profile");
+  const READ = ["run", "profile", "q", "highlight"]; // the last two by the search
+  const other = [...new Set(given.keys())].filter(
+    (name) => !name.startsWith("p.") && !READ.includes(name)
+  );
   const named = given.get("profile") ?? about.profile;
   const known = Object.keys(about.profiles).includes(named);
   profile.value = known ? named : about.profile;
@@ -568,16 +576,19 @@ document.addEventListener("DOMContentLoaded", async () => {
       )
     );
   }
-  if (filled || location.hash === "#rerun") {
+  if (filled || other.length || location.hash === "#rerun") {
     const button = /** @type {HTMLElement | null} */ (fold.querySelector(".toggle-button"));
     if (fold.classList.contains("toggle-hidden")) button?.click();
     fold.scrollIntoView();
     profile.focus({ preventScroll: true });
     const unknown = Object.keys(values).filter((name) => !fields.has(name));
+    // a link written by hand may lack the prefix
+    unknown.push(...other.map((name) => (fields.has(name) ? `${name} (write p.${name})` : name)));
     await look();
-    const told = status.textContent;
-    if (unknown.length) say(`The link names unknown parameters: ${unknown.join(", ")}. ${told}`);
-    if (!known) say(`The link names an unknown profile: ${named}. ${told}`);
+    const told = [];
+    if (!known) told.push(`The link names an unknown profile: ${named}.`);
+    if (unknown.length) told.push(`The link names unknown parameters: ${unknown.join(", ")}.`);
+    if (told.length) say([...told, status.textContent].join(" "));
   }
   await listen();
 });

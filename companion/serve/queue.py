@@ -84,7 +84,7 @@ class Queue:
         """The job of an id. Raises UsageError where there is none."""
         with self._change:
             if identity not in self._jobs:
-                raise UsageError("there is no such run any more")
+                raise UsageError("this run is removed")
             return self._jobs[identity]
 
     def add(self, job: Job) -> Job:
