@@ -235,11 +235,11 @@ def assign(x: Tensor, found: Layers) -> Tensor:
 
 
 def _potential(source, y, steps, scale=None, b=None):
-    """Of the averaged ascent; a step of 2 in units of the targets' variance wobbles little yet."""
+    """Of the averaged ascent; a step of 4 in units of the targets' variance wobbles little yet."""
     scale = float((y - y.mean(0)).square().sum(1).mean()) if scale is None else scale
     if not scale:  # targets that are all alike
         return torch.zeros_like(y[:, 0])
-    return semidual.ascend_averaged(source, y, b=b, step=2 * scale, max_iter=steps)
+    return semidual.ascend_averaged(source, y, b=b, step=4 * scale, max_iter=steps)
 
 
 def _draws(law, n, generator):
