@@ -34,7 +34,7 @@ def test_two_layers_on_a_line_are_optimal_transport():
 
 
 def test_one_cell_is_semi_discrete_transport():
-    """Of a Gaussian to 20 points: the dual value is that of an exact solver, and each has its mass."""
+    """From a Gaussian: the dual value of an exact solver, and the mass of each point."""
     y = torch.randn(20, 2, generator=seeded(3), dtype=torch.float64) + 1
     mean, cov = torch.zeros(2, dtype=torch.float64), torch.eye(2, dtype=torch.float64)
     source = functools.partial(gaussian.sample, mean, cov, 500, seeded())
