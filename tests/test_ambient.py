@@ -532,6 +532,41 @@ SETTINGS = (
 )
 
 
+def at_once(*names):
+    """A context of several settings."""
+
+    @contextlib.contextmanager
+    def all_of_them():
+        with contextlib.ExitStack() as stack:
+            for name in names:
+                stack.enter_context(SETTINGS[name]())
+            yield
+
+    return all_of_them
+
+
+# Each setting in one of these: what bears them together bears each, and there are many functions.
+# torch refuses old switches of precision beside the new.
+TOGETHER = {
+    "old switches of precision": at_once("matmul precision medium", "matmul.allow_tf32"),
+    # the general ones last, from which the others would inherit
+    "new switches of precision": at_once(*reversed([k for k in PRECISION if "fp32" in k])),
+    "autocast, more threads, checks": at_once(
+        "autocast to bfloat16", "three threads", "deterministic algorithms", "anomaly mode"
+    ),
+} | {
+    name: SETTINGS[name]
+    for name in (
+        "no_grad",
+        "inference mode",
+        "default dtype float64",
+        "default dtype float16",
+        "default device meta",
+        "device meta",
+    )
+}
+
+
 def state():
     """What torch is set to."""
     levels = [("generic", "all")]
@@ -610,12 +645,12 @@ def test_the_table_misses_no_public_function():
     assert public == set(CALLS)
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("setting", TOGETHER)
 @pytest.mark.parametrize("name", CALLS)
 def test_a_setting_changes_no_result_and_is_left_as_found(name, setting, folder):
     expected = in_the_plain_state(name, folder)
     outside = state()
-    with SETTINGS[setting]():
+    with TOGETHER[setting]():
         before = state()
         assert before != outside
         found = parts(called(name, folder))
@@ -624,7 +659,7 @@ def test_a_setting_changes_no_result_and_is_left_as_found(name, setting, folder)
     assert state() == outside
 
 
-@pytest.mark.parametrize("setting", sorted(SETTINGS.keys() - UNRECORDED.keys()))
+@pytest.mark.parametrize("setting", sorted(TOGETHER.keys() - UNRECORDED.keys()))
 @pytest.mark.parametrize("name", SLOPES)
 def test_a_setting_changes_no_gradient(name, setting, folder):
     key, scalar = SLOPES[name]
@@ -635,7 +670,7 @@ def test_a_setting_changes_no_gradient(name, setting, folder):
         return torch.autograd.grad(scalar(called(name, folder, d)), leaf)[0]
 
     expected = slope()
-    with SETTINGS[setting]():
+    with TOGETHER[setting]():
         found = slope()
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
