@@ -69,14 +69,17 @@ def fit(
     exemplar: (C, H, W) float32 or float64, any device; sides multiples of 2^(levels - 1).
     patch: side of the patches, pixels. levels: scales. targets: patches of the exemplar, at most,
         to which a scale transports. components: Gaussians of the law of an image's patches.
-    cells, draws, steps: see `layers`. generator: torch.Generator on the CPU.
+    draws: points of that law for each step of an ascent. cells, steps: see `layers`.
+    generator: torch.Generator on the CPU.
 
     Each law is estimated on one image that the coarser scales have made, of twice the sides.
     Returns a Model. Raises ValueError on bad pixels or numbers, sides that the scales do not
     divide, levels of less than a patch.
     """
     _check.image("exemplar", exemplar)
-    _check.whole("targets", targets)
+    sizes = dict(targets=targets, components=components, cells=cells, draws=draws, steps=steps)
+    for name, number in sizes.items():  # before any work
+        _check.whole(name, number)
     _check.generator(generator, cpu=True)
     pyramid = patches.pyramid(exemplar, levels, periodic=True)
     _divided("exemplar's sides", exemplar.shape[1:], 1 << (levels - 1))
@@ -86,13 +89,13 @@ def fit(
     for level in reversed(range(levels)):
         law = mixture(patches.extract(image, patch, periodic=True), components, generator)
         pool = patches.extract(pyramid[level], patch)
-        chosen = patches.draw(torch.arange(len(pool), device="cpu"), targets, generator)
+        places = torch.arange(len(pool), device="cpu")
+        chosen = patches.draw(places, targets, generator).to(pool.device)
         source = _draws(law, draws, generator)
-        near = pool[chosen.to(pool.device)]
-        found = layers(source, near, cells=cells, steps=steps, generator=generator)
+        found = layers(source, pool[chosen], cells=cells, steps=steps, generator=generator)
         finer = None
         if level:  # row for row where `pool` was
-            finer = patches.extract(pyramid[level - 1], 2 * patch, stride=2)[chosen.to(pool.device)]
+            finer = patches.extract(pyramid[level - 1], 2 * patch, stride=2)[chosen]
         scales.append(Scale(found, patch, finer))
         image = _refined(image, scales[-1])
     return Model(pyramid[-1], tuple(scales))

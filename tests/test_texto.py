@@ -137,8 +137,9 @@ def test_bad_input():
     square = torch.rand(1, 16, 16, generator=seeded())
     with pytest.raises(ValueError, match="exemplar's sides must be multiples of 4, got 18 x 16"):
         texto.fit(torch.rand(1, 18, 16, generator=seeded()), levels=3, generator=seeded())
-    with pytest.raises(ValueError, match="targets must be a whole number >= 1, got 0"):
-        texto.fit(square, targets=0, generator=seeded())
+    for name in ("targets", "components", "cells", "draws", "steps"):
+        with pytest.raises(ValueError, match=f"{name} must be a whole number >= 1, got 0"):
+            texto.fit(square, levels=2, **{name: 0}, generator=seeded())
     with pytest.raises(ValueError, match="patch must be at most the image's 2 x 2 pixels, got 3"):
         texto.fit(square, levels=4, generator=seeded())
     with pytest.raises(ValueError, match="components must be a whole number >= 1, got 0"):
