@@ -545,8 +545,9 @@ def at_once(*names):
     return all_of_them
 
 
-# Each setting in one of these: what bears them together bears each, and there are many functions.
-# torch refuses old switches of precision beside the new.
+# Each setting is in one of these, but a medium precision of products stands for the high one, which
+# reduces less: what bears them together bears each, and there are many functions. torch refuses old
+# switches of precision beside the new.
 TOGETHER = {
     "old switches of precision": at_once("matmul precision medium", "matmul.allow_tf32"),
     # the general ones last, from which the others would inherit
@@ -557,8 +558,8 @@ TOGETHER = {
 } | {
     name: SETTINGS[name]
     for name in (
-        "no_grad",
-        "inference mode",
+        *UNRECORDED,
+        "autocast to float16",
         "default dtype float64",
         "default dtype float16",
         "default device meta",

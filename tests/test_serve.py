@@ -786,22 +786,25 @@ def ask(address, body=None):
         return answer.read().decode()
 
 
-def last(address, job):
-    """A job at its end, as the stream of events tells it."""
-    with urllib.request.urlopen(address + "companion/events/naps", timeout=180) as stream:
+def told_of(address, job, timeout=30):
+    """What the stream of events tells of a job, again and again."""
+    with urllib.request.urlopen(address + "companion/events/naps", timeout=timeout) as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
         for line in stream:
             if line.startswith(b"data: "):
-                found = {one["id"]: one for one in json.loads(line.removeprefix(b"data: "))}
-                if found[job["id"]]["state"] not in queues.LIVE:
-                    return found[job["id"]]
+                told = json.loads(line.removeprefix(b"data: "))
+                yield {one["id"]: one for one in told}[job["id"]]
+
+
+def last(address, job):
+    """A job at its end."""
+    told = told_of(address, job, timeout=180)
+    return next(one for one in told if one["state"] not in queues.LIVE)
 
 
 def state(address, job):
     """The state of a job, as the stream of events begins."""
-    with urllib.request.urlopen(address + "companion/events/naps", timeout=30) as stream:
-        assert stream.headers["content-type"].startswith("text/event-stream")
-        told = json.loads(stream.readline().decode().removeprefix("data: "))
-    return {one["id"]: one["state"] for one in told}[job["id"]]
+    return next(told_of(address, job))["state"]
 
 
 def grown(before, after):
