@@ -70,6 +70,7 @@ def _kernel():
 
 @functools.cache
 def _provisioner():
+    import psutil
     from jupyter_client.provisioning import LocalProvisioner
 
     class Provisioner(LocalProvisioner):
@@ -83,7 +84,11 @@ def _provisioner():
                 "environment": options["env"],
                 "preload": list(self.preload),
             }
-            kernel = _kernel()(_fork(request))
+            identity = _fork(request)
+            try:
+                kernel = _kernel()(identity)
+            except psutil.NoSuchProcess:
+                raise RuntimeError(f"kernel {identity} died before replying") from None
             self.process, self.pid, self.pgid = kernel, kernel.pid, kernel.pid
             self.cwd = options["cwd"]
             return self.connection_info
@@ -101,9 +106,16 @@ def _fork(request):
         if server.poll() is not None:  # killed
             _server.cache_clear()
             server = _server()
-        server.stdin.write(json.dumps(request) + "\n")
-        server.stdin.flush()
-        answer = server.stdout.readline()
+        try:
+            server.stdin.write(json.dumps(request) + "\n")
+            server.stdin.flush()
+            answer = server.stdout.readline()
+        except BaseException:  # interrupted: the next one would be told of this one's kernel
+            _server.cache_clear()
+            server.kill()  # and with it go its kernels
+            server.wait()
+            server.stdout.close()
+            raise
     if not answer:
         raise RuntimeError("the process that kernels are forked from died")
     return int(answer)

@@ -649,6 +649,43 @@ def test_kernels_share_what_is_imported_and_nothing_else(project):
     assert records(3)["parent"] != one["parent"]
 
 
+def test_an_interrupted_request_for_a_kernel_is_not_answered_to_the_next(tmp_path, monkeypatch):
+    request = {"arguments": ["-f", str(tmp_path / "kernel.json")], "folder": str(tmp_path)}
+    request |= {"environment": dict(os.environ), "preload": []}
+    first = psutil.Process(kernels._fork(request))
+    server = kernels._server()
+    with monkeypatch.context() as patch:
+        patch.setattr(server, "stdout", Interrupted(server.stdout))
+        with pytest.raises(KeyboardInterrupt):
+            kernels._fork(request)
+    second = psutil.Process(kernels._fork(request))
+    assert second.ppid() == kernels._server().pid != server.pid
+    gone, _ = psutil.wait_procs([first], 30)  # nobody else would have ended it
+    assert gone == [first]
+    second.kill()
+
+
+class Interrupted:
+    """A stream that is interrupted while one waits for a line."""
+
+    def __init__(self, stream):
+        self.stream, self.close = stream, stream.close
+
+    def readline(self):
+        raise KeyboardInterrupt
+
+
+def test_a_kernel_that_ended_before_it_is_looked_at_died(tmp_path, monkeypatch):
+    def none(identity):
+        raise psutil.NoSuchProcess(identity)
+
+    monkeypatch.setattr(kernels, "_kernel", lambda: none)
+    file = str(tmp_path / "kernel.json")
+    made = kernels.manager(tmp_path, (), {})(kernel_name="python3", connection_file=file)
+    with pytest.raises(RuntimeError, match="died before replying"):
+        asyncio.run(made.start_kernel())
+
+
 def test_a_kernel_may_end_between_two_questions(tmp_path, monkeypatch):
     file = str(tmp_path / "kernel.json")
     made = kernels.manager(tmp_path, (), {})(kernel_name="python3", connection_file=file)

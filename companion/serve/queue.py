@@ -23,6 +23,7 @@ WAITING, RUNNING, RENDERING, DONE = "waiting", "running", "rendering", "done"
 FAILED, CANCELLED, INTERRUPTED = "failed", "cancelled", "interrupted"
 LIVE = (WAITING, RUNNING, RENDERING)
 MOST_WAITING, MOST_KEPT = 100, 200  # jobs
+_LONGEST = 300  # characters of what a process said last
 _PATIENCE = 15  # seconds for a run to stop in, once it is told to
 
 
@@ -273,7 +274,9 @@ class Worker:
         self._spare()
         if self.stopped is not None:
             return {"state": CANCELLED, "message": ""}
-        why = f"the process of the runs ended with {code}; see .companion/serve/worker.log"
+        said = self._log().read_text(encoding="utf-8", errors="replace").split("\n")
+        last = next((line for line in reversed(said) if line.strip()), "it said nothing")
+        why = f"the process of the runs ended with {code}: {last.strip()[:_LONGEST]}"
         return {"state": FAILED, "message": why}
 
     def stop(self) -> None:
@@ -316,8 +319,11 @@ class Worker:
         if self.stopped == stopped:  # the run that was to stop still does not
             process.kill()
 
+    def _log(self):
+        return self.root / ".companion" / "serve" / "worker.log"
+
     def _start(self):
-        log = self.root / ".companion" / "serve" / "worker.log"
+        log = self._log()
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as err:
             return subprocess.Popen(
