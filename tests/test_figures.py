@@ -42,6 +42,51 @@ def test_a_curve_is_the_same_svg_each_time(shown):
     assert first == second
 
 
+def drawn(figure, monkeypatch):
+    """The figure as `show` leaves it, laid out."""
+    monkeypatch.setattr(figures, "display", lambda data, raw=False: None)
+    figures.show(figure, "png")
+    figure.draw_without_rendering()
+    return figure
+
+
+@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize("size", [(10, 3.2), (6.4, 2.5)])
+def test_legends_are_off_the_curves_and_text_has_its_size_in_the_column(monkeypatch, same, size):
+    series = [{"a": [1, 2], "a longer label": [2, 1]}, {"a": [1, 2]}]
+    series[1]["a longer label" if same else "another"] = [3, 3]
+    figure, axes = figures.row([(one, [1, 10], "x", "y") for one in series], size=size)
+    axes[0].set_title("small", fontsize=6)
+    drawn(figure, monkeypatch)
+    assert figure.get_size_inches()[0] <= figures.WIDTH
+    assert min(text.get_fontsize() for text in figure.findobj(matplotlib.text.Text)) >= 9
+    legends = figure.legends or [axis.get_legend() for axis in axes]
+    assert len(legends) == (1 if same else 2)
+    labels = [[text.get_text() for text in legend.get_texts()] for legend in legends]
+    assert labels == ([list(series[0])] if same else [list(one) for one in series])
+    boxes = [legend.get_window_extent() for legend in legends]
+    for box in boxes:
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y0 >= 0
+        for axis in axes:
+            names = [axis.xaxis.label, *axis.get_xticklabels()]
+            assert not box.overlaps(axis.get_window_extent())
+            assert not any(box.overlaps(name.get_window_extent()) for name in names)
+    assert same or not boxes[0].overlaps(boxes[1])
+
+
+def test_a_legend_has_as_many_lines_as_it_needs(monkeypatch):
+    series = {f"a method with a long name, {k}": [k, k] for k in range(7)}
+    axis = figures.curves(series, [1, 2], xlabel="x", ylabel="y")
+    before = axis.figure.get_size_inches()[1]
+    figure = drawn(axis.figure, monkeypatch)
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width
+    assert figure.get_size_inches()[1] > before
+    # the curves keep their height but for a tenth
+    assert axis.get_window_extent().height / figure.dpi > 0.9 * (before - 0.8)
+
+
 def test_marks_without_a_line_are_all_there():
     axis = figures.curves({"a": range(25)}, range(25), xlabel="x", ylabel="y", line=False)
     (marks,) = axis.lines

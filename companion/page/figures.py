@@ -1,4 +1,7 @@
-"""Figures and tables of the pages: one style, PNG for images, SVG for curves."""
+"""Figures and tables of the pages: one style, PNG for images, SVG for curves.
+
+Nothing here gives a number back, so that a change of it makes no archived run old: see `keys`.
+"""
 
 import base64
 import csv
@@ -12,6 +15,8 @@ import cycler
 import matplotlib
 import matplotlib.collections
 import matplotlib.pyplot as plt
+import matplotlib.text
+import matplotlib.transforms
 import numpy as np
 from IPython.display import Markdown, display
 from matplotlib.axes import Axes
@@ -34,11 +39,14 @@ matplotlib.rcParams.update(
         "figure.constrained_layout.use": True,
         "figure.dpi": 100,
         "font.size": 10,
+        "legend.frameon": False,
         "lines.markersize": 4,
         "svg.hashsalt": "companion",  # the same figure gives the same bytes
     }
 )
 
+WIDTH = 7.2  # inches, the column of a page: text of a figure no wider is shown at its own size
+LEAST = 9  # points, of any text
 
 # The browser mixes the two ends, so that a page holds two images and not one for each alpha.
 _MIX = """const box = this.parentNode, canvas = box.querySelector('canvas'),
@@ -53,13 +61,20 @@ box.querySelector('p').textContent = text; this.setAttribute('aria-valuetext', t
 
 
 def show(figure: Figure, kind: Literal["svg", "png"]) -> None:
-    """Display a figure and close it.
+    """Display a figure and close it, as a page can show it.
 
-    figure: matplotlib Figure. kind: "svg" for curves, "png" for images, which keeps grey levels.
+    figure: matplotlib Figure; it is made no wider than WIDTH, its text no smaller than LEAST, and
+        legends of axes go below them, off the curves.
+    kind: "svg" for curves, "png" for images, which keeps grey levels.
     Returns None. Raises ValueError for another kind.
     """
     if kind not in ("svg", "png"):
         raise ValueError(f"kind must be 'svg' or 'png', got {kind!r}")
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(min(width, WIDTH), height)
+    for text in figure.findobj(matplotlib.text.Text):
+        text.set_fontsize(max(text.get_fontsize(), LEAST))
+    _move_legends(figure)
     stream = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
     figure.savefig(
@@ -69,6 +84,46 @@ def show(figure: Figure, kind: Literal["svg", "png"]) -> None:
     data = stream.getvalue()
     mime = {"svg": "image/svg+xml", "png": "image/png"}[kind]
     display({mime: data.decode() if kind == "svg" else data, "text/plain": "figure"}, raw=True)
+
+
+def _move_legends(figure):
+    """Put legends below the axes: one for all where they say the same, else each below its own."""
+    told = {}
+    for axis in figure.axes:
+        if (legend := axis.get_legend()) is not None:
+            told[axis] = legend.legend_handles, [text.get_text() for text in legend.get_texts()]
+            legend.remove()
+    if not told:
+        return
+    below = {}  # inches from axes to the lowest of their labels
+    figure.draw_without_rendering()
+    for axis in told:
+        deep = axis.get_window_extent().y0 - axis.get_tightbbox().y0
+        below[axis] = deep / figure.dpi
+    shared = len({tuple(labels) for _, labels in told.values()}) == 1
+    width, height = figure.get_size_inches()
+    rows = []
+    for axis, (handles, labels) in told.items():
+        room = width if shared else axis.get_window_extent().width / figure.dpi
+        columns = _columns(labels, room)
+        rows.append(-(-len(labels) // columns))
+        how = dict(fontsize=LEAST, ncols=columns)
+        if shared:
+            figure.legend(handles, labels, loc="outside lower center", **how)
+            break
+        lower = matplotlib.transforms.ScaledTranslation(0, -below[axis], figure.dpi_scale_trans)
+        where = dict(bbox_to_anchor=(0.5, 0), bbox_transform=axis.transAxes + lower)
+        axis.legend(handles, labels, loc="upper center", **where, **how)
+    figure.set_size_inches(width, height + _LINE * max(rows))
+
+
+_LINE = 0.2  # inches, the height of a line of a legend
+
+
+def _columns(labels, room):
+    """How many columns of a legend fit into so many inches."""
+    longest = 0.6 + 0.07 * max(map(len, labels))  # of 9 point text, its line and gaps
+    return max(1, min(len(labels), int(room / longest)))
 
 
 def images(
@@ -153,7 +208,7 @@ def curves(
             ax.set_xticks(x, [f"{value:g}" for value in x])
             ax.minorticks_off()
     ax.set(xlabel=xlabel, ylabel=ylabel)
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend()
     return ax
 
 
