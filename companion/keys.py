@@ -24,8 +24,8 @@ _BOOKS = {f"companion/{name}.py" for name in ("keys", "contents", "notebooks")}
 # A list of what may be opened, each by its hash, which a run tells of what it did open: another
 # entry makes no kept run old.
 _LISTS = {"otlib/assets/registry.py"}
-# It draws what a run found and gives no number back.
-_DRAWN = {"companion/page/figures.py"}
+# They draw what a run found and give no number back.
+_DRAWN = {"companion/page/figures.py", "companion/page/frames.py"}
 _REQUIREMENT = re.compile(r"[A-Za-z][\w.-]*==[\w.]+")  # of a package whose files are read
 _PUBLISHED = "companion/page/published.py"  # which reads book/published/
 _VARIABLE = re.compile(r"OTLIB_[A-Z0-9_]+")  # with the path of an asset of the user's

@@ -125,3 +125,51 @@ def test_a_wipe_holds_each_picture_and_shows_two(monkeypatch):
         frames.wipe(images, left="a", right="d")
     with pytest.raises(ValueError, match="images must have one shape, got"):
         frames.wipe(images | {"e": levels[0, :2]}, left="a", right="b")
+
+
+# ---- a loupe
+
+
+def views(*shapes):
+    """Images of two titles for each key, of these shapes."""
+    random = np.random.default_rng(1)
+    return {
+        (f"k{place}",): {title: random.random((3, *shape)) for title in ("one<", "two")}
+        for place, shape in enumerate(shapes)
+    }
+
+
+def test_a_loupe_holds_each_image_once_and_shows_the_first_with_a_square_in_the_middle(monkeypatch):
+    found, images = [], views((8, 8), (6, 9))
+    images["k1",]["two"] = images["k1",]["one<"]  # the same image
+    monkeypatch.setattr(frames, "display", lambda data, raw: found.append(data["text/html"]))
+    frames.loupe(images, controls=["key"], start=("k1",), label='"x"', side=5)
+    (page,) = found
+    film = json.loads(re.search(r"<script[^>]*>(.*)</script>", page, re.DOTALL)[1])
+    assert [view["shape"] for view in film["views"]] == [[8, 8], [6, 9]]
+    assert [view["shown"] for view in film["views"]] == [[0, 1], [2, 2]]
+    for view, panels in zip(film["views"], images.values(), strict=True):
+        for number, panel in zip(view["shown"], panels.values(), strict=True):
+            back = pixels(film["sources"][number])
+            np.testing.assert_array_equal(back, np.moveaxis((255 * panel).round(), 0, -1))
+    assert page.count(f'<img src="{film["sources"][2]}"') == 4  # each title: whole, and magnified
+    assert "--side: 5; --height: 6; --width: 9; --across: 0.5; --down: 0.5" in page
+    assert 'aria-label="&quot;x&quot;"' in page and "one&lt;" in page
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"start": ("k2",)}, "start must be one of the keys"),
+        ({"side": 7}, "side must be at most 6, got 7"),
+        ({"images": {**views((8, 8)), ("k1",): {"one<": np.zeros((8, 8))}}}, "have one shape"),
+        (
+            {"images": {("k0",): {"one<": np.zeros((8, 8)), "two": np.zeros((8, 9))}}},
+            "have one shape",
+        ),
+    ],
+)
+def test_a_loupe_names_what_does_not_fit(changed, message):
+    asked = {"images": views((8, 8), (6, 9)), "start": ("k0",), "side": 5} | changed
+    with pytest.raises(ValueError, match=message):
+        frames.loupe(asked.pop("images"), controls=["key"], label="x", **asked)

@@ -238,7 +238,7 @@ def test_the_key_follows_the_files_and_folders_that_parameters_name(project, tmp
 
 def test_what_tells_keys_makes_no_kept_run_old(project):
     told = {"companion/keys.py": "another", "companion/contents.py": "another"}
-    told["companion/page/figures.py"] = "another"  # draws, and gives no number
+    told |= {f"companion/page/{name}.py": "another" for name in ("figures", "frames")}  # draw only
     assert keys.changed(told, project.root) == []
     called = {**told, "companion/cli.py": keys.digest(ROOT / "companion/cli.py")}
     assert keys.changed(called, None) == ["companion/contents.py", "companion/keys.py"]

@@ -584,6 +584,66 @@ def test_the_keys_turn_the_frames(browser, name, width):
         assert FILMS and page.errors == []
 
 
+LOUPES = sorted(
+    f"sections/{source.stem}"
+    for source in (ROOT / "notebooks").glob("*.md")
+    if "frames.loupe(" in source.read_text(encoding="utf-8")
+)
+# where a loupe's square is in each picture, and what its magnified image shows, in pixels of these
+SQUARES = """host => {
+    const [height, width, side] =
+        ["height", "width", "side"].map(name => Number(host.style.getPropertyValue(`--${name}`)));
+    const data = JSON.parse(host.querySelector("script").textContent);
+    const boxes = [...host.querySelectorAll(".panels > div")].map(panel => {
+        const [whole, square, glass, large] = [".picture img", "i", ".glass", ".glass img"].map(
+            name => panel.querySelector(name).getBoundingClientRect());
+        const pixel = whole.width / width, big = large.width / width;
+        const border = 2, corner = [glass.x + border - large.x, glass.y + border - large.y];
+        return [(square.x - whole.x) / pixel, (square.y - whole.y) / pixel, square.width / pixel,
+                corner[0] / big, corner[1] / big, (glass.width - 2 * border) / big];
+    });
+    const shown = [...host.querySelectorAll(".picture img")].map(
+        image => data.sources.indexOf(image.getAttribute("src")));
+    return {height, width, side, boxes, shown, views: data.views};
+}"""
+
+
+def same_square(host):
+    """The corner of the square of a loupe, the same in all its pictures and their enlargements."""
+    now = host.evaluate(SQUARES)
+    (left, top, *_), *_ = now["boxes"]
+    for box in now["boxes"]:
+        assert box == pytest.approx([left, top, now["side"]] * 2, abs=1)
+    assert -1 < left < now["width"] - now["side"] + 1 and -1 < top < now["height"] - now["side"] + 1
+    return left, top, now
+
+
+@pytest.mark.parametrize("width", [DESKTOP, PHONE])
+@pytest.mark.parametrize("name", LOUPES)
+def test_a_loupe_is_moved_by_keys_and_by_hand(browser, name, width):
+    with visit(browser, name, width=width) as page:
+        for host in page.locator(".loupe").all():
+            left, top, now = same_square(host)
+            across, down = host.locator("input").all()
+            across.press("Home")
+            down.press("End")
+            assert same_square(host)[:2] == pytest.approx((0, now["height"] - now["side"]), abs=0.1)
+            assert down.get_attribute("aria-valuetext") == "100 % from the top"
+            box = host.locator(".picture").last.bounding_box()
+            page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
+            assert same_square(host)[:2] == pytest.approx((left, top), abs=1)
+            (choice,) = host.locator("select").all()
+            for place in range(choice.locator("option").count()):
+                choice.select_option(index=place)
+                now = same_square(host)[2]
+                view = now["views"][place]
+                assert (now["shown"], [now["height"], now["width"]]) == (
+                    view["shown"],
+                    view["shape"],
+                )
+        assert LOUPES and page.errors == []
+
+
 @pytest.mark.parametrize("name", FILMS)
 def test_without_scripts_and_in_print_one_frame_stands(browser, name):
     context = browser.new_context(java_script_enabled=False)

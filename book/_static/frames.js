@@ -89,6 +89,66 @@
     /** @type {HTMLElement} */ (host.querySelector(".controls")).hidden = false;
   };
 
+  /** @typedef {{key: string[], shown: number[], shape: [number, number]}} View
+   * key: what it shows, an item a list; shown: for each panel, which of the sources; shape: height
+   * and width, pixels. */
+
+  /** Let a hand, keys or lists move one square over several pictures. @param {HTMLElement} host */
+  const magnify = (host) => {
+    const data = /** @type {HTMLElement} */ (host.querySelector("script"));
+    /** @type {{sources: string[], titles: string[], views: View[]}} */
+    const { sources, titles, views } = JSON.parse(data.textContent ?? "");
+    const find = (/** @type {string} */ what) => [...host.querySelectorAll(what)];
+    const lists = /** @type {HTMLSelectElement[]} */ (find("select"));
+    const [across, down] = /** @type {HTMLInputElement[]} */ (find("input"));
+    const images = /** @type {HTMLImageElement[]} */ (find(".picture img"));
+    const glasses = /** @type {HTMLImageElement[]} */ (find(".glass img"));
+    const set = (/** @type {string} */ name, /** @type {number} */ value) =>
+      host.style.setProperty(`--${name}`, String(value));
+
+    const move = () => {
+      set("across", Number(across.value) / 100);
+      set("down", Number(down.value) / 100);
+      across.setAttribute("aria-valuetext", `${across.value} % from the left`);
+      down.setAttribute("aria-valuetext", `${down.value} % from the top`);
+    };
+    const choose = () => {
+      const view = views.find((one) => lists.every((list, at) => list.value === one.key[at]));
+      if (!view) return;
+      set("height", view.shape[0]);
+      set("width", view.shape[1]);
+      view.shown.forEach((source, place) => {
+        images[place].src = glasses[place].src = sources[source];
+        images[place].alt = [...view.key, titles[place]].join(", ");
+      });
+    };
+    /** The square's middle goes where the pointer is. @param {PointerEvent} event */
+    const follow = (event) => {
+      const box = /** @type {HTMLElement} */ (event.currentTarget).getBoundingClientRect();
+      const side = Number(host.style.getPropertyValue("--side"));
+      /** @param {HTMLInputElement} slider @param {number} share @param {string} length */
+      const put = (slider, share, length) => {
+        const covered = side / Number(host.style.getPropertyValue(`--${length}`));
+        slider.value = String(Math.round(100 * (share - covered / 2) / (1 - covered || 1)));
+      };
+      put(across, (event.clientX - box.left) / box.width, "width");
+      put(down, (event.clientY - box.top) / box.height, "height");
+      move();
+    };
+    for (const picture of /** @type {HTMLElement[]} */ (find(".picture"))) {
+      picture.addEventListener("pointerdown", follow);
+      picture.addEventListener("pointermove", follow);
+    }
+    for (const slider of [across, down]) slider.addEventListener("input", move);
+    for (const list of lists) list.addEventListener("input", choose);
+    // a browser that comes back to a page may have changed what is selected
+    lists.forEach((list, at) => { list.value = views[Number(host.dataset.start)].key[at]; });
+    across.value = down.value = "50";
+    move();
+    choose();
+    for (const controls of /** @type {HTMLElement[]} */ (find(".controls"))) controls.hidden = false;
+  };
+
   /** Tell in words where a handle between two images stands. @param {HTMLElement} host */
   const divide = (host) => {
     const slider = /** @type {HTMLInputElement} */ (host.querySelector("input"));
@@ -103,6 +163,8 @@
     document.querySelectorAll(".compare").forEach(
       (host) => divide(/** @type {HTMLElement} */ (host)));
     document.querySelectorAll(".frames").forEach((host) => turn(/** @type {HTMLElement} */ (host)));
+    document.querySelectorAll(".loupe").forEach(
+      (host) => magnify(/** @type {HTMLElement} */ (host)));
     document.querySelectorAll(".compare:has(select)").forEach(
       (host) => choose(/** @type {HTMLElement} */ (host)));
   });

@@ -1,4 +1,7 @@
-"""Pictures that a reader turns: frames made before, chosen by controls (book/_static/frames.js)."""
+"""Pictures that a reader turns: frames made before, chosen by controls (book/_static/frames.js).
+
+Nothing here gives a number back, so that a change of it makes no archived run old: see `keys`.
+"""
 
 import base64
 import html
@@ -165,6 +168,80 @@ oninput="this.parentNode.style.setProperty('--cut', this.value + '%')">
 <div class="controls" hidden>{menus}</div>
 <script type="application/json">{_json(sources)}</script></div>""",
             "text/plain": " | ".join(images),
+        },
+        raw=True,
+    )
+
+
+def loupe(
+    images: Mapping[Key, Mapping[str, Array]],
+    *,
+    controls: Sequence[str],
+    start: Key,
+    label: str,
+    side: int = 40,
+) -> None:
+    """Show images side by side, and of each the same square, magnified, which a reader moves.
+
+    images: {key: {title: image as in `pictures`}}, of one shape and the same titles for one key; an
+        item of a key is a choice from a list. controls: the names of a key's items. start: the key
+        shown first, and alone in print and without scripts, with the square in the middle.
+    label: what all of it shows. side: of the square, pixels; no larger than the images.
+    Returns None. Raises ValueError where start is no key, titles or shapes differ, or side is too
+    large.
+    """
+    if start not in images:
+        raise ValueError(f"start must be one of the keys, got {start}")
+    titles = list(images[start])
+    sources: list[str] = []
+    views = []
+    for key, panels in images.items():
+        shapes = {np.squeeze(np.asarray(panel)).shape[-2:] for panel in panels.values()}
+        if list(panels) != titles or len(shapes) != 1:
+            raise ValueError(f"images of {key} must have one shape and be {titles}, got {shapes}")
+        ((height, width),) = shapes
+        if side > min(height, width):
+            raise ValueError(f"side must be at most {min(height, width)}, got {side}")
+        shown = [_webp(panel) for panel in panels.values()]
+        sources += [source for source in shown if source not in sources]
+        views.append(
+            {
+                "key": [_text(item) for item in key],
+                "shown": [sources.index(source) for source in shown],
+                "shape": [height, width],
+            }
+        )
+    first = views[list(images).index(start)]
+    boxes = "\n".join(
+        f"""<div><p>{html.escape(title)}</p>
+<div class="picture"><img src="{sources[number]}" alt="{html.escape(title)}"><i></i></div>
+<div class="glass" role="img" aria-label="{html.escape(title)}, a square of it magnified">\
+<img src="{sources[number]}" alt=""></div></div>"""
+        for title, number in zip(titles, first["shown"], strict=True)
+    )
+    lists = [list(dict.fromkeys(items)) for items in zip(*images, strict=True)]
+    menus = "\n".join(map(_menu, controls, lists, start))
+    sliders = "\n".join(
+        f'<label>{way} <input type="range" min="0" max="100" value="50"></label>'
+        for way in ("across", "down")
+    )
+    height, width = first["shape"]
+    place = f"--side: {side}; --height: {height}; --width: {width}; --across: 0.5; --down: 0.5"
+    display(
+        {
+            "text/html": f"""<div class="loupe" role="group" aria-label="{html.escape(label)}"
+style="{place}" data-start="{list(images).index(start)}">
+<div class="panels">
+{boxes}
+</div>
+<div class="controls" hidden>
+{menus}
+{sliders}
+</div>
+<script type="application/json">{_json({"sources": sources, "titles": titles, "views": views})}\
+</script>
+</div>""",
+            "text/plain": f"{label}: {', '.join(titles)}",
         },
         raw=True,
     )
