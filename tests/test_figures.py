@@ -74,6 +74,27 @@ def test_legends_are_off_the_curves_and_text_has_its_size_in_the_column(monkeypa
     assert same or not boxes[0].overlaps(boxes[1])
 
 
+def test_names_of_letters_become_letters_and_long_titles_get_lines(monkeypatch):
+    title = "a title that is a good deal wider than its panel is, alpha = 2"
+    figure, axes = figures.grid({0: title, 1: "short"}, columns=3)
+    for axis in axes.values():
+        axis.plot([1, 2], label="alphabet, rho = .3")
+        axis.set(xlabel=r"lambda ($\rho$ fixed)", ylabel="eps")
+        axis.legend()
+    drawn(figure, monkeypatch)
+    assert axes[0].get_xlabel() == r"λ ($\rho$ fixed)" and axes[0].get_ylabel() == "ε"
+    assert figure.legends[0].get_texts()[0].get_text() == "alphabet, ρ = .3"
+    assert axes[0].get_title().replace("\n", " ") == title.replace("alpha", "α")
+    boxes = [axis.title.get_window_extent() for axis in axes.values()]
+    assert boxes[0].width < figure.bbox.width / 3 and not boxes[0].overlaps(boxes[1])
+
+
+def test_panels_that_have_a_shape_keep_it(monkeypatch):
+    figure, axes = matplotlib.pyplot.subplots(1, 2, figsize=(12, 6))
+    axes[0].set_aspect("equal")
+    assert drawn(figure, monkeypatch).get_size_inches() == pytest.approx([7.2, 3.6])
+
+
 def test_a_legend_has_as_many_lines_as_it_needs(monkeypatch):
     series = {f"a method with a long name, {k}": [k, k] for k in range(7)}
     axis = figures.curves(series, [1, 2], xlabel="x", ylabel="y")

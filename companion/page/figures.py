@@ -8,6 +8,8 @@ import csv
 import html
 import io
 import json
+import re
+import textwrap
 from collections.abc import Collection, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -36,6 +38,7 @@ matplotlib.rcParams.update(
         "axes.prop_cycle": cycler.cycler(color=COLOURS) + cycler.cycler(marker=list(MARKERS)),
         "axes.spines.right": False,
         "axes.spines.top": False,
+        "axes.titlesize": 10,
         "figure.constrained_layout.use": True,
         "figure.dpi": 100,
         "font.size": 10,
@@ -47,6 +50,8 @@ matplotlib.rcParams.update(
 
 WIDTH = 7.2  # inches, the column of a page: text of a figure no wider is shown at its own size
 LEAST = 9  # points, of any text
+_GREEK = {"alpha": "α", "eps": "ε", "lambda": "λ", "phi": "φ", "rho": "ρ", "sigma": "σ"}
+_NAMES = re.compile(rf"(?<!\\)\b({'|'.join(_GREEK)})\b")
 
 # The browser mixes the two ends, so that a page holds two images and not one for each alpha.
 _MIX = """const box = this.parentNode, canvas = box.querySelector('canvas'),
@@ -63,17 +68,15 @@ box.querySelector('p').textContent = text; this.setAttribute('aria-valuetext', t
 def show(figure: Figure, kind: Literal["svg", "png"]) -> None:
     """Display a figure and close it, as a page can show it.
 
-    figure: matplotlib Figure; it is made no wider than WIDTH, its text no smaller than LEAST, and
-        legends of axes go below them, off the curves.
+    figure: matplotlib Figure; it is made no wider than WIDTH, its text no smaller than LEAST, the
+        names of Greek letters become these, long titles get lines, and legends of axes go below
+        them, off the curves.
     kind: "svg" for curves, "png" for images, which keeps grey levels.
     Returns None. Raises ValueError for another kind.
     """
     if kind not in ("svg", "png"):
         raise ValueError(f"kind must be 'svg' or 'png', got {kind!r}")
-    width, height = figure.get_size_inches()
-    figure.set_size_inches(min(width, WIDTH), height)
-    for text in figure.findobj(matplotlib.text.Text):
-        text.set_fontsize(max(text.get_fontsize(), LEAST))
+    _fit(figure)
     _move_legends(figure)
     stream = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
@@ -84,6 +87,24 @@ def show(figure: Figure, kind: Literal["svg", "png"]) -> None:
     data = stream.getvalue()
     mime = {"svg": "image/svg+xml", "png": "image/png"}[kind]
     display({mime: data.decode() if kind == "svg" else data, "text/plain": "figure"}, raw=True)
+
+
+def _fit(figure):
+    """Make a figure as wide as the column, and its texts such as can be read there."""
+    width, height = figure.get_size_inches()
+    scale = min(1, WIDTH / width)
+    shaped = any(axis.get_aspect() != "auto" for axis in figure.axes)  # as wide as high, say
+    figure.set_size_inches(scale * width, scale * height if shaped else height)
+    for text in figure.findobj(matplotlib.text.Text):
+        text.set_fontsize(max(text.get_fontsize(), LEAST))
+        text.set_text(_NAMES.sub(lambda name: _GREEK[name[0]], text.get_text()))
+    figure.draw_without_rendering()
+    for axis in figure.axes:
+        place, title = axis.get_subplotspec(), axis.title
+        columns = place.get_gridspec().ncols if place else 1
+        share = 0.97 * figure.bbox.width / columns / max(1, title.get_window_extent().width)
+        if share < 1:
+            title.set_text(textwrap.fill(title.get_text(), int(share * len(title.get_text()))))
 
 
 def _move_legends(figure):
