@@ -112,7 +112,11 @@ def _move_legends(figure):
     told = {}
     for axis in figure.axes:
         if (legend := axis.get_legend()) is not None:
-            told[axis] = legend.legend_handles, [text.get_text() for text in legend.get_texts()]
+            texts = [text.get_text() for text in legend.get_texts()]
+            handles, labels = axis.get_legend_handles_labels()
+            own = dict(zip(labels, handles, strict=True))  # whole, with their marks
+            kept = zip(texts, legend.legend_handles, strict=True)
+            told[axis] = [own.get(text, handle) for text, handle in kept], texts
             legend.remove()
     if not told:
         return
