@@ -175,8 +175,9 @@ def numbers(judged: list[Judged], kept: list[dict]) -> str:
         lines += [":class: dropdown note", ""]
         for about in shown:
             smaller = f" Shown at 1/{2 ** about['halved']} of its size." if about["halved"] else ""
-            picture = f"![{about['alt']}](../archive/{about['file']})"
-            lines += [picture, "", f"{about['caption']}{smaller}", ""]
+            picture = [f"```{{image}} ../archive/{about['file']}", f":alt: {about['alt']}"]
+            picture += [":loading: lazy", "```"]  # who does not open the fold does not wait for it
+            lines += [*picture, "", f"{about['caption']}{smaller}", ""]
         lines.append("::::")
     return "\n".join(lines)
 

@@ -107,7 +107,8 @@ def test_a_page_shows_published_kept_and_present_numbers(kept):
     verdict = '<a href="scoreboard.html#claim-toy-eps">✔ reproduced</a>'
     row = f"| Fig. 1: eps is small | at most .01 | ✔ 0.001 | ✔ 0.0002 | {verdict} |"
     assert row in section
-    assert "![a thing](../archive/toy-full-size/small.png)\n\nA figure.\n" in section
+    image = "```{image} ../archive/toy-full-size/small.png\n:alt: a thing\n:loading: lazy\n```"
+    assert f"{image}\n\nA figure.\n" in section
     halved = kept_runs(kept.root)[0]["figures"]["noise"]["halved"]
     assert f"A figure. Shown at 1/{2**halved} of its size." in section
     assert "curves-2" not in section
