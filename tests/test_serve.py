@@ -413,8 +413,10 @@ def test_a_worker_that_dies_fails_its_run_alone(client, queue):
     job = client.post(RUNS, json=asked(nap="5", naps="2", rho="0.9")).json()
     worker = until(lambda: queue._workers.get(job["id"]))
     until(lambda: queue.jobs("naps")[0]["bars"])
+    (queue.root / ".companion/serve/worker.log").write_text("one\n  the last words\n\n")
     worker.process.kill()
-    assert "ended with -9" in ended(queue, job["id"], "failed").message
+    message = ended(queue, job["id"], "failed").message
+    assert message == "the process of the runs ended with -9: the last words"
     other = client.post(RUNS, json=asked(rho="0.91")).json()
     assert ended(queue, other["id"], "done", "failed").state == "done"
 

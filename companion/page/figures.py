@@ -50,6 +50,7 @@ matplotlib.rcParams.update(
 
 WIDTH = 7.2  # inches, the column of a page: text of a figure no wider is shown at its own size
 LEAST = 9  # points, of any text
+_LINE = 0.2  # inches, the height of a line of a legend
 _GREEK = {"alpha": "α", "eps": "ε", "lambda": "λ", "phi": "φ", "rho": "ρ", "sigma": "σ"}
 _NAMES = re.compile(rf"(?<!\\)\b({'|'.join(_GREEK)})\b")
 
@@ -140,9 +141,6 @@ def _move_legends(figure):
         where = dict(bbox_to_anchor=(0.5, 0), bbox_transform=axis.transAxes + lower)
         axis.legend(handles, labels, loc="upper center", **where, **how)
     figure.set_size_inches(width, height + _LINE * max(rows))
-
-
-_LINE = 0.2  # inches, the height of a line of a legend
 
 
 def _columns(labels, room):

@@ -274,9 +274,7 @@ class Worker:
         self._spare()
         if self.stopped is not None:
             return {"state": CANCELLED, "message": ""}
-        said = self._log().read_text(encoding="utf-8", errors="replace").split("\n")
-        last = next((line for line in reversed(said) if line.strip()), "it said nothing")
-        why = f"the process of the runs ended with {code}: {last.strip()[:_LONGEST]}"
+        why = f"the process of the runs ended with {code}: {self._last_words()}"
         return {"state": FAILED, "message": why}
 
     def stop(self) -> None:
@@ -318,6 +316,14 @@ class Worker:
     def _kill(self, process, stopped):
         if self.stopped == stopped:  # the run that was to stop still does not
             process.kill()
+
+    def _last_words(self):
+        """The last line that the process wrote."""
+        said = ""
+        with contextlib.suppress(OSError):  # somebody took the log away
+            said = self._log().read_text(encoding="utf-8", errors="replace")
+        lines = [line.strip() for line in said.splitlines() if line.strip()]
+        return lines[-1][:_LONGEST] if lines else "it said nothing"
 
     def _log(self):
         return self.root / ".companion" / "serve" / "worker.log"
