@@ -590,7 +590,7 @@ LOUPES = sorted(
     if "frames.loupe(" in source.read_text(encoding="utf-8")
 )
 # where a loupe's square is in each picture, and what its magnified image shows, in pixels of these
-SQUARES = """host => {
+MAGNIFIED = """host => {
     const [height, width, side] =
         ["height", "width", "side"].map(name => Number(host.style.getPropertyValue(`--${name}`)));
     const data = JSON.parse(host.querySelector("script").textContent);
@@ -610,7 +610,7 @@ SQUARES = """host => {
 
 def same_square(host):
     """The corner of the square of a loupe, the same in all its pictures and their enlargements."""
-    now = host.evaluate(SQUARES)
+    now = host.evaluate(MAGNIFIED)
     (left, top, *_), *_ = now["boxes"]
     for box in now["boxes"]:
         assert box == pytest.approx([left, top, now["side"]] * 2, abs=1)
