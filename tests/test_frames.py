@@ -152,7 +152,9 @@ def test_a_loupe_holds_each_image_once_and_shows_the_first_with_a_square_in_the_
         for number, panel in zip(view["shown"], panels.values(), strict=True):
             back = pixels(film["sources"][number])
             np.testing.assert_array_equal(back, np.moveaxis((255 * panel).round(), 0, -1))
-    assert page.count(f'<img src="{film["sources"][2]}"') == 4  # each title: whole, and magnified
+    for part in ('<img src="{}"', '<image href="{}" width="9" height="6"/>'):  # whole, magnified
+        assert page.count(part.format(film["sources"][2])) == 2
+    assert page.count('viewBox="2.0 0.5 5 5"') == 2
     assert "--side: 5; --height: 6; --width: 9; --across: 0.5; --down: 0.5" in page
     assert 'aria-label="&quot;x&quot;"' in page and "one&lt;" in page
 

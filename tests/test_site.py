@@ -595,15 +595,16 @@ MAGNIFIED = """host => {
         ["height", "width", "side"].map(name => Number(host.style.getPropertyValue(`--${name}`)));
     const data = JSON.parse(host.querySelector("script").textContent);
     const boxes = [...host.querySelectorAll(".panels > div")].map(panel => {
-        const [whole, square, glass, large] = [".picture img", "i", ".glass", ".glass img"].map(
+        const [whole, square] = [".picture img", "i"].map(
             name => panel.querySelector(name).getBoundingClientRect());
-        const pixel = whole.width / width, big = large.width / width;
-        const border = 2, corner = [glass.x + border - large.x, glass.y + border - large.y];
+        const pixel = whole.width / width, glass = panel.querySelector("svg").viewBox.baseVal;
         return [(square.x - whole.x) / pixel, (square.y - whole.y) / pixel, square.width / pixel,
-                corner[0] / big, corner[1] / big, (glass.width - 2 * border) / big];
+                glass.x, glass.y, glass.width];
     });
-    const shown = [...host.querySelectorAll(".picture img")].map(
-        image => data.sources.indexOf(image.getAttribute("src")));
+    const [shown, large] = [["img", "src"], ["image", "href"]].map(([what, name]) =>
+        [...host.querySelectorAll(what)].map(
+            image => data.sources.indexOf(image.getAttribute(name))));
+    if (shown.join() !== large.join()) throw Error("another image is magnified");
     return {height, width, side, boxes, shown, views: data.views};
 }"""
 

@@ -102,37 +102,47 @@
     const lists = /** @type {HTMLSelectElement[]} */ (find("select"));
     const [across, down] = /** @type {HTMLInputElement[]} */ (find("input"));
     const images = /** @type {HTMLImageElement[]} */ (find(".picture img"));
-    const glasses = /** @type {HTMLImageElement[]} */ (find(".glass img"));
+    const glasses = find("svg");
     const set = (/** @type {string} */ name, /** @type {number} */ value) =>
       host.style.setProperty(`--${name}`, String(value));
 
+    let [height, width] = views[0].shape;
+    const side = Number(host.style.getPropertyValue("--side"));
+
     const move = () => {
-      set("across", Number(across.value) / 100);
-      set("down", Number(down.value) / 100);
+      const [right, below] = [across, down].map((slider) => Number(slider.value) / 100);
+      set("across", right);
+      set("down", below);
+      const corner = `${right * (width - side)} ${below * (height - side)}`;
+      for (const glass of glasses) glass.setAttribute("viewBox", `${corner} ${side} ${side}`);
       across.setAttribute("aria-valuetext", `${across.value} % from the left`);
       down.setAttribute("aria-valuetext", `${down.value} % from the top`);
     };
     const choose = () => {
       const view = views.find((one) => lists.every((list, at) => list.value === one.key[at]));
       if (!view) return;
-      set("height", view.shape[0]);
-      set("width", view.shape[1]);
+      [height, width] = view.shape;
+      set("height", height);
+      set("width", width);
       view.shown.forEach((source, place) => {
-        images[place].src = glasses[place].src = sources[source];
+        images[place].src = sources[source];
         images[place].alt = [...view.key, titles[place]].join(", ");
+        const large = /** @type {SVGImageElement} */ (glasses[place].querySelector("image"));
+        const told = { href: sources[source], width: String(width), height: String(height) };
+        for (const [name, value] of Object.entries(told)) large.setAttribute(name, value);
       });
+      move();
     };
     /** The square's middle goes where the pointer is. @param {PointerEvent} event */
     const follow = (event) => {
       const box = /** @type {HTMLElement} */ (event.currentTarget).getBoundingClientRect();
-      const side = Number(host.style.getPropertyValue("--side"));
-      /** @param {HTMLInputElement} slider @param {number} share @param {string} length */
+      /** @param {HTMLInputElement} slider @param {number} share @param {number} length */
       const put = (slider, share, length) => {
-        const covered = side / Number(host.style.getPropertyValue(`--${length}`));
+        const covered = side / length;
         slider.value = String(Math.round(100 * (share - covered / 2) / (1 - covered || 1)));
       };
-      put(across, (event.clientX - box.left) / box.width, "width");
-      put(down, (event.clientY - box.top) / box.height, "height");
+      put(across, (event.clientX - box.left) / box.width, width);
+      put(down, (event.clientY - box.top) / box.height, height);
       move();
     };
     for (const picture of /** @type {HTMLElement[]} */ (find(".picture"))) {
@@ -144,7 +154,6 @@
     // a browser that comes back to a page may have changed what is selected
     lists.forEach((list, at) => { list.value = views[Number(host.dataset.start)].key[at]; });
     across.value = down.value = "50";
-    move();
     choose();
     for (const controls of /** @type {HTMLElement[]} */ (find(".controls"))) controls.hidden = false;
   };

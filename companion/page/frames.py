@@ -212,11 +212,13 @@ def loupe(
             }
         )
     first = views[list(images).index(start)]
+    height, width = first["shape"]
+    square = f"{(width - side) / 2} {(height - side) / 2} {side} {side}"
     boxes = "\n".join(
         f"""<div><p>{html.escape(title)}</p>
 <div class="picture"><img src="{sources[number]}" alt="{html.escape(title)}"><i></i></div>
-<div class="glass" role="img" aria-label="{html.escape(title)}, a square of it magnified">\
-<img src="{sources[number]}" alt=""></div></div>"""
+<svg viewBox="{square}" role="img" aria-label="{html.escape(title)}, a square of it magnified">\
+<image href="{sources[number]}" width="{width}" height="{height}"/></svg></div>"""
         for title, number in zip(titles, first["shown"], strict=True)
     )
     lists = [list(dict.fromkeys(items)) for items in zip(*images, strict=True)]
@@ -225,7 +227,6 @@ def loupe(
         f'<label>{way} <input type="range" min="0" max="100" value="50"></label>'
         for way in ("across", "down")
     )
-    height, width = first["shape"]
     place = f"--side: {side}; --height: {height}; --width: {width}; --across: 0.5; --down: 0.5"
     display(
         {
