@@ -20,11 +20,18 @@
     return same >= 0 ? same : Math.round(share * (after.length - 1));
   };
 
+  /** The data that a box of a page holds. @param {HTMLElement} host @returns {any} */
+  const held = (host) => JSON.parse(host.querySelector("script")?.textContent ?? "");
+
+  /** Show the controls of a box, which do nothing before. @param {HTMLElement} host */
+  const reveal = (host) =>
+    /** @type {NodeListOf<HTMLElement>} */ (host.querySelectorAll(".controls")).forEach(
+      (controls) => { controls.hidden = false; });
+
   /** Give a box of a page its controls. @param {HTMLElement} host */
   const turn = (host) => {
-    const data = /** @type {HTMLElement} */ (host.querySelector("script"));
     /** @type {Film} */
-    const film = JSON.parse(data.textContent ?? "");
+    const film = held(host);
     const find = (/** @type {string} */ what) => [...host.querySelectorAll(what)];
     const lists = /** @type {HTMLSelectElement[]} */ (find("select"));
     const [slider] = /** @type {HTMLInputElement[]} */ (find("input"));
@@ -67,14 +74,13 @@
     lists.forEach((list, number) => { list.value = start.key[number]; });
     stops = stopsOf(film.frames, lists.map((list) => list.value));
     place(stops.indexOf(start));
-    for (const controls of /** @type {HTMLElement[]} */ (find(".controls"))) controls.hidden = false;
+    reveal(host);
   };
 
   /** Let two lists choose what lies on either side of a handle. @param {HTMLElement} host */
   const choose = (host) => {
-    const data = /** @type {HTMLElement} */ (host.querySelector("script"));
     /** @type {Record<string, string>} */
-    const sources = JSON.parse(data.textContent ?? "");
+    const sources = held(host);
     const [right, left] = host.querySelectorAll("img");
     const names = host.querySelectorAll("p span");
     host.querySelectorAll("select").forEach((list, side) => {
@@ -86,7 +92,7 @@
       });
       list.value = [left, right][side].alt; // a browser that comes back may have another
     });
-    /** @type {HTMLElement} */ (host.querySelector(".controls")).hidden = false;
+    reveal(host);
   };
 
   /** @typedef {{key: string[], shown: number[], shape: [number, number]}} View
@@ -95,9 +101,8 @@
 
   /** Let a hand, keys or lists move one square over several pictures. @param {HTMLElement} host */
   const magnify = (host) => {
-    const data = /** @type {HTMLElement} */ (host.querySelector("script"));
     /** @type {{sources: string[], titles: string[], views: View[]}} */
-    const { sources, titles, views } = JSON.parse(data.textContent ?? "");
+    const { sources, titles, views } = held(host);
     const find = (/** @type {string} */ what) => [...host.querySelectorAll(what)];
     const lists = /** @type {HTMLSelectElement[]} */ (find("select"));
     const [across, down] = /** @type {HTMLInputElement[]} */ (find("input"));
@@ -155,7 +160,7 @@
     lists.forEach((list, at) => { list.value = views[Number(host.dataset.start)].key[at]; });
     across.value = down.value = "50";
     choose();
-    for (const controls of /** @type {HTMLElement[]} */ (find(".controls"))) controls.hidden = false;
+    reveal(host);
   };
 
   /** Tell in words where a handle between two images stands. @param {HTMLElement} host */

@@ -121,11 +121,7 @@ def _move_legends(figure):
             legend.remove()
     if not told:
         return
-    below = {}  # inches from axes to the lowest of their labels
     figure.draw_without_rendering()
-    for axis in told:
-        deep = axis.get_window_extent().y0 - axis.get_tightbbox().y0
-        below[axis] = deep / figure.dpi
     shared = len({tuple(labels) for _, labels in told.values()}) == 1
     width, height = figure.get_size_inches()
     rows = []
@@ -137,7 +133,8 @@ def _move_legends(figure):
         if shared:
             figure.legend(handles, labels, loc="outside lower center", **how)
             break
-        lower = matplotlib.transforms.ScaledTranslation(0, -below[axis], figure.dpi_scale_trans)
+        names = (axis.get_window_extent().y0 - axis.get_tightbbox().y0) / figure.dpi  # their height
+        lower = matplotlib.transforms.ScaledTranslation(0, -names, figure.dpi_scale_trans)
         where = dict(bbox_to_anchor=(0.5, 0), bbox_transform=axis.transAxes + lower)
         axis.legend(handles, labels, loc="upper center", **where, **how)
     figure.set_size_inches(width, height + _LINE * max(rows))

@@ -193,7 +193,7 @@ def loupe(
     if start not in images:
         raise ValueError(f"start must be one of the keys, got {start}")
     titles = list(images[start])
-    sources: list[str] = []
+    number: dict[str, int] = {}  # of each source, which is kept once
     views = []
     for key, panels in images.items():
         shapes = {np.squeeze(np.asarray(panel)).shape[-2:] for panel in panels.values()}
@@ -202,24 +202,19 @@ def loupe(
         ((height, width),) = shapes
         if side > min(height, width):
             raise ValueError(f"side must be at most {min(height, width)}, got {side}")
-        shown = [_webp(panel) for panel in panels.values()]
-        sources += [source for source in shown if source not in sources]
-        views.append(
-            {
-                "key": [_text(item) for item in key],
-                "shown": [sources.index(source) for source in shown],
-                "shape": [height, width],
-            }
-        )
+        shown = [number.setdefault(_webp(panel), len(number)) for panel in panels.values()]
+        key_texts = [_text(item) for item in key]
+        views.append({"key": key_texts, "shown": shown, "shape": [height, width]})
+    sources = list(number)
     first = views[list(images).index(start)]
     height, width = first["shape"]
     square = f"{(width - side) / 2} {(height - side) / 2} {side} {side}"
     boxes = "\n".join(
         f"""<div><p>{html.escape(title)}</p>
-<div class="picture"><img src="{sources[number]}" alt="{html.escape(title)}"><i></i></div>
+<div class="picture"><img src="{source}" alt="{html.escape(title)}"><i></i></div>
 <svg viewBox="{square}" role="img" aria-label="{html.escape(title)}, a square of it magnified">\
-<image href="{sources[number]}" width="{width}" height="{height}"/></svg></div>"""
-        for title, number in zip(titles, first["shown"], strict=True)
+<image href="{source}" width="{width}" height="{height}"/></svg></div>"""
+        for title, source in zip(titles, map(sources.__getitem__, first["shown"]), strict=True)
     )
     lists = [list(dict.fromkeys(items)) for items in zip(*images, strict=True)]
     menus = "\n".join(map(_menu, controls, lists, start))
