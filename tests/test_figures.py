@@ -139,6 +139,22 @@ def test_an_image_keeps_its_grey_levels(shown):
         assert (np.abs(grey[:, 0] - level) <= 1 / 255).sum() > 500
 
 
+@pytest.mark.parametrize("shape", [(37, 53), (100, 236), (160, 160), (24, 24)])
+def test_each_pixel_of_an_image_is_a_whole_number_of_dots(shown, shape):
+    panel = np.random.default_rng(1).integers(0, 256, shape) / 255
+    data = shown(lambda: figures.images(dict.fromkeys("abcde", panel), columns=5))["image/png"]
+    dots = (255 * matplotlib.pyplot.imread(io.BytesIO(data), format="png")[..., 0]).round()
+    wanted = (255 * panel).round()
+    for times in range(1, 12):
+        row = np.kron(wanted[len(wanted) // 2, 1:-1], np.ones(times))  # the rims may share a dot
+        windows = np.lib.stride_tricks.sliding_window_view(dots, len(row), axis=1)
+        hits = (np.abs(windows - row) <= 1).all(-1)  # the library's own rounding
+        if hits.any():
+            break
+    assert hits.any(1).sum() == times and hits.any(0).sum() == 5
+    assert dots.shape[1] >= 0.6 * figures.DOTS * figures.WIDTH  # letters can still be read
+
+
 def test_an_image_keeps_its_colours(shown):
     colours = torch.tensor([[1.2, 0.2, 0.0], [0.4, 0.8, 0.6]]).T[:, None].expand(3, 2, 2)
     data = shown(lambda: figures.images({"two": colours}, columns=1))["image/png"]
