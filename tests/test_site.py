@@ -32,13 +32,17 @@ CHAPTERS = [page for part in TOC["parts"] for page in part["chapters"]]
 PAGES = [TOC["root"], *(page["file"] for page in CHAPTERS if "file" in page)]
 REFERENCE = [below["file"] for page in CHAPTERS for below in page.get("sections", ())]
 NOTEBOOKS = [f"sections/{source.stem}" for source in sorted((ROOT / "notebooks").glob("*.md"))]
-# A machine may have one set alone, and a text's width depends on it: each of these, where Debian
-# puts it; on another system all there are.
-FONTS = Path("/usr/share/fonts")
-SETS = [name for name in ("dejavu", "liberation") if (FONTS / "truetype" / name).is_dir()]
+# A machine may have one set alone, and a text's width depends on it: each of these that is here.
+FONTS = Path("/usr/share/fonts/truetype")
+SETS = {
+    "dejavu": ("DejaVu Sans", "DejaVu Sans Mono"),
+    "liberation": ("Liberation Sans", "Liberation Mono"),
+}
+HERE = [faces for folder, faces in SETS.items() if (FONTS / folder).is_dir()] or [
+    ("sans-serif", "monospace")
+]
 DESKTOP, PHONE, SMALL = 1280, 390, 320
 
-every_page = pytest.mark.parametrize("name", PAGES)
 # The same, opened once for all tests that only look: `--dist loadgroup` leaves them together.
 together = lambda names, place: [
     pytest.param(name, marks=pytest.mark.xdist_group(f"{place}-{name}")) for name in names
@@ -58,19 +62,6 @@ def launch(chromium):
 @pytest.fixture(scope="module")
 def browser(launch):
     browser = launch()
-    yield browser
-    browser.close()
-
-
-@pytest.fixture(scope="module", params=SETS or [""])
-def browser_of_a_font(launch, request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("fonts")
-    fonts = FONTS / "truetype" / request.param if request.param else FONTS
-    (folder / "fonts.conf").write_text(
-        f"<fontconfig><dir>{fonts}</dir><cachedir>{folder}</cachedir>"
-        '<include ignore_missing="yes">/etc/fonts/conf.d</include></fontconfig>'
-    )
-    browser = launch(FONTCONFIG_FILE=str(folder / "fonts.conf"))
     yield browser
     browser.close()
 
@@ -251,14 +242,16 @@ CUT = """() => {
     }
     return found;
 }"""
+FACES = """faces => ["base", "monospace"].forEach((kind, i) =>
+    document.documentElement.style.setProperty(`--pst-font-family-${kind}-system`, faces[i]))"""
 FRAMES = "() => new Promise(go => requestAnimationFrame(() => requestAnimationFrame(go)))"
 WIDE = """[...document.querySelectorAll("article div.math mjx-container")].filter(
     formula => formula.scrollWidth > formula.clientWidth + 1).map(formula => formula.innerText)"""
 
 
 @pytest.mark.parametrize("name", [*PAGES, *REFERENCE, "genindex"])
-def test_nothing_is_cut(browser_of_a_font, name):
-    with visit(browser_of_a_font, name) as page:
+def test_nothing_is_cut(browser, name):
+    with visit(browser, name) as page:
         page.add_style_tag(content="* { transition: none !important }")
         page.evaluate(
             """() => {
@@ -267,12 +260,13 @@ def test_nothing_is_cut(browser_of_a_font, name):
                     fold => fold.classList.remove("toggle-hidden"));
             }"""
         )
-        for width in (DESKTOP, PHONE, SMALL):
-            page.set_viewport_size({"width": width, "height": 900})
-            page.evaluate(FRAMES)  # the marks on what scrolls follow the size
-            assert page.evaluate(CUT) == [], width
-            if width == DESKTOP:
-                assert page.evaluate(WIDE) == []
+        for faces in HERE:
+            page.evaluate(FACES, faces)
+            for width in (PHONE, SMALL, DESKTOP):
+                page.set_viewport_size({"width": width, "height": 900})
+                page.evaluate(FRAMES)  # the marks on what scrolls follow the size
+                assert page.evaluate(CUT) == [], (width, faces)
+            assert page.evaluate(WIDE) == [], faces
 
 
 @each_page(NOTEBOOKS)
@@ -374,16 +368,16 @@ def test_search_finds_the_page(browser, asked, name):
     assert any(name in found for found in pages), pages
 
 
-@every_page
-def test_the_keyboard_reaches_the_text(browser, name):
-    with visit(browser, name) as page:
-        page.keyboard.press("Tab")
-        skip = page.locator(":focus")
-        assert skip.get_attribute("href") == "#main-content"
-        assert skip.evaluate("e => getComputedStyle(e).outlineStyle") != "none"
-        page.keyboard.press("Enter")
-        page.keyboard.press("Tab")
-        assert page.evaluate("document.activeElement.closest('#main-content') !== null")
+@each_page(PAGES)
+def test_the_keyboard_reaches_the_text(desk):
+    desk.keyboard.press("Tab")
+    skip = desk.locator(":focus")
+    assert skip.get_attribute("href") == "#main-content"
+    assert skip.evaluate("e => getComputedStyle(e).outlineStyle") != "none"
+    desk.keyboard.press("Enter")
+    desk.keyboard.press("Tab")
+    assert desk.evaluate("document.activeElement.closest('#main-content') !== null")
+    desk.evaluate("document.activeElement.blur(), scrollTo(0, 0)")
 
 
 @each_page(PAGES)
@@ -735,20 +729,19 @@ def test_the_downloaded_notebook_runs_alone(name, run_alone, tmp_path):
     assert collect(run_alone(box, offered, empty)) == collect(nbformat.read(offered, 4))
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_a_term_leads_to_the_glossary_once_and_a_citation_to_its_equation(browser, name):
-    with visit(browser, name) as page:
-        links = "all => all.map(e => [e.textContent, e.closest('a').href])"
-        terms = page.locator(".glossary-term").evaluate_all(links)
-        cited = page.locator("article a[href*='equations.html#']").evaluate_all(links)
-        source = page.locator("article").inner_text()
+@each_page(NOTEBOOKS)
+def test_a_term_leads_to_the_glossary_once_and_a_citation_to_its_equation(desk):
+    links = "all => all.map(e => [e.textContent, e.closest('a').href])"
+    terms = desk.locator(".glossary-term").evaluate_all(links)
+    cited = desk.locator("article a[href*='equations.html#']").evaluate_all(links)
+    source = desk.locator("article").inner_text()
     files = {"glossary": HTML / "glossary.html", "equations": HTML / "sections/equations.html"}
     ids = {key: set(re.findall(r'id="([^"]*)"', file.read_text())) for key, file in files.items()}
     ends = [urlparse(link) for _, link in terms]
     assert {Path(end.path) for end in ends} <= {files["glossary"]}
     assert {end.fragment for end in ends} <= ids["glossary"]
     assert len({end.fragment for end in ends}) == len(ends)
-    assert terms or name == "sections/rerunning"
+    assert terms or desk.name == "sections/rerunning"
     assert {urlparse(link).fragment for _, link in cited} <= ids["equations"]
     assert len(re.findall(r"\[[MHAS], eq\. \d+\]", source)) >= len(cited)
 
