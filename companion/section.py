@@ -26,6 +26,7 @@ from companion.verdicts import SYMBOLS, Judged
 
 _CARD = 640  # pixels across a picture of a card, on a screen of twice as many a point
 _LINES = 8  # of code that a page shows open
+_MOST = 100_000  # characters of a picture in a notebook that is offered
 _ENDS = (math.inf, -math.inf)
 _GLUE = re.compile(r"\{glue:text\}`(\w+)(:[^`]*)?`")
 
@@ -45,7 +46,7 @@ def write_section(
 
     name = todo.notebook.name
     executed = (todo.folder / f"{name}.ipynb").read_text(encoding="utf-8")
-    write_aside(sections / "files" / f"{name}.ipynb", executed)
+    write_aside(sections / "files" / f"{name}.ipynb", _offered(executed))
     write_aside(sections / "files" / f"{name}.md", todo.notebook.path.read_text(encoding="utf-8"))
     nb = nbformat.reads(executed, as_version=4)
     tags = [set(cell.metadata.get("tags", ())) for cell in nb.cells]
@@ -77,6 +78,20 @@ def write_section(
             write_aside(sections / "cover.png", _picture(cell, name))
         if cell.id == "companion-lead" and "image/png" in cell.outputs[0]["data"]:
             write_aside(sections / "small" / f"{name}.webp", _small(_picture(cell, name)))
+
+
+def _offered(executed):
+    """An executed notebook without its large pictures, which the page has and a run makes again."""
+    import nbformat
+
+    nb = nbformat.reads(executed, as_version=4)
+    for output in (output for cell in nb.cells for output in cell.get("outputs", ())):
+        data = output.get("data", {})
+        for kind in [kind for kind, shown in data.items() if len(shown) > _MOST]:
+            if kind.startswith(("image/", "text/html")):
+                del data[kind]
+                data["text/plain"] = "a picture, to be seen on the page of the book"
+    return notebook_text(nb)
 
 
 def beside_profile(todo: Plan) -> dict[str, Any]:
@@ -132,7 +147,7 @@ def rerun_box(todo: Plan) -> str:
             *_shell([*cluster, "--slurm", "book/slurm.yaml", "--out", "sweep"]),
             "",
             f"In a folder that holds {{download}}`the executed notebook <files/{name}.ipynb>`",
-            "alone, where the project is installed with pip:",
+            "(without its largest pictures) alone, where the project is installed with pip:",
             "",
             *_shell(alone),
             "",

@@ -32,6 +32,7 @@ from companion.notebooks import (
     resolve,
 )
 from companion.page.kept import archived
+from companion.page.record import collect
 from companion.provenance import commit
 from companion.run import RunFailed, execute, finished, plan, run
 from companion.start import INTERRUPTED
@@ -447,6 +448,20 @@ def test_no_book_is_built_from_a_failed_notebook(project, capsys, no_sphinx):
     assert (code, out, no_sphinx) == (1, [], [])
     assert "`division` failed" in "\n".join(err)
     assert not (project.root / "book/sections").exists()
+
+
+def test_the_offered_notebook_leaves_its_large_pictures_to_the_page(project, capsys, no_sphinx):
+    shown = "from IPython.display import display\ndisplay({'image/png': 'A' * %d}, raw=True)"
+    project.notebook("toy", CODE, shown % 120_000, shown % 40)
+    assert command(capsys, "build")[0] == 0
+    sections = project.root / "book/sections"
+    offered = nbformat.read(sections / "files/toy.ipynb", 4)
+    large, small = (cell.outputs[0].data for cell in offered.cells if "display({" in cell.source)
+    assert large == {"text/plain": "a picture, to be seen on the page of the book"}
+    assert small == {"image/png": "A" * 40}
+    page = nbformat.read(sections / "toy.ipynb", 4)
+    assert sum("A" * 120_000 in str(cell.get("outputs")) for cell in page.cells) == 1
+    assert collect(offered) == collect(page)
 
 
 def test_build_writes_the_pages_and_check_judges_them(project, capsys, no_sphinx):

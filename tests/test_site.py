@@ -109,9 +109,7 @@ def test_no_request_leaves_the_book_and_the_console_is_clean(desk):
 def test_the_site_is_light():
     sizes = {path: path.stat().st_size for path in HTML.rglob("*") if path.is_file()}
     assert sum(sizes.values()) <= 30e6
-    # an executed notebook holds what its page loads as it comes, and in base 64
-    most = {path: 3e6 if path.suffix == ".ipynb" else 1.5e6 for path in sizes}
-    assert [path.name for path, size in sizes.items() if size > most[path]] == []
+    assert [path.name for path, size in sizes.items() if size > 1.5e6] == []
 
 
 @each_page(PAGES)
