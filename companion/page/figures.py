@@ -182,10 +182,11 @@ def images(
     cmap: matplotlib's name. label: text of a colour bar; no bar by default.
     Returns None.
     """
-    rows = -(-len(panels) // columns)
+    rows, wide = -(-len(panels) // columns), min(1.95, WIDTH / columns)
     shapes = [np.squeeze(np.asarray(panel)).shape[-2:] for panel in panels.values()]
-    tall = 0.25 + 1.95 * max(height / width for height, width in shapes)
-    size = (1.95 * columns, tall * rows + (0.5 if label else 0))
+    lines = max(len(textwrap.wrap(title, int(wide / 0.08))) for title in panels)  # as `_fit` will
+    tall = 0.1 + 0.15 * lines + wide * max(height / width for height, width in shapes)
+    size = (wide * columns, tall * rows + (0.5 if label else 0))
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
