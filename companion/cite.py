@@ -10,8 +10,9 @@ import yaml
 from companion.errors import UsageError
 from companion.site import URL
 
-_ROLE = re.compile(r"\{[\w:]+\}`([^`]*)`|`")
-_FIRST = re.compile(r".*?[.:?](?=\s|$)", re.DOTALL)
+# an equation's role holds its name and no words; an abbreviation ends no sentence
+_ROLE = re.compile(r" \{eq\}`[^`]*`|\{[\w:]+\}`([^`]*)`|`")
+_FIRST = re.compile(r".*?(?<!Fig)(?<!Figs)(?<!eq)(?<!al)[.:?](?=\s|$)", re.DOTALL)
 
 
 def about(root: Path) -> dict[str, Any]:

@@ -42,8 +42,9 @@ def scoreboard(judged: list[Judged], titles: dict[str, str], profile: str) -> st
         "Every published number and statement, judged on the runs of this book at profile "
         f"`{profile}` and on archived runs. Grade A: the document's data and setting; B: "
         "its data, smaller or fewer; C: a stand-in. The verdict is that of the nearest run; "
-        "{doc}`/about` says how it is made. The link of a row leads to the cell that computed the "
-        "answer, its fold holds the bound with its reason, and why something differs.",
+        "{doc}`/about` says how it is made. The link of a row leads to the cell that computes the "
+        "answer, its fold holds the bound with its reason, and why something differs. What an "
+        "archived run found stands in the archived runs of that page.",
         "",
         "To download: the claims as {download}`CSV <files/claims.csv>` and as "
         "{download}`JSON <files/claims.json>`.",

@@ -53,6 +53,22 @@ def test_a_figure_is_cited_by_its_anchor_and_its_run(project):
     assert "seed" not in cite.of_figure(project.root, "toy", "fig", CAPTION, bare)
 
 
+@pytest.mark.parametrize(
+    ("caption", "title"),
+    [
+        ("The paper's Fig. 2 on ours. Look.", "The paper's Fig. 2 on ours"),
+        ("The loss {eq}`loss` along the steps. x", "The loss along the steps"),
+        (
+            "Figs. 2 and 5 of Adrai et al. at one size. x",
+            "Figs. 2 and 5 of Adrai et al. at one size",
+        ),
+    ],
+)
+def test_an_abbreviation_ends_no_title(project, caption, title):
+    (entry,) = read(cite.of_figure(project.root, "toy", "fig-a", caption, RESULT)).values()
+    assert entry.fields["title"] == title
+
+
 def test_a_page_cites_the_book_its_document_and_each_figure_once():
     figure = {"name": "fig-a", "caption": CAPTION}
     told = [{"mystnb": {"figure": figure}}, {"mystnb": {"figure": {"caption": "x"}}}, {}]

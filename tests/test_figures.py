@@ -4,6 +4,7 @@ import base64
 import csv
 import html
 import io
+import itertools
 import json
 import re
 
@@ -87,6 +88,34 @@ def test_names_of_letters_become_letters_and_long_titles_get_lines(monkeypatch):
     assert axes[0].get_title().replace("\n", " ") == title.replace("alpha", "α")
     boxes = [axis.title.get_window_extent() for axis in axes.values()]
     assert boxes[0].width < figure.bbox.width / 3 and not boxes[0].overlaps(boxes[1])
+
+
+def test_tick_labels_do_not_overlap_and_short_logarithmic_axes_have_plain_numbers(monkeypatch):
+    monkeypatch.setattr(figures, "display", lambda data, raw: None)
+    monkeypatch.setattr(figures.plt, "close", lambda figure: None)
+    x = np.array([2e-4, 5e-4, 1e-3, 2e-3])
+    figure, axes = figures.row(
+        [({"a": x}, x, "lambda", "y"), ({"a": [4e-3, 9e-3]}, [4e-3, 3e-2], "x", "y")],
+        size=(4, 2),
+        log=True,
+    )
+    axes[1].set_xticks([4e-3, 5e-3, 6e-3, 1e-2, 2e-2, 3e-2], minor=True)
+    axes[1].xaxis.set_minor_formatter(matplotlib.ticker.LogFormatterSciNotation())
+    figures.show(figure, "svg")
+    figure.draw_without_rendering()
+    for axis in axes:
+        labels = [*axis.get_xticklabels(), *axis.get_xticklabels(minor=True)]
+        shown = [label for label in labels if label.get_visible() and label.get_text()]
+        boxes = sorted(tuple(label.get_window_extent().intervalx) for label in shown)
+        assert len(shown) >= 2 and all(a[1] <= b[0] for a, b in itertools.pairwise(boxes))
+    assert {label.get_text() for label in shown} <= {
+        "0.004",
+        "0.005",
+        "0.006",
+        "0.01",
+        "0.02",
+        "0.03",
+    }
 
 
 def test_panels_that_have_a_shape_keep_it(monkeypatch):

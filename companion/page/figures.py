@@ -19,6 +19,7 @@ import matplotlib
 import matplotlib.collections
 import matplotlib.pyplot as plt
 import matplotlib.text
+import matplotlib.ticker
 import matplotlib.transforms
 import numpy as np
 from IPython.display import Markdown, display
@@ -125,6 +126,36 @@ def _fit(figure):
         share = 0.97 * figure.bbox.width / columns / max(1, title.get_window_extent().width)
         if share < 1:
             title.set_text(textwrap.fill(title.get_text(), int(share * len(title.get_text()))))
+        for side in (axis.xaxis, axis.yaxis):
+            _thin(side)
+
+
+class _Plain(matplotlib.ticker.LogFormatterSciNotation):
+    """Labels of a logarithmic axis that is short: 0.02 instead of a power."""
+
+    def __call__(self, x, pos=None):
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
+def _thin(side):
+    """Write short logarithmic axes in plain numbers; of tick labels that overlap keep some."""
+    low, high = sorted(side.get_view_interval())
+    if side.get_scale() == "log" and low >= 1e-3 and high <= 100 * low:
+        for which in ("major", "minor"):
+            if (
+                type(getattr(side, f"get_{which}_formatter")())
+                is matplotlib.ticker.LogFormatterSciNotation
+            ):
+                getattr(side, f"set_{which}_formatter")(_Plain(labelOnlyBase=which == "major"))
+        side.figure.draw_without_rendering()
+    taken: list[Any] = []
+    along = "xy".index(side.axis_name)
+    for label in (*side.get_ticklabels(), *side.get_ticklabels(minor=True)):
+        box, at = label.get_window_extent().padded(2), label.get_position()[along]
+        if label.get_visible() and label.get_text() and low <= at <= high:
+            clear = not any(box.overlaps(other) for other in taken)
+            label.set_visible(clear)
+            taken += [box] * clear
 
 
 def _move_legends(figure):
@@ -182,6 +213,8 @@ def images(
     cmap: matplotlib's name. label: text of a colour bar; no bar by default.
     Returns None.
     """
+    if len(panels) <= columns:  # a row alone, which may be two
+        columns = -(-columns // -(-columns // 6))
     rows, wide = -(-len(panels) // columns), min(1.95, WIDTH / columns)
     shapes = [np.squeeze(np.asarray(panel)).shape[-2:] for panel in panels.values()]
     lines = max(len(textwrap.wrap(title, int(wide / 0.08))) for title in panels)  # as `_fit` will
