@@ -56,7 +56,9 @@ class Links(SphinxPostTransform):
             if kind == "term"
         }
         glossary = {to for to, _ in found.values()}
-        terms = {} if page in glossary or page.startswith("reference/") else found
+        # a title of the bibliography says what its authors mean by a word
+        without = page in glossary or page == "bibliography" or page.startswith("reference/")
+        terms = {} if without else found
         for text in list(self.document.findall(nodes.Text)):
             if _running(text):
                 self._linked(text, page, terms)

@@ -177,11 +177,12 @@ def numbers(judged: list[Judged], kept: list[dict]) -> str:
         rows.append((where, number(item.claim.published), *told, row))
     columns = (f"{grades[title]}: {title}" for title in runs)
     head = ("Statement", "Published", *columns, "Verdict")
-    lines = ["## Published, archived and here", "", *cards(head, rows)]
+    lines = ["## Published, archived and here"]
+    lines += ["", *cards(head, rows)] if rows else []
     beyond = [item.claim for item in judged if item.claim.takes]
     if beyond:
         why = claim_link("scoreboard", beyond[0].id, "why")
-        lines += ["", f"{len(beyond)} more numbers no run here can answer: {why}."]
+        lines += ["", f"{len(beyond)} {'more ' * bool(rows)}numbers no run here can answer: {why}."]
     for run in kept:
         shown = [about for about in run.get("figures", {}).values() if "file" in about]
         if not shown:
