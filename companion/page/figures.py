@@ -96,15 +96,12 @@ def show(figure: Figure, kind: Literal["svg", "png"]) -> None:
 
 def _dots(figure):
     """Dots an inch; with images so many that a pixel of the widest is a whole number of them."""
-    figure.draw_without_rendering()
-    widths = [
-        (image.get_array().shape[1], axis.get_window_extent().width / figure.dpi)
-        for axis in figure.axes
-        for image in axis.images
-    ]
-    if not widths:
+    shown = [(image.get_array().shape[1], axis) for axis in figure.axes for image in axis.images]
+    if not shown:
         return DOTS
+    figure.draw_without_rendering()
     figure.set_layout_engine("none")  # another density moves nothing any more
+    widths = [(pixels, axis.get_window_extent().width / figure.dpi) for pixels, axis in shown]
     pixels, inches = max(widths)
     times = math.ceil(0.7 * DOTS * inches / pixels)
     return (times * pixels - 1e-6) / inches  # which is rounded up
@@ -119,6 +116,9 @@ def _fit(figure):
     for text in figure.findobj(matplotlib.text.Text):
         text.set_fontsize(max(text.get_fontsize(), LEAST))
         text.set_text(_NAMES.sub(lambda name: _GREEK[name[0]], text.get_text()))
+    sides = [side for axis in figure.axes for side in (axis.xaxis, axis.yaxis)]
+    for side in sides:
+        _plain(side)
     figure.draw_without_rendering()
     for axis in figure.axes:
         place, title = axis.get_subplotspec(), axis.title
@@ -126,30 +126,34 @@ def _fit(figure):
         share = 0.97 * figure.bbox.width / columns / max(1, title.get_window_extent().width)
         if share < 1:
             title.set_text(textwrap.fill(title.get_text(), int(share * len(title.get_text()))))
-        for side in (axis.xaxis, axis.yaxis):
-            _thin(side)
+    for side in sides:
+        _thin(side)
 
 
-class _Plain(matplotlib.ticker.LogFormatterSciNotation):
+class _Numbers(matplotlib.ticker.LogFormatterSciNotation):
     """Labels of a logarithmic axis that is short: 0.02 instead of a power."""
 
     def __call__(self, x, pos=None):
         return f"{x:g}" if super().__call__(x, pos) else ""
 
 
-def _thin(side):
-    """Write short logarithmic axes in plain numbers; of tick labels that overlap keep some."""
+def _plain(side):
+    """Write the powers of a short logarithmic axis in plain numbers."""
     low, high = sorted(side.get_view_interval())
-    if side.get_scale() == "log" and low >= 1e-3 and high <= 100 * low:
-        for which in ("major", "minor"):
-            if (
-                type(getattr(side, f"get_{which}_formatter")())
-                is matplotlib.ticker.LogFormatterSciNotation
-            ):
-                getattr(side, f"set_{which}_formatter")(_Plain(labelOnlyBase=which == "major"))
-        side.figure.draw_without_rendering()
-    taken: list[Any] = []
+    if side.get_scale() != "log" or low < 1e-3 or high > 100 * low:
+        return
+    powers = matplotlib.ticker.LogFormatterSciNotation
+    if type(side.get_major_formatter()) is powers:
+        side.set_major_formatter(_Numbers(labelOnlyBase=True))
+    if type(side.get_minor_formatter()) is powers:
+        side.set_minor_formatter(_Numbers())
+
+
+def _thin(side):
+    """Of tick labels that overlap, as they are drawn, keep some."""
+    low, high = sorted(side.get_view_interval())
     along = "xy".index(side.axis_name)
+    taken: list[Any] = []
     for label in (*side.get_ticklabels(), *side.get_ticklabels(minor=True)):
         box, at = label.get_window_extent().padded(2), label.get_position()[along]
         if label.get_visible() and label.get_text() and low <= at <= high:
