@@ -650,15 +650,18 @@ def test_kernels_share_what_is_imported_and_nothing_else(project):
 
 
 def test_an_interrupted_request_for_a_kernel_is_not_answered_to_the_next(tmp_path, monkeypatch):
-    request = {"arguments": ["-f", str(tmp_path / "kernel.json")], "folder": str(tmp_path)}
-    request |= {"environment": dict(os.environ), "preload": []}
-    first = psutil.Process(kernels._fork(request))
+    def request(kernel):  # each its own file: one whose ports another has bound ends by itself
+        arguments = ["-f", str(tmp_path / f"{kernel}.json")]
+        asked = {"arguments": arguments, "folder": str(tmp_path), "preload": []}
+        return asked | {"environment": dict(os.environ)}
+
+    first = psutil.Process(kernels._fork(request("first")))
     server = kernels._server()
     with monkeypatch.context() as patch:
         patch.setattr(server, "stdout", Interrupted(server.stdout))
         with pytest.raises(KeyboardInterrupt):
-            kernels._fork(request)
-    second = psutil.Process(kernels._fork(request))
+            kernels._fork(request("interrupted"))
+    second = psutil.Process(kernels._fork(request("second")))
     assert second.ppid() == kernels._server().pid != server.pid
     gone, _ = psutil.wait_procs([first], 30)  # nobody else would have ended it
     assert gone == [first]
