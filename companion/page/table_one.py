@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from companion.page import figures, intervals, scores
+from companion.page.forest import forest
 from companion.page.kept import archived, values
 from companion.page.record import record
 
@@ -103,20 +104,18 @@ def differences(
     figures.table([*head, "better in", "LPIPS-Alex", "99 % interval"], rows)
 
 
-def forest(found: Found, settings: str, names: dict[str, str], rivals: Sequence[str]) -> None:
+def image_by_image(
+    found: Found, settings: str, names: dict[str, str], rivals: Sequence[str]
+) -> None:
     """Draw the same differences in PSNR: a mark an image, a bar an interval. Returns None."""
     figure, axis = plt.subplots(figsize=(8, 3.6))
     lines = list(product(rivals, enumerate(SIDES.values())))
-    for place, (other, (side, _)) in enumerate(lines):
-        apart = (found["semi", settings] - found[other, settings])[:, side, 0]
-        mean, low, high = intervals.student(apart)
-        axis.plot(apart, [place] * len(apart), "|", color="0.5")
-        bar = [[mean - low], [high - mean]]
-        axis.errorbar(mean, place, xerr=bar, fmt="o", color="C0", capsize=3)
-    axis.set_yticks(range(len(lines)), [f"{names[other]}, {text}" for other, (_, text) in lines])
-    axis.set_xlabel(f"PSNR of {names['semi']} minus that of ... (dB)")
-    axis.axvline(0, color="0.3", linewidth=1)
-    axis.invert_yaxis()
+    apart = [(found["semi", settings] - found[m, settings])[:, side, 0] for m, (side, _) in lines]
+    for place, images in enumerate(apart):
+        axis.plot(images, [place] * len(images), "|", color="0.5")
+    labels = [f"{names[other]}, {text}" for other, (_, text) in lines]
+    means = {"mean": [intervals.student(images) for images in apart]}
+    forest(axis, labels, means, xlabel=f"PSNR of {names['semi']} minus that of ... (dB)")
     figures.show(figure, "svg")
 
 
