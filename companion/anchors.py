@@ -3,6 +3,8 @@
 from html import escape
 from urllib.parse import quote
 
+NUMBERS = "published-archived-and-here"  # of the section that has all runs of a page side by side
+
 
 def claim_id(name: str) -> str:
     """Return the anchor of a claim, the same on the scoreboard and on the page that answers it."""

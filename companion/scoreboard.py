@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import get_args
 from urllib.parse import quote
 
-from companion.anchors import claim_anchor, claim_id, claim_link
+from companion.anchors import NUMBERS, claim_anchor, claim_id, claim_link
 from companion.claims import KINDS, Grade
 from companion.errors import known
 from companion.markdown import number, table
@@ -43,8 +43,8 @@ def scoreboard(judged: list[Judged], titles: dict[str, str], profile: str) -> st
         f"`{profile}` and on archived runs. Grade A: the document's data and setting; B: "
         "its data, smaller or fewer; C: a stand-in. The verdict is that of the nearest run; "
         "{doc}`/about` says how it is made. The link of a row leads to the cell that computes the "
-        "answer, its fold holds the bound with its reason, and why something differs. What an "
-        "archived run found stands in the archived runs of that page.",
+        "answer, its fold holds the bound with its reason, and why something differs. The link of "
+        "an archived run leads to its column beside the others of that page.",
         "",
         "To download: the claims as {download}`CSV <files/claims.csv>` and as "
         "{download}`JSON <files/claims.json>`.",
@@ -232,7 +232,9 @@ def _out_of_reach(judged: list[Judged]) -> list[str]:
 
 
 def _runs(item):
-    return [f"**{a.rank.grade}** {SYMBOLS[a.verdict]} {a.ours} ({a.run})" for a in item.answers]
+    beside = f"{item.claim.notebook}.html#{NUMBERS}"
+    runs = [(a, f'<a href="{beside}">{a.run}</a>' if a.kept else a.run) for a in item.answers]
+    return [f"**{a.rank.grade}** {SYMBOLS[a.verdict]} {a.ours} ({run})" for a, run in runs]
 
 
 def _grade(item):

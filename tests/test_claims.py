@@ -11,6 +11,7 @@ from conftest import CLAIM
 from companion.claims import Book, Claim, Rank, load_claims, needed
 from companion.errors import UsageError
 from companion.scoreboard import downloads, scoreboard, summary
+from companion.section import numbers
 from companion.verdicts import counts, judge
 
 BASE = {
@@ -270,6 +271,16 @@ def test_the_scoreboard_says_it_all():
     assert summary(items, "laptop", "2024-01-31").startswith("Of 3 published numbers")
     with pytest.raises(UsageError, match="did you mean 'one2021'"):
         scoreboard(items, {"one2021": "Another"}, "laptop")
+
+
+def test_an_archived_run_leads_to_where_it_stands_beside_the_others():
+    here = a_run(2.0, data="ours")
+    near = a_run(2.0, kept="theirs", data="paper")
+    item = judged_on([here, near], NEAR, at_least=1.0)
+    page = scoreboard([item], {"one2020": "A Toy Paper"}, "laptop")
+    (linked,) = re.findall(r'<a href="toy\.html#([^"]*)">([^<]*theirs[^<]*)</a>', page)
+    assert f"## {linked[0].replace('-', ' ')}" in numbers([item], []).replace(",", "").lower()
+    assert page.count(f"#{linked[0]}") == 1  # this run's answer is at the row's own link
 
 
 def test_a_claim_with_markup_in_it_stays_one_row_with_one_anchor():
