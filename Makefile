@@ -23,7 +23,7 @@ lint: .venv/.ready # which pre-commit calls too
 # Cheap first: style, the library, then the book at toy size and what is said about it.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(SHARED) --ignore tests/test_site.py # the problems are small
-	$(BIN)/companion build --profile smoke
+	$(BIN)/companion build --profile smoke --workers 2
 	$(BIN)/pytest -n logical --dist loadgroup tests/test_site.py
 	$(BIN)/pytest $(SHARED) --nbval-lax book/sections/*.ipynb
 	$(BIN)/companion check --profile smoke

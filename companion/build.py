@@ -9,15 +9,18 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tqdm import tqdm
+
 from companion import cite
 from companion.claims import Claim, load_claims, needed
+from companion.cluster import local, on_gpu, performed
 from companion.equations import equations_page, load_equations
 from companion.errors import UsageError, known
 from companion.files import project_root, write_aside
 from companion.markdown import duration
 from companion.notebooks import DEFAULT_PROFILE, Notebook, load, names
 from companion.page.facts import versions
-from companion.run import Plan, execute, finished, settle, times
+from companion.run import Plan, RunFailed, execute, finished, settle, times
 from companion.scoreboard import downloads, scoreboard, summary
 from companion.section import write_section
 from companion.site import URL
@@ -27,11 +30,16 @@ from companion.verdicts import counts, judge, kept_runs
 Pairs = Sequence[tuple[str, str]]  # (parameter, value)
 
 
-def build(profile: str = DEFAULT_PROFILE, overrides: Pairs = (), root: Path | None = None) -> Path:
+def build(
+    profile: str = DEFAULT_PROFILE,
+    overrides: Pairs = (),
+    root: Path | None = None,
+    workers: int = 1,
+) -> Path:
     """Run what is not run yet and build the HTML book; `pdf.write_pdf` prints it.
 
     profile: name; overrides: as for `plans_of_book`; root: project folder, found from the working
-        folder if None.
+        folder if None; workers: notebooks run side by side, >= 1.
     Returns the path of the index page.
     Raises UsageError before anything runs, RunFailed where a cell failed, BookFailed where Sphinx
     refuses the pages.
@@ -43,7 +51,7 @@ def build(profile: str = DEFAULT_PROFILE, overrides: Pairs = (), root: Path | No
     kept = kept_runs(root)
     equations = equations_page(load_equations(root), book.claims, titles)
     plans = plans_of_book(root, profile, overrides)
-    runs = run_all(plans)
+    runs = run_all(plans, workers)
     judged = judge(book, [*runs.values(), *kept])
     board = scoreboard(judged, titles, profile)
     sections = root / "book" / "sections"
@@ -119,28 +127,50 @@ def finished_runs(
     return list(found.values())
 
 
-def run_all(plans: list[Plan]) -> dict[str, dict]:
+def run_all(plans: list[Plan], workers: int = 1) -> dict[str, dict]:
     """Run or reuse the plans, saying on stderr which of how many and how long it takes.
 
+    workers: how many are run at a time, >= 1.
     Returns {notebook name: content of its NAME.json}. Raises RunFailed at the first failure.
     """
     runs = {}
     past = {todo.notebook.name: times(todo).get(todo.profile) for todo in plans}
+    waiting = [todo for todo in plans if finished(todo) is None]
+    if workers > 1 and waiting:
+        _side_by_side(sorted(waiting, key=lambda todo: -(past[todo.notebook.name] or 0)), workers)
     for index, todo in enumerate(plans):
         name, place = todo.notebook.name, f"[{index + 1}/{len(plans)}]"
         result = finished(todo)
         if result is not None:
-            say(f"{place} {name}: already run, reused")
+            if todo not in waiting:
+                say(f"{place} {name}: already run, reused")
         else:
             left = [past[other.notebook.name] for other in plans[index:] if finished(other) is None]
             known = [seconds for seconds in left if seconds is not None]
             more = " or more" if len(known) < len(left) else ""
             about = f"about {duration(sum(known))}{more} left" if known else "time left not known"
             say(f"{place} {name}: running, {about} for the notebooks")
-            keep = todo.root / ".companion" / "failed"
-            result = execute(todo, keep, f"{place} {name}")
+            result = execute(todo, _failed(todo), f"{place} {name}")
         runs[name] = result
     return runs
+
+
+def _side_by_side(plans, workers):
+    """Run plans in processes of their own, the first ones first."""
+    with (
+        local(workers, len(plans), on_gpu(plans)) as client,
+        tqdm(total=len(plans), desc=f"notebooks, {workers} at a time", unit="notebook") as bar,
+    ):
+        for todo, error in performed(client, plans, _failed):
+            if error:
+                raise RunFailed(error)
+            bar.set_postfix_str(f"{todo.notebook.name} done", refresh=False)
+            bar.update()
+
+
+def _failed(todo):
+    """Where the notebook of a failed run is kept."""
+    return todo.root / ".companion" / "failed"
 
 
 def sphinx(root: Path) -> Path:

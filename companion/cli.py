@@ -159,7 +159,7 @@ def sweep(
         raise UsageError("--dry-run shows a job script: needs --slurm")
     grid, plans = sweeps.points(notebook, axes, profile, seeds)
     if dry_run and slurm is not None:
-        with cluster.slurm_cluster(slurm, sweeps.on_gpu(plans)) as (made, jobs):
+        with cluster.slurm_cluster(slurm, cluster.on_gpu(plans)) as (made, jobs):
             print(made.job_script())
             book.say(f"{len(plans)} points, {jobs} of these jobs; nothing was submitted")
         return
@@ -262,15 +262,25 @@ def pack(
 @PROFILE
 @DEVICE
 @EVERYWHERE
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    help="Notebooks run side by side, the cores shared out.  [default: 1]",
+)
 @click.option("--pdf", type=FILE, help="Print the book into this file, too, by Chromium.")
 def build(
-    profile: str, device: str | None, overrides: tuple[tuple[str, str], ...], pdf: Path | None
+    profile: str,
+    device: str | None,
+    overrides: tuple[tuple[str, str], ...],
+    workers: int,
+    pdf: Path | None,
 ) -> None:
     """Run what is not run yet, build the book and print the path of its index page."""
     if pdf is not None:
         writable(pdf.absolute().parent)
         printer.needed()
-    index = book.build(profile, _with_device(overrides, device))
+    index = book.build(profile, _with_device(overrides, device), workers=workers)
     print(index)
     if pdf is not None:
         printer.write_pdf(project_root(), pdf)

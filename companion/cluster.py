@@ -1,4 +1,4 @@
-"""Where the points of a sweep run: on this machine, on a running Dask cluster, on SLURM."""
+"""Where many runs are done: on this machine, on a running Dask cluster, on SLURM."""
 
 import logging
 import os
@@ -6,7 +6,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -156,6 +156,40 @@ def _submit(cluster, jobs):
         job.status = Status.failed  # else the cluster does not close
     for job in refused:
         cluster.sync(job.start)
+
+
+def on_gpu(plans: Iterable[Plan]) -> bool:
+    """Whether one of the plans asks for a GPU."""
+    return any(str(todo.parameters.get("device")).startswith("cuda") for todo in plans)
+
+
+def performed(
+    client: Any, plans: Iterable[Plan], keep: Callable[[Plan], Path]
+) -> Iterator[tuple[Plan, str | None]]:
+    """Run plans on a cluster; yield (plan, None or what went wrong in a line) as they end.
+
+    client: of Dask. plans: of Plan. keep: function of a plan, the folder for its notebook if it
+        fails.
+    Raises OSError where results cannot be kept, RunFailed where the cluster is lost.
+    """
+    from distributed import as_completed
+    from distributed.scheduler import KilledWorker
+
+    code, futures = keys.whole(), {}
+    for todo in plans:
+        resources = GPU if on_gpu([todo]) else None
+        where = keep(todo).absolute()
+        future = client.submit(perform, todo, where, code, resources=resources, pure=False)
+        futures[future] = todo
+    for future in as_completed(futures):
+        if future.status in ("cancelled", "lost"):
+            raise RunFailed("the scheduler is gone; what is finished is kept, run again")
+        error = future.exception()
+        if isinstance(error, OSError):  # a full disk, say: the next one would fare no better
+            raise error
+        if isinstance(error, KilledWorker):
+            error = "its worker died again and again, perhaps out of memory"
+        yield futures[future], error and str(error).splitlines()[0]
 
 
 def perform(todo: Plan, keep: Path, code: str) -> None:

@@ -12,12 +12,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from companion import keys
-from companion.cluster import GPU, perform
+from companion.cluster import on_gpu, performed
 from companion.errors import UsageError
 from companion.files import plain, project_root, writable, write_aside
 from companion.notebooks import DEFAULT_PROFILE, load, setting
-from companion.run import Plan, RunFailed, export, finished, settle
+from companion.run import Plan, export, finished, settle
 
 _OFTEN = 1  # seconds between two writes of sweep.json
 _NFS = 60  # seconds after which a shared filesystem shows what a worker wrote
@@ -112,7 +111,7 @@ def sweep(
         entry |= {"status": "failed", "error": error} if error else {"status": "done"}
         settled[todo.key] = entry, todo.parameters, result
 
-    waiting = []
+    waiting, failed = [], lambda todo: out / "points" / todo.key[:16]
     for todo in plans:
         result = finished(todo)
         keep(todo, result) if result is not None else waiting.append(todo)
@@ -123,7 +122,7 @@ def sweep(
             tqdm(total=len(plans), initial=len(settled), desc=label, unit="point") as bar,
         ):
             written = time.monotonic()
-            for todo, error in _performed(client, waiting, out) if waiting else ():
+            for todo, error in performed(client, waiting, failed) if waiting else ():
                 result = None if error else _awaited(todo)
                 if not (error or result):
                     error = "its result is not seen here: the workers need the project's folder"
@@ -137,33 +136,6 @@ def sweep(
     finally:
         _write(out, first, grid, plans, settled)
     return out, [settled[todo.key][0] for todo in plans]
-
-
-def on_gpu(plans: Iterable[Plan]) -> bool:
-    """Whether one of the plans asks for a GPU."""
-    return any(str(todo.parameters.get("device")).startswith("cuda") for todo in plans)
-
-
-def _performed(client, waiting, out):
-    """Run plans on the cluster; yield (plan, None or what went wrong) as they end."""
-    from distributed import as_completed
-    from distributed.scheduler import KilledWorker
-
-    code, futures = keys.whole(), {}
-    for todo in waiting:
-        keep = (out / "points" / todo.key[:16]).absolute()
-        resources = GPU if on_gpu([todo]) else None
-        future = client.submit(perform, todo, keep, code, resources=resources, pure=False)
-        futures[future] = todo
-    for future in as_completed(futures):
-        if future.status in ("cancelled", "lost"):
-            raise RunFailed("the scheduler is gone; finished points are kept, run again")
-        error = future.exception()
-        if isinstance(error, OSError):  # a full disk, say: the next point would fare no better
-            raise error
-        if isinstance(error, KilledWorker):
-            error = "its worker died again and again, perhaps out of memory"
-        yield futures[future], error and str(error).splitlines()[0]
 
 
 def _awaited(todo):

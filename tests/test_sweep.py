@@ -725,3 +725,38 @@ def test_a_warm_kernel_gives_what_a_cold_one_does(project, monkeypatch):
     monkeypatch.setattr(kernels, "sys", cold)
     assert outputs() == warm
     assert any("image/png" in output.get("data", {}) for output in warm[0])
+
+
+# ---- the notebooks of a book
+
+
+def test_notebooks_run_side_by_side_give_what_they_give_one_by_one(
+    project, client, monkeypatch, capsys
+):
+    asked = []
+    monkeypatch.setattr(
+        book, "local", lambda *how: asked.append(how) or contextlib.nullcontext(client)
+    )
+    for name, number in (("one", 1), ("two", 2)):
+        project.notebook(name, f"from companion.page.record import record\nrecord('x', {number})")
+    plans = book.plans_of_book(project.root, "laptop", pages=["toy", "one", "two"])
+    alone = book.run_all(plans[:1])
+    capsys.readouterr()
+    runs = book.run_all(plans, workers=2)
+    assert list(runs) == ["toy", "one", "two"]
+    assert runs["toy"] == alone["toy"]
+    assert [runs[name]["records"]["x"]["value"] for name in ("one", "two")] == [1, 2]
+    err = capsys.readouterr().err
+    assert "[1/3] toy: already run, reused\n" in err
+    assert "one: already" not in err and "2/2" in err
+    assert book.run_all(plans, workers=2) == runs
+    assert asked == [(2, 2, False)]  # what is there asks for no processes
+
+
+def test_a_notebook_that_fails_beside_others_is_named_and_kept(project, client, monkeypatch):
+    monkeypatch.setattr(book, "local", lambda *_: contextlib.nullcontext(client))
+    project.notebook("bad", "1 / 0")
+    plans = book.plans_of_book(project.root, "laptop", pages=["bad", "toy"])
+    with pytest.raises(RunFailed, match=r"bad: cell 3 .* failed: ZeroDivisionError"):
+        book.run_all(plans, workers=2)
+    assert (project.root / ".companion/failed/bad.ipynb").exists()
