@@ -174,11 +174,11 @@ def numbers(judged: list[Judged], kept: list[dict]) -> str:
         where = f"{item.claim.where}: {item.claim.statement}"
         told = (said.get(title, "–") for title in runs)
         row = claim_link("scoreboard", item.claim.id, item.shown)
-        rows.append((where, number(item.claim.published), *told, row))
-    columns = (f"{grades[title]}: {title}" for title in runs)
-    head = ("Statement", "Published", *columns, "Verdict")
+        rows.append((where, row, number(item.claim.published), *told))
+    columns = (f"{grades[title]}: {title.partition(', ')[0]}" for title in runs)
+    head = ("Statement", "Verdict", "Published", *columns)
     lines = ["## Published, archived and here"]
-    lines += ["", *cards(head, rows)] if rows else []
+    lines += ["", *cards(head, rows), "", *_of_runs(runs, kept)] if rows else []
     beyond = [item.claim for item in judged if item.claim.takes]
     if beyond:
         why = claim_link("scoreboard", beyond[0].id, "why")
@@ -196,6 +196,20 @@ def numbers(judged: list[Judged], kept: list[dict]) -> str:
             lines += [*picture, "", f"{about['caption']}{smaller}", ""]
         lines.append("::::")
     return "\n".join(lines)
+
+
+def _of_runs(runs, kept):
+    """A list that says of each run, by the short name of its column, what and of when it is."""
+    files = {
+        run["kept"]: f"{run['notebook']}-{run['kept'].partition(', ')[0]}.json" for run in kept
+    }
+    lines = []
+    for title in runs:
+        label, _, rest = title.partition(", ")
+        file = files.get(title)
+        data = f"; {{download}}`its records <../archive/{file}>`" if file else ""
+        lines.append(f"- **{label}**: {rest}{data}")
+    return lines
 
 
 def provenance_box(result: dict) -> str:

@@ -484,10 +484,10 @@ def test_build_writes_the_pages_and_check_judges_them(project, capsys, no_sphinx
     assert re.findall('id="(.*?)"', page.cells[3].source) == [
         *["claim-toy-eps", "claim-wrong", "claim-now-right", "claim-elsewhere"]
     ]
-    assert "| Published | A: this run, laptop, " in page.cells[5].source
+    assert "| Verdict | Published | A: this run |\n" in page.cells[5].source
     assert (
-        "| Fig. 1: eps is small | at most .01 | ✔ 0.0002 "
-        '| <a href="scoreboard.html#claim-toy-eps">✔ reproduced</a> |' in page.cells[5].source
+        '| Fig. 1: eps is small | <a href="scoreboard.html#claim-toy-eps">✔ reproduced</a> '
+        "| at most .01 | ✔ 0.0002 |" in page.cells[5].source
     )
     assert "Provenance of this run" in page.cells[6].source
     assert "@misc{companion,\n  author = {{The authors}}" in page.cells[7].source

@@ -118,6 +118,15 @@ def test_tick_labels_do_not_overlap_and_short_logarithmic_axes_have_plain_number
     }
 
 
+def test_of_notes_at_nearly_the_same_point_the_first_is_kept(monkeypatch):
+    figure, axis = matplotlib.pyplot.subplots()
+    places = {"0": (0, 0), "1": (1, 1), "0.7": (1.001, 1)}
+    notes = [axis.annotate(text, place) for text, place in places.items()]
+    axis.set(xlim=(-1, 2), ylim=(-1, 2))
+    drawn(figure, monkeypatch)
+    assert [note.get_visible() for note in notes] == [True, True, False]
+
+
 def test_panels_that_have_a_shape_keep_it(monkeypatch):
     figure, axes = matplotlib.pyplot.subplots(1, 2, figsize=(12, 6))
     axes[0].set_aspect("equal")

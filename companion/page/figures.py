@@ -127,7 +127,9 @@ def _fit(figure):
         if share < 1:
             title.set_text(textwrap.fill(title.get_text(), int(share * len(title.get_text()))))
     for side in sides:
-        _thin(side)
+        _thin(_ticks(side))
+    for axis in figure.axes:
+        _thin([text for text in axis.texts if isinstance(text, matplotlib.text.Annotation)])
 
 
 class _Numbers(matplotlib.ticker.LogFormatterSciNotation):
@@ -149,14 +151,20 @@ def _plain(side):
         side.set_minor_formatter(_Numbers())
 
 
-def _thin(side):
-    """Of tick labels that overlap, as they are drawn, keep some."""
+def _ticks(side):
+    """The tick labels of an axis that lie within its limits."""
     low, high = sorted(side.get_view_interval())
     along = "xy".index(side.axis_name)
+    labels = (*side.get_ticklabels(), *side.get_ticklabels(minor=True))
+    return [label for label in labels if low <= label.get_position()[along] <= high]
+
+
+def _thin(labels):
+    """Of labels that overlap, as they are drawn, keep the first."""
     taken: list[Any] = []
-    for label in (*side.get_ticklabels(), *side.get_ticklabels(minor=True)):
-        box, at = label.get_window_extent().padded(2), label.get_position()[along]
-        if label.get_visible() and label.get_text() and low <= at <= high:
+    for label in labels:
+        if label.get_visible() and label.get_text():
+            box = label.get_window_extent().padded(2)
             clear = not any(box.overlaps(other) for other in taken)
             label.set_visible(clear)
             taken += [box] * clear
