@@ -88,6 +88,16 @@ def equations_page(
     return "\n".join(lines) + "\n"
 
 
+def functions_of(equations: dict[str, Document], page: str) -> list[str]:
+    """The functions of the formulas that a page shows, as links to the reference, each once.
+
+    equations: of `load_equations`; page: name of a notebook.
+    """
+    formulas = [formula for told in equations.values() for formula in told.formulas]
+    names = [name for formula in formulas if page in formula.pages for name in formula.functions]
+    return [_function(name) for name in dict.fromkeys(names)]
+
+
 def citations(equations: dict[str, Document]) -> dict[str, str]:
     """How a page cites each numbered item, and the anchor of its row on the page of equations.
 
@@ -110,12 +120,16 @@ def _cited(letter, formula):
             yield f"{letter}, {name}", f"{letter}-{kind}-{number}"
 
 
+def _function(name):
+    return f"{{py:obj}}`{name} <otlib.{name}>`"
+
+
 def _row(letter, formula, ids):
     for name in formula.claims:
         known("claim in book/equations.yml", name, ids)
     cited = [f'<span id="{to}"></span>[{name}]' for name, to in _cited(letter, formula)]
     items = cited or formula.items
-    functions = [f"{{py:obj}}`{name} <otlib.{name}>`" for name in formula.functions]
+    functions = [_function(name) for name in formula.functions]
     pages = [f"{{doc}}`{page} </sections/{page}>`" for page in formula.pages]
     claims = [claim_link("scoreboard", name, f"`{name}`") for name in formula.claims]
     # side by side in five columns they would not fit the page

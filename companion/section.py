@@ -13,6 +13,7 @@ import yaml
 from companion import cite
 from companion.anchors import claim_anchor, claim_link
 from companion.departures import departures
+from companion.equations import functions_of, load_equations
 from companion.errors import UsageError
 from companion.files import notebook_text, write_aside
 from companion.long_tables import folded
@@ -52,7 +53,9 @@ def write_section(
     tags = [set(cell.metadata.get("tags", ())) for cell in nb.cells]
     cells = [cell for cell, own in zip(nb.cells, tags, strict=True) if "provenance" not in own]
     after = max(i for i, own in enumerate(tags) if own & {"parameters", "injected-parameters"})
-    told = "\n".join(filter(None, [departures(todo), rerun_box(todo)]))
+    used = functions_of(load_equations(todo.root), name)
+    code = f"Its formulas in `otlib`: {', '.join(used)}.\n" if used else ""
+    told = "\n".join(filter(None, [code, departures(todo), rerun_box(todo)]))
     cells.insert(after + 1, _page_cell("companion-rerun", told))
     if judged:
         own = [run for run in kept if run["notebook"] == name]

@@ -11,7 +11,7 @@ import yaml
 
 from companion.claims import load_claims
 from companion.docstrings import modules
-from companion.equations import equations_page, load_equations
+from companion.equations import equations_page, functions_of, load_equations
 from companion.errors import UsageError
 from companion.notebooks import names
 
@@ -156,3 +156,12 @@ def test_a_file_that_is_no_mapping_is_named(project, text):
 def test_a_claim_that_is_none_is_named():
     with pytest.raises(UsageError, match="unknown claim in book/equations"):
         equations_page(EQUATIONS, [], dict.fromkeys(EQUATIONS, "A paper"))
+
+
+def test_a_page_tells_the_functions_of_the_formulas_that_it_shows():
+    found = functions_of(EQUATIONS, "dot_slides")
+    assert "{py:obj}`dot.transport <otlib.dot.transport>`" in found
+    assert len(found) == len(set(found))
+    shown = [f for told in EQUATIONS.values() for f in told.formulas if "dot_slides" in f.pages]
+    assert len(found) == len({name for formula in shown for name in formula.functions})
+    assert functions_of(EQUATIONS, "no_page") == []
