@@ -266,7 +266,8 @@ def _labelled(cells):
         ):
             cell.metadata["tags"] = sorted({*tags, "hide-input"})
             told = cell.metadata.get("mystnb", {})
-            made = cell.metadata.get("name", "the figure" if "figure" in told else "this table")
+            figure = told.get("figure", {}).get("name", "").removeprefix("fig-")
+            made = cell.metadata.get("name", f"figure {figure}" if figure else "this table")
             told["code_prompt_show"] = f"Code: {made.replace('-', ' ')}"
             cell.metadata["mystnb"] = told
     return cells
