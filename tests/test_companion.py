@@ -997,3 +997,17 @@ companion.start.main()
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (130, f"{INTERRUPTED}\n")
+
+
+def test_a_fold_says_what_its_code_makes(project):
+    fold = "```{code-cell} ipython3\n---\ntags: [hide-input]\n"
+    figure = "mystnb: {figure: {name: fig-two-clouds, caption: a}}"
+    abouts = ["name: all-rows", figure, ""]
+    cells = [f"{fold}{about}\n---\nx = {k}\n```\n" for k, about in enumerate(abouts)]
+    project.notebook("toy", *cells)
+    run("toy")
+    section.write_section(project.root, plan("toy"), finished(plan("toy")), [], [])
+    page = nbformat.read(project.root / "toy.ipynb", 4)
+    told = {c.source: c.metadata.get("mystnb", {}).get("code_prompt_show") for c in page.cells}
+    names = ["all rows", "figure two clouds", "this table"]
+    assert [told[f"x = {k}"] for k in range(3)] == [f"Code: {name}" for name in names]
