@@ -146,6 +146,14 @@ def test_a_legend_has_as_many_lines_as_it_needs(monkeypatch):
     assert axis.get_window_extent().height / figure.dpi > 0.9 * (before - 0.8)
 
 
+def test_no_two_of_many_lines_look_alike():
+    series = {f"{k}": [k, k] for k in range(21)}
+    axis = figures.curves(series, [1, 2], xlabel="x", ylabel="y")
+    looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in axis.lines}
+    assert len(looks) == len(series)
+    matplotlib.pyplot.close(axis.figure)
+
+
 def test_marks_without_a_line_are_all_there():
     axis = figures.curves({"a": range(25)}, range(25), xlabel="x", ylabel="y", line=False)
     (marks,) = axis.lines

@@ -37,7 +37,9 @@ MARKERS = "osD^vPX"
 
 matplotlib.rcParams.update(
     {
-        "axes.prop_cycle": cycler.cycler(color=COLOURS) + cycler.cycler(marker=list(MARKERS)),
+        # lines that share a colour and a mark, from the eighth on, are dashed and dotted
+        "axes.prop_cycle": cycler.cycler(linestyle=["-", "--", ":"])
+        * (cycler.cycler(color=COLOURS) + cycler.cycler(marker=list(MARKERS))),
         "axes.spines.right": False,
         "axes.spines.top": False,
         "axes.titlesize": 10,
