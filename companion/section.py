@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import math
 import re
 import shlex
@@ -178,7 +179,7 @@ def numbers(judged: list[Judged], kept: list[dict]) -> str:
         told = (said.get(title, "–") for title in runs)
         row = claim_link("scoreboard", item.claim.id, item.shown)
         rows.append((where, row, number(item.claim.published), *told))
-    columns = (f"{grades[title]}: {title.partition(', ')[0]}" for title in runs)
+    columns = (f"{grades[title]}: {name}" for title, name in _short(runs).items())
     head = ("Statement", "Verdict", "Published", *columns)
     lines = ["## Published, archived and here"]
     lines += ["", *cards(head, rows), "", *_of_runs(runs, kept)] if rows else []
@@ -201,17 +202,24 @@ def numbers(judged: list[Judged], kept: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def _of_runs(runs, kept):
-    """A list that says of each run, by the short name of its column, what and of when it is."""
+def _short(titles):
+    """The name of each run's column: the first words of its title, numbered where shared."""
+    first = [title.partition(", ")[0] for title in titles]
+    nth = {name: itertools.count(1) for name in first}
+    names = [f"{name} {next(nth[name])}" if first.count(name) > 1 else name for name in first]
+    return dict(zip(titles, names, strict=True))
+
+
+def _of_runs(titles, kept):
+    """A list that says of each run, by the name of its column, what and of when it is."""
     files = {
         run["kept"]: f"{run['notebook']}-{run['kept'].partition(', ')[0]}.json" for run in kept
     }
     lines = []
-    for title in runs:
-        label, _, rest = title.partition(", ")
+    for title, name in _short(titles).items():
         file = files.get(title)
         data = f"; {{download}}`its records <../archive/{file}>`" if file else ""
-        lines.append(f"- **{label}**: {rest}{data}")
+        lines.append(f"- **{name}**: {title.partition(', ')[2]}{data}")
     return lines
 
 

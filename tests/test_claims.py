@@ -283,6 +283,13 @@ def test_an_archived_run_leads_to_where_it_stands_beside_the_others():
     assert page.count(f"#{linked[0]}") == 1  # this run's answer is at the row's own link
 
 
+def test_runs_whose_titles_begin_alike_are_numbered():
+    runs = [a_run(2.0, kept=f"a former run, rho = {rho}", data="ours") for rho in (1, 2)]
+    page = numbers([judged_on([*runs, a_run(2.0, data="ours")], NEAR, at_least=1.0)], [])
+    assert "| C: this run | C: a former run 1 | C: a former run 2 |" in page
+    assert "- **a former run 1**: rho = 1\n- **a former run 2**: rho = 2" in page
+
+
 def test_a_claim_with_markup_in_it_stays_one_row_with_one_anchor():
     odd = {"id": 'a "b" <c>/-0.7%', "where": "<p> & co", "statement": "- # 1. x\n\n  > y"}
     page = scoreboard([judged(1.5, at_least=1.0, **odd)], {"one2020": "A <Toy> Paper"}, "laptop")
