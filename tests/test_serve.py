@@ -476,7 +476,7 @@ def test_the_page_of_a_run_has_its_numbers_beside_the_others(client, built_book)
     assert answer.status_code == 200
     text = answer.text
     assert "0.75 dB" in text and "0.1 dB" in text  # of this run, of the published page
-    assert "the published page, laptop" in text
+    assert "<strong>the published page</strong>: laptop" in text
     assert f'data-run="{job["result"]}"' in text
     assert f"../companion/runs/{job['result']}/ipynb" in text
     told = client.get("/companion/forms/naps", params={"run": job["result"]}).json()
