@@ -135,14 +135,15 @@ def run_all(plans: list[Plan], workers: int = 1) -> dict[str, dict]:
     """
     runs = {}
     past = {todo.notebook.name: times(todo).get(todo.profile) for todo in plans}
-    waiting = [todo for todo in plans if finished(todo) is None]
-    if workers > 1 and waiting:
-        _side_by_side(sorted(waiting, key=lambda todo: -(past[todo.notebook.name] or 0)), workers)
+    made = []
+    if workers > 1:
+        made = [todo for todo in plans if finished(todo) is None]
+        _side_by_side(sorted(made, key=lambda todo: -(past[todo.notebook.name] or 0)), workers)
     for index, todo in enumerate(plans):
         name, place = todo.notebook.name, f"[{index + 1}/{len(plans)}]"
         result = finished(todo)
         if result is not None:
-            if todo not in waiting:
+            if todo not in made:
                 say(f"{place} {name}: already run, reused")
         else:
             left = [past[other.notebook.name] for other in plans[index:] if finished(other) is None]
@@ -150,27 +151,24 @@ def run_all(plans: list[Plan], workers: int = 1) -> dict[str, dict]:
             more = " or more" if len(known) < len(left) else ""
             about = f"about {duration(sum(known))}{more} left" if known else "time left not known"
             say(f"{place} {name}: running, {about} for the notebooks")
-            result = execute(todo, _failed(todo), f"{place} {name}")
+            result = execute(todo, todo.failed, f"{place} {name}")
         runs[name] = result
     return runs
 
 
 def _side_by_side(plans, workers):
     """Run plans in processes of their own, the first ones first."""
+    if not plans:
+        return
     with (
         local(workers, len(plans), on_gpu(plans)) as client,
         tqdm(total=len(plans), desc=f"notebooks, {workers} at a time", unit="notebook") as bar,
     ):
-        for todo, error in performed(client, plans, _failed):
+        for todo, error in performed(client, plans, lambda todo: todo.failed):
             if error:
                 raise RunFailed(error)
             bar.set_postfix_str(f"{todo.notebook.name} done", refresh=False)
             bar.update()
-
-
-def _failed(todo):
-    """Where the notebook of a failed run is kept."""
-    return todo.root / ".companion" / "failed"
 
 
 def sphinx(root: Path) -> Path:

@@ -57,6 +57,11 @@ class Plan:
         """Where the jobs that are done wait for the rest of the run: see `page.jobs`."""
         return self.root / ".companion" / "parts" / self.folder.name
 
+    @property
+    def failed(self) -> Path:
+        """Where the notebook is kept if a cell fails."""
+        return self.root / ".companion" / "failed"
+
 
 def plan(
     name: str,
@@ -132,7 +137,7 @@ def run(
     """
     todo = plan(name, overrides, profile, root)
     if finished(todo) is None:
-        execute(todo, keep or todo.root / ".companion" / "failed", label or name)
+        execute(todo, keep or todo.failed, label or name)
     return todo.folder
 
 

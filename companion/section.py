@@ -179,10 +179,11 @@ def numbers(judged: list[Judged], kept: list[dict]) -> str:
         told = (said.get(title, "–") for title in runs)
         row = claim_link("scoreboard", item.claim.id, item.shown)
         rows.append((where, row, number(item.claim.published), *told))
-    columns = (f"{grades[title]}: {name}" for title, name in _short(runs).items())
+    short = _short(runs)
+    columns = (f"{grades[title]}: {name}" for title, name in short.items())
     head = ("Statement", "Verdict", "Published", *columns)
     lines = ["## Published, archived and here"]
-    lines += ["", *cards(head, rows), "", *_of_runs(runs, kept)] if rows else []
+    lines += ["", *cards(head, rows), "", *_of_runs(short, kept)] if rows else []
     beyond = [item.claim for item in judged if item.claim.takes]
     if beyond:
         why = claim_link("scoreboard", beyond[0].id, "why")
@@ -210,13 +211,13 @@ def _short(titles):
     return dict(zip(titles, names, strict=True))
 
 
-def _of_runs(titles, kept):
+def _of_runs(short, kept):
     """A list that says of each run, by the name of its column, what and of when it is."""
     files = {
         run["kept"]: f"{run['notebook']}-{run['kept'].partition(', ')[0]}.json" for run in kept
     }
     lines = []
-    for title, name in _short(titles).items():
+    for title, name in short.items():
         file = files.get(title)
         data = f"; {{download}}`its records <../archive/{file}>`" if file else ""
         lines.append(f"- **{name}**: {title.partition(', ')[2]}{data}")

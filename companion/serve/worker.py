@@ -101,7 +101,7 @@ def _run(request):
     """Make one run; return the name of its folder."""
     todo = plan(request["notebook"], request["values"], request["profile"], Path(request["root"]))
     if finished(todo) is None:
-        execute(todo, todo.root / ".companion" / "failed", CELLS)
+        execute(todo, todo.failed, CELLS)
     return todo.folder.name
 
 
