@@ -32,10 +32,11 @@ def opened(cells: list[Any], name: str, judged: list[Judged]) -> list[Any]:
     if told := evidence(judged):
         text = f"{told} In full: [](#numbers-{name})."
         before.append(nbformat.v4.new_markdown_cell(text, id="companion-evidence"))
-    before += _figure(cells, name)
+    figure, after = _lifted(cells[1:], name)
+    before += figure
     if rest:
         before.append(nbformat.v4.new_markdown_cell(rest, id="companion-introduction"))
-    return [*before, *cells[1:]]
+    return [*before, *after]
 
 
 def evidence(judged: list[Judged]) -> str:
@@ -55,31 +56,35 @@ def evidence(judged: list[Judged]) -> str:
     return f"**Evidence** for {claims}, the nearest run of each: {'; '.join(parts)}."
 
 
-def _figure(cells, name):
-    """A copy of the picture that the cell tagged `lead` shows, with its caption and no code.
+def _lifted(cells, name):
+    """The picture that the cell tagged `lead` shows, as a cell without code, and the other cells.
 
-    A list of that one cell; empty where no cell is tagged: some pages are tables alone.
+    In the place of the picture stands where it went. A list of that one cell, empty where no cell
+    is tagged, for some pages are tables alone; and a list of the others.
     """
     import nbformat
 
-    tagged = [cell for cell in cells if "lead" in cell.metadata.get("tags", ())]
+    tagged = [k for k, cell in enumerate(cells) if "lead" in cell.metadata.get("tags", ())]
     if not tagged:
-        return []
+        return [], cells
     if len(tagged) > 1:
         raise UsageError(f"notebook {name!r}: one cell may be tagged `lead`, got {len(tagged)}")
-    told = copy.deepcopy(tagged[0].metadata.get("mystnb", {}))
-    label = told.get("figure", {}).pop("name", None)
-    shown = [
-        output
-        for output in tagged[0].outputs
-        if any(kind in output.get("data", {}) for kind in _PICTURES)
-    ]
+    (at,) = tagged
+    maker = copy.deepcopy(cells[at])
+    told = maker.metadata.pop("mystnb", {})
+    label = told.get("figure", {}).get("name")
+    shown = [o for o in maker.outputs if any(kind in o.get("data", {}) for kind in _PICTURES)]
     if not shown or label is None:
         raise UsageError(f"notebook {name!r}: the cell tagged `lead` must show a named figure")
-    told["figure"]["caption"] = f"{told['figure']['caption'].strip()} Made [below](#{label}).\n"
+    maker.outputs.remove(shown[0])
+    if prompt := told.pop("code_prompt_show", None):
+        maker.metadata["mystnb"] = {"code_prompt_show": prompt}
+    caption = told["figure"]["caption"].strip()
+    told["figure"]["caption"] = f"{caption} Made [below](#made-{label}).\n"
     # a cell without a source would not be shown
-    lead = nbformat.v4.new_code_cell("# made below", id="companion-lead")
-    lead.outputs = copy.deepcopy(shown[:1])
+    lead = nbformat.v4.new_code_cell("# made below", id="companion-lead", outputs=shown[:1])
     # and run again it shows nothing
     lead.metadata.update({"tags": ["remove-input", "nbval-skip"], "mystnb": told})
-    return [lead]
+    here = f"(made-{label})=\n[The figure at the top](#{label}) is made here."
+    note = nbformat.v4.new_markdown_cell(here, id="companion-made")
+    return [lead], [*cells[:at], note, maker, *cells[at + 1 :]]

@@ -36,17 +36,21 @@ def test_answer_evidence_and_figure_come_before_any_code():
     item = judged_on([a_run(2.0)], at_least=1.0)
     found = opened(cells, "toy", [item])
     kinds = [cell.cell_type for cell in found]
-    assert kinds == ["markdown", "markdown", "code", "markdown", "code", "code"]
+    assert kinds == ["markdown", "markdown", "code", "markdown", "code", "markdown", "code"]
     assert found[0].source == f"# Title\n\nDoes it hold?\n\n{ANSWER}" and found[0].id == cells[0].id
     assert found[1].source.endswith("In full: [](#numbers-toy).")
     assert found[2].source and "remove-input" in found[2].metadata["tags"]
-    # the picture alone: a record that came twice would be no record
+    # picture and record stand once each, and the figure has one number
     assert [output["data"] for output in found[2].outputs] == [{"image/svg+xml": "<svg/>"}]
+    assert [output["data"] for output in found[6].outputs] == [{"application/x": "a record"}]
     told = found[2].metadata["mystnb"]
-    assert told["figure"] == {"caption": "Look left. Made [below](#fig-one).\n"}
+    where = "Look left. Made [below](#made-fig-one).\n"
+    assert told["figure"] == {"name": "fig-one", "caption": where}
     assert told["image"] == {"alt": "a line"}
-    assert found[3].source == "The equation."
-    assert found[4:] == cells[1:] and cells[-1].metadata["mystnb"]["figure"]["name"] == "fig-one"
+    assert found[3].source == "The equation." and found[4] == cells[1]
+    assert found[5].source.startswith("(made-fig-one)=\n[The figure at the top](#fig-one)")
+    assert found[6].source == "draw()" and "mystnb" not in found[6].metadata
+    assert cells[-1].metadata["mystnb"]["figure"]["name"] == "fig-one"  # as it was
     nbformat.validate(nbformat.v4.new_notebook(cells=found))
 
 
@@ -57,7 +61,8 @@ def test_a_page_of_tables_has_no_figure():
 
 def test_a_page_that_no_claim_is_about_has_no_evidence():
     found = opened(page(figure=lead()), "toy", [])
-    assert [cell.cell_type for cell in found] == ["markdown", "code", "markdown", "code", "code"]
+    kinds = [cell.cell_type for cell in found]
+    assert kinds == ["markdown", "code", "markdown", "code", "markdown", "code"]
 
 
 @pytest.mark.parametrize(

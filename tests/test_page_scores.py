@@ -1,11 +1,10 @@
-"""Scores of restored images, their means and intervals, and what a table of them shows."""
+"""Scores of restored images, and what of a reference is foreign."""
 
 import math
 
-import numpy as np
 import torch
 
-from companion.page import figures, scores
+from companion.page import scores
 from otlib import metrics, patches
 
 
@@ -24,20 +23,6 @@ def test_an_image_is_scored_inside_its_border():
     assert 0 < found[2] < found[1]
     assert found[4] == metrics.ssim(image, truth, border=6)
     assert scores.quality(truth, truth) == [math.inf, 0, 0, 0, 1]
-
-
-def test_table_one_puts_what_is_printed_beside_ours(monkeypatch):
-    shown = []
-    monkeypatch.setattr(figures, "display", lambda data, raw=False: shown.append(data.data))
-    values = {"a": np.array([[20.0, 0.1, 0.0, 0.2, 0.5], [22.0, 0.3, 0.0, 0.2, 0.7]])}
-    values["b"] = values["a"] + 1
-    scores.beside("clean", values, {"b": "B", "a": "A"}, {"a": {"psnr": 30.125, "lpips": 0.0954}})
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown[0].splitlines()]
-    head = ["clean", "PSNR (dB)", "paper", "LPIPS-Alex", "as read there", "paper", "LPIPS-VGG"]
-    assert rows[0] == [*head, "SSIM"]
-    middle = ["1.200 ± 0.141", "1.000 ± 0.000"], ["0.200 ± 0.141", "0.000 ± 0.000"]
-    assert rows[2][:6] == ["B", "22.00 ± 1.41", "-", *middle[0], "-"]
-    assert rows[3][:6] == ["A", "21.00 ± 1.41", "30.12", *middle[1], "0.095"]
 
 
 def test_a_part_that_is_nowhere_in_the_clean_reference_is_foreign():

@@ -1,9 +1,11 @@
 """What is said of scores and of races: closed forms, and what no order of the images changes."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
-from companion.page import figures, intervals, raced, table_one
+from companion.page import figures, intervals, raced, table_one, table_one_shown
 
 NAMES = {"semi": "S", "balanced": "B", "wpp": "W"}
 PRINTED = {
@@ -82,8 +84,38 @@ def test_the_printed_table_itself_is_off_by_nothing(said):
     assert records["code_lpips_reading_excess"][0] == pytest.approx(0.04)  # the second reading fits
 
 
+def test_table_one_puts_what_is_printed_beside_ours(said):
+    line = np.array([[20.0, 0.1, 0.0, 0.2, 0.5], [22.0, 0.3, 0.0, 0.2, 0.7]])
+    here = {(method, "code"): np.stack([line, line + 1], 1) for method in ("wpp", "semi")}
+    table_one_shown.tables(here, {"wpp": "W", "semi": "S"}, PRINTED)
+    (head, rows), (other, worse) = said[1]
+    assert head[:4] == ["code, defect-free", "PSNR (dB)", "paper", "LPIPS-Alex"]
+    assert other[0] == "code, with defect" and len(rows[0]) == len(head)
+    middle = ["0.200 ± 0.141", "0.000 ± 0.000"], ["1.200 ± 0.141", "1.000 ± 0.000"]
+    assert rows[0][:6] == ["W", "21.00 ± 1.41", "-", *middle[0], "-"]
+    assert rows[1][:6] == ["S", "21.00 ± 1.41", "30.50", *middle[0], "0.090"]
+    assert worse[1][:6] == ["S", "22.00 ± 1.41", "30.90", *middle[1], "0.100"]
+
+
+def test_a_run_kept_has_the_printed_values_in_columns_of_their_own(said, monkeypatch):
+    levels = dict(psnr=30.0, lpips=0.25, lpips_as_read=0.125)
+    records = {
+        f"code_{name}_{method}_{kind}": {"value": value + (kind == "defect")}
+        for (name, value), method, kind in product(levels.items(), NAMES, table_one.SIDES)
+    }
+    about = {"size": 256, "pairs": 18, "settings": ["code"]}
+    run = {"parameters": about, "records": records | {"dataset": {"value": "mvtec-table1"}}}
+    monkeypatch.setattr(table_one_shown, "archived", lambda pattern: {"big": run})
+    table_one_shown.kept("*", NAMES, PRINTED)
+    (head, rows), (other, worse) = said[1]
+    assert (head[0], other[0]) == ("settings, defect-free", "settings, with defect")
+    assert rows[0] == ["code", "S", "30.00", "30.50", "0.250", "0.125", "0.090"]
+    assert worse[2] == ["code", "W", "31.00", "-", "1.250", "1.125", "-"]
+    assert all(len(row) == len(head) for row in rows)
+
+
 def test_no_run_kept_is_said(capsys, tmp_path, said):
-    table_one.kept(str(tmp_path / "none-*.json"), NAMES, PRINTED)
+    table_one_shown.kept(str(tmp_path / "none-*.json"), NAMES, PRINTED)
     assert "None is kept yet" in capsys.readouterr().out and not said[1]
 
 

@@ -1,11 +1,8 @@
-"""How near restored images are to the truth, image by image, and whether a difference is one."""
+"""How near restored images are to the truth, and how much of a reference is foreign to it."""
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from companion.page import figures
-from companion.page.intervals import spread
 from companion.page.masses import share
 from otlib import metrics, patches
 from otlib.assets import perceptual
@@ -26,30 +23,6 @@ def quality(image: Tensor, truth: Tensor, border: int = 0) -> list[float]:
     as_read = perceptual.lpips((image + 1) / 2, (truth + 1) / 2, "alex", border=border)
     psnr, ssim = (measure(image, truth, border=border) for measure in (metrics.psnr, metrics.ssim))
     return [psnr, lpips[0], as_read, lpips[1], ssim]
-
-
-def beside(
-    title: str,
-    values: dict[str, np.ndarray],
-    names: dict[str, str],
-    printed: dict[str, dict[str, float]],
-) -> None:
-    """Show Table I: our scores of each method, and the printed ones beside them.
-
-    title: of the first column. values: {method: (n, 5) as `quality` has them}. names: {method: text
-        of its row}, in that order. printed: {method: {"psnr", "lpips"}}, of some methods.
-    Returns None.
-    """
-    rows = []
-    for method, name in names.items():
-        columns = zip(values[method].T, (2, 3, 3, 3, 3), strict=True)
-        psnr, alex, as_read, vgg, ssim = (spread(column, digits) for column, digits in columns)
-        theirs = ("-", "-")
-        if method in printed:
-            theirs = f"{printed[method]['psnr']:.2f}", f"{printed[method]['lpips']:.3f}"
-        rows.append([name, psnr, theirs[0], alex, as_read, theirs[1], vgg, ssim])
-    head = [title, "PSNR (dB)", "paper", "LPIPS-Alex", "as read there", "paper"]
-    figures.table([*head, "LPIPS-VGG", "SSIM"], rows)
 
 
 def foreign(

@@ -2,47 +2,17 @@
 
 from collections.abc import Sequence
 from itertools import product
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import matplotlib.pyplot as plt
 import numpy as np
 
-from companion.page import figures, intervals, scores
-from companion.page.forest import forest
-from companion.page.kept import archived, values
+from companion.page import figures, intervals
 from companion.page.record import record
 
 SIDES = {"clean": "defect-free", "defect": "with defect"}  # the two references of a pair
 # {(method, settings): (n, 2, 5) scores: images, references in that order, `scores.quality`}
 Found: TypeAlias = dict[tuple[str, str], np.ndarray]
 Printed: TypeAlias = dict[str, dict[str, dict[str, float]]]  # {method: {side: {"psnr", "lpips"}}}
-
-
-def tables(found: Found, names: dict[str, str], printed: Printed) -> None:
-    """Show the means of all methods beside the printed ones: one table a setting and reference.
-
-    names: {method: text of its row}, in that order. Returns None.
-    """
-    for settings, (side, kind) in product(_settings(found), enumerate(SIDES)):
-        ours = {method: found[method, settings][:, side] for method in names}
-        theirs = {method: cells[kind] for method, cells in printed.items()}
-        scores.beside(f"{settings}, {SIDES[kind]}", ours, names, theirs)
-
-
-def download(found: Found, names: dict[str, str], pairs: Sequence[Any]) -> None:
-    """Show a link to all scores, a row an image, method and reference.
-
-    pairs: n of `otlib.assets.pairs.Pair`. Returns None.
-    """
-    rows = []
-    for (method, settings), here in found.items():
-        for (pair, lines), (side, kind) in product(
-            zip(pairs, here.tolist(), strict=True), enumerate(SIDES)
-        ):
-            about = [settings, names[method], pair.category, *pair.names, kind, pair.area]
-            rows.append([*about, *lines[side]])
-    head = ["settings", "method", "category", "image", "clean", "defective", "reference", "area"]
-    figures.download("super-resolution.csv", [*head, *scores.MEASURES], rows)
 
 
 def losses(found: Found) -> dict[tuple[str, str], np.ndarray]:
@@ -65,7 +35,7 @@ def record_means(found: Found, printed: Printed, methods: Sequence[str]) -> None
         if method in methods:
             name = f"{settings}_loss_by_defects_{method}"
             intervals.tell(name, intervals.student(lost[method, settings]), "dB", "lower")
-    for settings in _settings(found):
+    for settings in settings_of(found):
         ends = product(printed, enumerate(SIDES))
         ours = [(printed[m][kind], found[m, settings][:, k].mean(0)) for m, (k, kind) in ends]
         off = max(abs(mean[0] - there["psnr"]) for there, mean in ours)
@@ -82,7 +52,7 @@ def differences(
     names: {method: text}. rivals: methods. Returns None.
     """
     rows, lost = [], losses(found)
-    for settings, (side, kind), other in product(_settings(found), enumerate(SIDES), rivals):
+    for settings, (side, kind), other in product(settings_of(found), enumerate(SIDES), rivals):
         apart = found["semi", settings][:, side] - found[other, settings][:, side]
         gain, lpips = (intervals.student(column) for column in apart.T[:2])
         intervals.tell(f"{settings}_gain_over_{other}_{kind}", gain, "dB", "higher")
@@ -93,7 +63,7 @@ def differences(
         row = [settings, f"semi - {names[other]}", SIDES[kind], there, *gain.texts("+.2f")]
         rows.append([*row, _better(apart[:, 0]), *lpips.texts("+.3f")])
     cost = {m: printed[m]["clean"]["psnr"] - printed[m]["defect"]["psnr"] for m in printed}
-    for settings in _settings(found):
+    for settings in settings_of(found):
         apart = lost["balanced", settings] - lost["semi", settings]
         spared = intervals.student(apart)
         intervals.tell(f"{settings}_spared_by_semi", spared, "dB", "higher")
@@ -104,46 +74,8 @@ def differences(
     figures.table([*head, "better in", "LPIPS-Alex", "99 % interval"], rows)
 
 
-def image_by_image(
-    found: Found, settings: str, names: dict[str, str], rivals: Sequence[str]
-) -> None:
-    """Draw the same differences in PSNR: a mark an image, a bar an interval. Returns None."""
-    figure, axis = plt.subplots(figsize=(8, 3.6))
-    lines = list(product(rivals, enumerate(SIDES.values())))
-    apart = [(found["semi", settings] - found[m, settings])[:, side, 0] for m, (side, _) in lines]
-    for place, images in enumerate(apart):
-        axis.plot(images, [place] * len(images), "|", color="0.5")
-    labels = [f"{names[other]}, {text}" for other, (_, text) in lines]
-    means = {"mean": [intervals.student(images) for images in apart]}
-    forest(axis, labels, means, xlabel=f"PSNR of {names['semi']} minus that of ... (dB)")
-    figures.show(figure, "svg")
-
-
-def kept(pattern: str, names: dict[str, str], printed: Printed) -> None:
-    """Show the means of runs kept in the archive beside the printed ones.
-
-    pattern: of `kept.archived`. names: {method: text}, of the methods shown. Returns None.
-    """
-    runs = archived(pattern)
-    if not runs:
-        print("None is kept yet: `companion archive` keeps one.")
-    for title, run in runs.items():
-        told, value, rows = run["parameters"], values(run), []
-        side = f"{told['size']} x {told['size']}"
-        print(f"{title}: {value['dataset']}, {told['pairs']} pairs of {side}")
-        for settings, method in product(told["settings"], names):
-            ends = product(SIDES, ("psnr", "lpips", "lpips_as_read"))
-            cells = [value[f"{settings}_{measure}_{method}_{kind}"] for kind, measure in ends]
-            ours = zip(cells, (".2f", ".3f", ".3f") * 2, strict=True)
-            there = printed.get(method, {})
-            theirs = [f"{cell:g}" for kind in SIDES for cell in there.get(kind, {}).values()]
-            row = [settings, names[method], *(f"{cell:{form}}" for cell, form in ours)]
-            rows.append([*row, ", ".join(theirs) or "-"])
-        head = ["settings", "method", "PSNR (dB)", "LPIPS", "as read"]
-        figures.table([*head, *(f"{name} (defect)" for name in head[2:]), "paper"], rows)
-
-
-def _settings(found):
+def settings_of(found: Found) -> list[str]:
+    """The settings that were run, in that order."""
     return list(dict.fromkeys(settings for _, settings in found))
 
 

@@ -1,0 +1,92 @@
+"""What a page shows of Table I of Mignon et al. 2023 and records nothing of."""
+
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+import matplotlib.pyplot as plt
+
+from companion.page import figures, intervals, scores
+from companion.page.forest import forest
+from companion.page.kept import archived, values
+from companion.page.table_one import SIDES, Found, Printed, settings_of
+
+_HEAD = ["PSNR (dB)", "paper", "LPIPS-Alex", "as read there", "paper"]
+
+
+def tables(found: Found, names: dict[str, str], printed: Printed) -> None:
+    """Show the scores of all methods beside the printed ones: one table a setting and reference.
+
+    names: {method: text of its row}, in that order. Returns None.
+    """
+    for settings, (side, kind) in product(settings_of(found), enumerate(SIDES)):
+        rows = []
+        for method, name in names.items():
+            columns = zip(found[method, settings][:, side].T, (2, 3, 3, 3, 3), strict=True)
+            psnr, alex, as_read, *others = (intervals.spread(*column) for column in columns)
+            level, distance = _cells(printed, method, kind)
+            rows.append([name, psnr, level, alex, as_read, distance, *others])
+        figures.table([f"{settings}, {SIDES[kind]}", *_HEAD, "LPIPS-VGG", "SSIM"], rows)
+
+
+def download(found: Found, names: dict[str, str], pairs: Sequence[Any]) -> None:
+    """Show a link to all scores, a row an image, method and reference.
+
+    pairs: n of `otlib.assets.pairs.Pair`. Returns None.
+    """
+    rows = []
+    for (method, settings), here in found.items():
+        for (pair, lines), (side, kind) in product(
+            zip(pairs, here.tolist(), strict=True), enumerate(SIDES)
+        ):
+            about = [settings, names[method], pair.category, *pair.names, kind, pair.area]
+            rows.append([*about, *lines[side]])
+    head = ["settings", "method", "category", "image", "clean", "defective", "reference", "area"]
+    figures.download("super-resolution.csv", [*head, *scores.MEASURES], rows)
+
+
+def image_by_image(
+    found: Found, settings: str, names: dict[str, str], rivals: Sequence[str]
+) -> None:
+    """Draw PSNR of the semi-unbalanced form minus that of each rival: a mark an image, a bar the
+    interval of their mean. Arguments as in `table_one.differences`. Returns None."""
+    figure, axis = plt.subplots(figsize=(8, 3.6))
+    lines = list(product(rivals, enumerate(SIDES.values())))
+    apart = [(found["semi", settings] - found[m, settings])[:, side, 0] for m, (side, _) in lines]
+    for place, images in enumerate(apart):
+        axis.plot(images, [place] * len(images), "|", color="0.5")
+    labels = [f"{names[other]}, {text}" for other, (_, text) in lines]
+    means = {"mean": [intervals.student(images) for images in apart]}
+    forest(axis, labels, means, xlabel=f"PSNR of {names['semi']} minus that of ... (dB)")
+    figures.show(figure, "svg")
+
+
+def kept(pattern: str, names: dict[str, str], printed: Printed) -> None:
+    """Show the means of runs kept in the archive beside the printed ones, a table a reference.
+
+    pattern: of `kept.archived`. names: {method: text}, of the methods shown. Returns None.
+    """
+    runs = archived(pattern)
+    if not runs:
+        print("None is kept yet: `companion archive` keeps one.")
+    for title, run in runs.items():
+        told, value = run["parameters"], values(run)
+        side = f"{told['size']} x {told['size']}"
+        print(f"{title}: {value['dataset']}, {told['pairs']} pairs of {side}")
+        for kind, reference in SIDES.items():
+            rows = []
+            for settings, method in product(told["settings"], names):
+                psnr, alex, as_read = (
+                    value[f"{settings}_{measure}_{method}_{kind}"]
+                    for measure in ("psnr", "lpips", "lpips_as_read")
+                )
+                level, distance = _cells(printed, method, kind)
+                ours = f"{psnr:.2f}", level, f"{alex:.3f}", f"{as_read:.3f}", distance
+                rows.append([settings, names[method], *ours])
+            figures.table([f"settings, {reference}", "method", *_HEAD], rows)
+
+
+def _cells(printed, method, kind):
+    """The printed PSNR and LPIPS of a method as texts."""
+    there = printed.get(method)
+    return (f"{there[kind]['psnr']:.2f}", f"{there[kind]['lpips']:.3f}") if there else ("-", "-")
