@@ -87,14 +87,19 @@ def test_the_printed_table_itself_is_off_by_nothing(said):
 def test_table_one_puts_what_is_printed_beside_ours(said):
     line = np.array([[20.0, 0.1, 0.0, 0.2, 0.5], [22.0, 0.3, 0.0, 0.2, 0.7]])
     here = {(method, "code"): np.stack([line, line + 1], 1) for method in ("wpp", "semi")}
-    table_one_shown.tables(here, {"wpp": "W", "semi": "S"}, PRINTED)
-    (head, rows), (other, worse) = said[1]
+    here |= {(method, "printed"): scores for (method, _), scores in list(here.items())}
+    table_one_shown.tables(here, "code", {"wpp": "W", "semi": "S"}, PRINTED)
+    (head, rows), (other, worse), (longer, rest) = said[1]
     assert head[:4] == ["code, defect-free", "PSNR (dB)", "paper", "LPIPS-Alex"]
     assert other[0] == "code, with defect" and len(rows[0]) == len(head)
     middle = ["0.200 ± 0.141", "0.000 ± 0.000"], ["1.200 ± 0.141", "1.000 ± 0.000"]
     assert rows[0][:6] == ["W", "21.00 ± 1.41", "-", *middle[0], "-"]
     assert rows[1][:6] == ["S", "21.00 ± 1.41", "30.50", *middle[0], "0.090"]
     assert worse[1][:6] == ["S", "22.00 ± 1.41", "30.90", *middle[1], "0.100"]
+    assert longer[:3] == ["settings", "reference", "method"] and longer[3:] == head[1:]
+    both = [*rows, *worse]
+    kinds = ["defect-free", "defect-free", "with defect", "with defect"]
+    assert rest == [["printed", kind, *row] for kind, row in zip(kinds, both, strict=True)]
 
 
 def test_a_run_kept_has_the_printed_values_in_columns_of_their_own(said, monkeypatch):

@@ -14,19 +14,30 @@ from companion.page.table_one import SIDES, Found, Printed, settings_of
 _HEAD = ["PSNR (dB)", "paper", "LPIPS-Alex", "as read there", "paper"]
 
 
-def tables(found: Found, names: dict[str, str], printed: Printed) -> None:
-    """Show the scores of all methods beside the printed ones: one table a setting and reference.
+def tables(found: Found, settings: str, names: dict[str, str], printed: Printed) -> None:
+    """Show the scores of all methods beside the printed ones: a table a reference, then one of
+    the other settings.
 
-    names: {method: text of its row}, in that order. Returns None.
+    settings: of the first two. names: {method: text of its row}, in that order. Returns None.
     """
-    for settings, (side, kind) in product(settings_of(found), enumerate(SIDES)):
-        rows = []
-        for method, name in names.items():
-            columns = zip(found[method, settings][:, side].T, (2, 3, 3, 3, 3), strict=True)
-            psnr, alex, as_read, *others = (intervals.spread(*column) for column in columns)
-            level, distance = _cells(printed, method, kind)
-            rows.append([name, psnr, level, alex, as_read, distance, *others])
-        figures.table([f"{settings}, {SIDES[kind]}", *_HEAD, "LPIPS-VGG", "SSIM"], rows)
+
+    def row(setting, side, kind, method):
+        columns = zip(found[method, setting][:, side].T, (2, 3, 3, 3, 3), strict=True)
+        psnr, alex, as_read, *others = (intervals.spread(*column) for column in columns)
+        level, distance = _cells(printed, method, kind)
+        return [names[method], psnr, level, alex, as_read, distance, *others]
+
+    head = [*_HEAD, "LPIPS-VGG", "SSIM"]
+    for side, kind in enumerate(SIDES):
+        rows = [row(settings, side, kind, method) for method in names]
+        figures.table([f"{settings}, {SIDES[kind]}", *head], rows)
+    others = [other for other in settings_of(found) if other != settings]
+    rows = [
+        [setting, SIDES[kind], *row(setting, side, kind, method)]
+        for setting, (side, kind), method in product(others, enumerate(SIDES), names)
+    ]
+    if rows:
+        figures.table(["settings", "reference", "method", *head], rows)
 
 
 def download(found: Found, names: dict[str, str], pairs: Sequence[Any]) -> None:
@@ -62,14 +73,14 @@ def image_by_image(
 
 
 def kept(pattern: str, names: dict[str, str], printed: Printed) -> None:
-    """Show the means of runs kept in the archive beside the printed ones, a table a reference.
+    """Show the means of runs kept in the archive beside the printed ones, the largest images first.
 
     pattern: of `kept.archived`. names: {method: text}, of the methods shown. Returns None.
     """
     runs = archived(pattern)
     if not runs:
         print("None is kept yet: `companion archive` keeps one.")
-    for title, run in runs.items():
+    for title, run in sorted(runs.items(), key=lambda one: -one[1]["parameters"]["size"]):
         told, value = run["parameters"], values(run)
         side = f"{told['size']} x {told['size']}"
         print(f"{title}: {value['dataset']}, {told['pairs']} pairs of {side}")
