@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import json
 import os
 import re
@@ -21,10 +22,11 @@ def archive(root: Path, path: Path, label: str) -> list[Path]:
 
     root: project folder. path: the NAME.json of the run, from any machine, its NAME.ipynb beside
         it. label: letters, digits and hyphens: what is special about the run.
-    Writes NAME-LABEL.json and NAME-LABEL/FIGURE.png or .svg; a picture above FIGURE_KIB KiB is
-    halved until it is not, curves above it are left out, and so are all figures of a run on data of
-    the user's, which are not ours to show; the JSON says so. A folder among the parameters is kept
-    by its last part: the rest says something of the machine, nothing of the run.
+    Writes NAME-LABEL.json and NAME-LABEL/FIGURE.png, .svg or .webp, which a picture above
+    FIGURE_KIB KiB becomes, halved where that is not enough. Curves above it are left out, and so
+    are all figures of a run on data of the user's, which are not ours to show; the JSON says so. A
+    folder among the parameters is kept by its last part: the rest says something of the machine,
+    nothing of the run.
     Returns the paths written. Raises UsageError on another file or label.
     """
     check_label(label)
@@ -45,14 +47,13 @@ def archive(root: Path, path: Path, label: str) -> list[Path]:
     assets = result["provenance"].get("assets", ())
     private = any(asset["private"] for asset in assets)
     for title, picture in pictures(result).items():
-        data, halvings = _small(picture["mime"], picture["data"])
+        data, suffix, halvings = _small(picture["mime"], picture["data"])
         about = {"caption": picture["caption"], "alt": picture["alt"], "halved": halvings}
         if private:
             about["left_out"] = "the data are the user's"
         elif data is None:
             about["left_out"] = f"{len(picture['data']) / 1024:.0f} KiB"
         else:
-            suffix = {"image/png": "png", "image/svg+xml": "svg"}[picture["mime"]]
             about |= {
                 "file": f"{name}/{title}.{suffix}",
                 "sha256": hashlib.sha256(data).hexdigest(),
@@ -72,24 +73,25 @@ def check_label(label: str) -> None:
 
 
 def _small(mime, data):
-    """A picture of at most FIGURE_KIB and how often it was halved; None where it cannot be."""
-    limit = FIGURE_KIB * 1024
+    """A picture of at most FIGURE_KIB, the end of its file's name and how often it was halved.
+
+    The picture is None where it cannot be so small.
+    """
+    limit, suffix = FIGURE_KIB * 1024, {"image/png": "png", "image/svg+xml": "svg"}[mime]
     if len(data) <= limit:
-        return data, 0
-    if mime != "image/png":
-        return None, 0
+        return data, suffix, 0
+    if suffix == "svg":
+        return None, suffix, 0
     from PIL import Image
 
-    picture: Image.Image = Image.open(io.BytesIO(data))
-    halvings = 0
-    if picture.mode == "P":
-        picture = picture.convert("RGB")
-    while len(data) > limit:
-        picture, halvings = picture.reduce(2), halvings + 1
+    with Image.open(io.BytesIO(data)) as opened:
+        picture = opened.convert("RGB")
+    for halvings in itertools.count():
         stream = io.BytesIO()
-        picture.save(stream, "png", optimize=True)
-        data = stream.getvalue()
-    return data, halvings
+        picture.save(stream, "webp", quality=90, method=6)
+        if stream.tell() <= limit:
+            return stream.getvalue(), "webp", halvings
+        picture = picture.reduce(2)
 
 
 def _outside(value):

@@ -63,7 +63,7 @@ def code(root: Path, notebook: Notebook, parameters: dict[str, Any]) -> dict[str
     What tells a run's key and code, this file above all, is none that a record depends on, nor is a
     cell tagged `picture`; one tagged `apart` has records of its own, which a run made before lacks.
     """
-    return _reach(root, notebook, parameters, notebook.code).code
+    return dict(sorted(_reach(root, notebook, parameters, notebook.code).code.items()))
 
 
 def changed(told: dict[str, str], root: Path | None) -> list[str]:

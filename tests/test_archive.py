@@ -43,6 +43,7 @@ def figure(name, code):
 def kept(project):
     """A run kept with its figures; returns the project."""
     large, small = figure("noise", "display(png(900), raw=True)"), "display(png(40), raw=True)"
+    large += figure("faint", "display(png(360), raw=True)")
     curves = figure("curves", "display(svg(10), raw=True)\ndisplay(svg(200_000), raw=True)")
     project.notebook("toy", PICTURES, large, figure("small", small), curves)
     archives.archive(project.root, run("toy") / "toy.json", "full-size")
@@ -61,7 +62,7 @@ def test_what_kept_runs_opened_is_what_the_registry_has():
 def test_figures_are_kept_small_and_the_rest_is_told(kept):
     folder = kept.root / "book/archive"
     names = {path.name for path in (folder / "toy-full-size").iterdir()}
-    assert names == {"noise.png", "small.png", "curves.svg"}
+    assert names == {"noise.webp", "faint.webp", "small.png", "curves.svg"}
     limit = archives.FIGURE_KIB * 1024
     assert all(path.stat().st_size <= limit for path in (folder / "toy-full-size").iterdir())
     told = json.loads((folder / "toy-full-size.json").read_text())["figures"]
@@ -69,7 +70,8 @@ def test_figures_are_kept_small_and_the_rest_is_told(kept):
     assert halved > 0
     assert Image.open(folder / told["noise"]["file"]).size == (-(-900 // 2**halved),) * 2
     assert Image.open(folder / told["small"]["file"]).size == (40, 40)
-    assert told["small"]["halved"] == 0
+    assert Image.open(folder / told["faint"]["file"]).size == (360, 360)  # too large as PNG alone
+    assert told["small"]["halved"] == told["faint"]["halved"] == 0
     assert told["curves-2"]["left_out"] == "195 KiB"
     assert "file" not in told["curves-2"]
     assert told["noise"]["alt"] == "a thing"
