@@ -76,12 +76,26 @@ def write_section(
         if cell.cell_type == "code":
             shown = map(_without_progress, _joined(cell.outputs))
             cell.outputs = [output for output in shown if output is not None]
+            _with_data(sections, name, cell)
     write_aside(sections / f"{name}.ipynb", notebook_text(nb))
     for cell in cells:
         if "cover" in cell.metadata.get("tags", ()):
             write_aside(sections / "cover.png", _picture(cell, name))
         if cell.id == "companion-lead" and "image/png" in cell.outputs[0]["data"]:
             write_aside(sections / "small" / f"{name}.webp", _small(_picture(cell, name)))
+
+
+def _with_data(sections, name, cell):
+    """Write the numbers that a figure plots beside the page, and link them in its caption."""
+    from companion.page.plotted import MIME  # late: matplotlib takes its time
+
+    figure = cell.metadata.get("mystnb", {}).get("figure")
+    told = [output.data.pop(MIME) for output in cell.outputs if MIME in output.get("data", {})]
+    if figure and told:
+        file = f"files/{name}-{figure['name'].removeprefix('fig-')}.csv"
+        write_aside(sections / file, told[0])
+        link = f"{{download}}`Its data as CSV <{file}>`."
+        figure["caption"] = f"{figure['caption'].strip()} {link}\n"
 
 
 def _offered(executed):

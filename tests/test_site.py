@@ -388,6 +388,19 @@ def test_downloads_resolve(desk):
         assert {".ipynb", ".md"} <= {file.suffix for file in files}
 
 
+def test_each_plot_has_its_data():
+    linked = {}
+    for name in NOTEBOOKS:
+        page = (HTML / f"{name}.html").read_text(encoding="utf-8")
+        for figure in re.findall(r"<figure.*?</figure>", page, re.DOTALL):
+            if re.search(r'<img[^>]*src="[^"]*\.svg"', figure):
+                (file,) = re.findall(r'href="([^"]*\.csv)"', figure)
+                head, *rows = (HTML / name).parent.joinpath(file).read_text().splitlines()
+                assert head.startswith("panel,") and rows
+                linked[file] = name
+    assert len(set(linked.values())) > len(NOTEBOOKS) / 2
+
+
 def test_a_search_from_the_disk_tells_what_each_page_is_about(browser):
     with visit(browser, "search") as page:
         page.goto(f"{page.url}?q=inpainting")

@@ -28,6 +28,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from companion import markdown
+from companion.page import plotted
 
 Array: TypeAlias = Any  # a tensor, an array or a list of numbers
 
@@ -78,7 +79,8 @@ def show(figure: Figure, kind: Literal["svg", "png"]) -> None:
         names of Greek letters become these, long titles get lines, and legends of axes go below
         them, off the curves.
     kind: "svg" for curves, "png" for images, which keeps grey levels.
-    Returns None. Raises ValueError for another kind.
+    The page links the numbers behind it, `plotted.text`. Returns None. Raises ValueError for
+    another kind.
     """
     if kind not in ("svg", "png"):
         raise ValueError(f"kind must be 'svg' or 'png', got {kind!r}")
@@ -93,7 +95,10 @@ def show(figure: Figure, kind: Literal["svg", "png"]) -> None:
         whole.convert("RGB").save(stream, "png", optimize=True)  # an eighth less
     data = stream.getvalue()
     mime = {"svg": "image/svg+xml", "png": "image/png"}[kind]
-    display({mime: data.decode() if kind == "svg" else data, "text/plain": "figure"}, raw=True)
+    shown = {mime: data.decode() if kind == "svg" else data, "text/plain": "figure"}
+    if numbers := plotted.text(figure):
+        shown[plotted.MIME] = numbers
+    display(shown, raw=True)
 
 
 def _dots(figure):
@@ -288,7 +293,8 @@ def curves(
             style = {"markevery": max(1, len(x) // 10)}
         (drawn,) = ax.plot(x, mean, label=name, **style)
         if values.shape[1] > 1:
-            ax.fill_between(x, mean - spread, mean + spread, color=drawn.get_color(), alpha=0.2)
+            band: dict[str, Any] = dict(color=drawn.get_color(), alpha=0.2, label=f"_{name}")
+            ax.fill_between(x, mean - spread, mean + spread, **band)
     if log:
         ax.set_xscale("log")
         if len(x) <= 8:  # name the abscissae themselves: the decades' minor labels overlap
