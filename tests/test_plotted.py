@@ -79,6 +79,18 @@ def test_a_band_is_the_spread_of_its_curve(axis):
     assert {row["series"] for row in band} == {"s"}
 
 
+def test_what_has_no_label_has_that_of_its_colour(axis):
+    axis.plot([1], [2], "o", color="C0", label="one")
+    axis.plot([], [], "o", color="C3", label="of the legend alone")
+    axis.errorbar([1], [3], yerr=[[1], [1]], color="C0")
+    axis.scatter([1], [4], color="C3")
+    axis.plot([1], [5], color="C1")
+    axis.set(yscale="log")  # whose ticks are powers and no names
+    found = {row["y"]: row["series"] for row in rows(axis.figure)}
+    assert found == {"2": "one", "3": "one", "4": "of the legend alone", "5": ""}
+    assert "name" not in rows(axis.figure)[0]
+
+
 def test_bars_have_the_name_of_their_tick(axis):
     axis.bar([0, 1], [3, -4], label="height")
     axis.set_xticks([0, 1], ["left", "right"])
