@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 MIME = "application/vnd.companion.plotted"  # of that text in the output of a cell
 HEAD = ("panel", "series", "name", "x", "x low", "x high", "y", "y low", "y high")
-_UNNAMED = re.compile("_?(child|container)[0-9]+|_nolegend_")  # what matplotlib calls what has no label
+# what matplotlib calls what has no label
+_UNNAMED = re.compile("_?(child|container)[0-9]+|_nolegend_")
 
 
 def text(figure: Figure) -> str:
