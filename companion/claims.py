@@ -39,11 +39,12 @@ class Near(_Entry):
 
 
 class Cell(_Entry):
-    """A number of book/published/DOCUMENT.yml, by the keys that lead there, or two compared."""
+    """A number of book/published/DOCUMENT.yml, by the keys that lead there, or some compared."""
 
     cell: list[str | float] = pydantic.Field(min_length=1)
     less: list[str | float] | None = None  # the number to subtract from it
     over: list[str | float] | None = None  # the number to divide it by
+    than: "Cell | None" = None  # a difference to subtract from that of `cell` and `less`
 
 
 class Rank(_Entry):
@@ -115,6 +116,7 @@ class Cells(_Entry):
     where: str
     notebook: str
     takes: str = ""
+    words: dict[str, str] = {}  # that the statement has for the keys
     record: str = ""  # with the keys below `under` in the places of {0}, {1}, ...
     tolerance: dict[str, float] = {}  # by the last key
     because: str = ""
@@ -208,6 +210,12 @@ def _filled(claim, numbers):
     named = claim.published
     try:
         value, text = shown(numbers, named.cell, named.less, named.over)
+        if named.than is not None:
+            other, _ = shown(numbers, named.than.cell, named.than.less)
+            column = numbers["columns"].get(named.cell[-1], {})
+            places, first = column.get("decimals", 12), value
+            value = round(first - other, places)
+            text = f"{value:+.{places}f} {column.get('unit', '')} = {first:+g} - ({other:+g})"
     except UsageError as error:
         raise UsageError(f"claim {claim.id!r}: {error}") from error
     near = claim.near and claim.near.model_copy(update={"value": value})
@@ -223,9 +231,10 @@ def _of_cells(document, entries, numbers, told):
             continue
         entry = max(under, key=lambda one: len(one.under))
         rest = [str(key) for key in path[len(entry.under) :]]
-        claim: dict[str, Any] = entry.model_dump(exclude={"under", "record", "tolerance"})
+        claim: dict[str, Any] = entry.model_dump(exclude={"under", "words", "record", "tolerance"})
         claim |= {"id": "-".join([document, *map(str, path)]), "document": document}
-        claim |= {"kind": "number", "statement": ", ".join(map(str, path[1:]))}
+        told_as = (entry.words.get(str(key), str(key)) for key in reversed(path[1:]))
+        claim |= {"kind": "number", "statement": ", ".join(told_as)}
         claim["published"] = {"cell": list(path)}
         if entry.record:
             claim |= {"record": entry.record.format(*rest), "status": "undecided"}

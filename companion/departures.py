@@ -26,7 +26,7 @@ def departures(todo: Plan) -> str:
     if not found:
         return ""
     rest = len(found) - MOST
-    more = f" {rest} more are in the fold below." if rest > 0 else ""
+    more = f" {rest} more {'is' if rest == 1 else 'are'} in the fold below." if rest > 0 else ""
     lines = [f"**What was run here**, where the document has another value.{more}", ""]
     return "\n".join([*lines, *table(("", "document", "here"), found[:MOST]), ""])
 

@@ -184,7 +184,8 @@ def numbers(judged: list[Judged], kept: list[dict]) -> str:
     """
     answered = [item for item in judged if not item.claim.takes]
     depths = {a.run: (a.depth, a.kept) for item in answered for a in item.answers}
-    runs = sorted(depths, key=lambda title: depths[title])
+    # at one distance from the document what is kept stands before what was run here
+    runs = sorted(depths, key=lambda title: (depths[title][0], not depths[title][1]))
     grades = {a.run: a.rank.grade for item in answered for a in item.answers}
     rows = []
     for item in answered:

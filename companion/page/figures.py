@@ -53,7 +53,7 @@ matplotlib.rcParams.update(
     }
 )
 
-WIDTH = 7.2  # inches, the column of a page: text of a figure no wider is shown at its own size
+WIDTH = 6.8  # inches; with the margins the column of a page, so that text has its own size there
 LEAST = 9  # points, of any text
 DOTS = 160  # an inch
 _LINE = 0.2  # inches, the height of a line of a legend
