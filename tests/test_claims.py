@@ -215,7 +215,7 @@ def test_each_number_of_a_table_has_a_verdict(project):
         del own[key]
     out = cells | {"takes": "a GPU"}
     ours = cells | {"under": ["table", "a"], "record": "{0}_a", "tolerance": {"x": 0.1, "y": 0.2}}
-    ours |= {"because": "a tenth", "profiles": ["laptop"]}
+    ours |= {"because": "a tenth", "profiles": ["laptop"], "words": {"x": "an x", "a": "of a"}}
     write = lambda **told: project.write("book/claims/one2020.yml", yaml.safe_dump(told))
     write(claims=[own], cells=[out, ours])
     first, *rest = load_claims(project.root).claims
@@ -224,6 +224,7 @@ def test_each_number_of_a_table_has_a_verdict(project):
         ("one2020-table-a-x", "x_a", 1.0, 0.1),
         ("one2020-table-a-y", "y_a", 2.0, 0.2),
     ]
+    assert [c.statement for c in rest] == ["an x, of a", "y, of a"]
     write(claims=[], cells=[out])
     found = load_claims(project.root).claims
     assert [c.takes for c in found] == ["a GPU"] * 3
@@ -286,7 +287,7 @@ def test_an_archived_run_leads_to_where_it_stands_beside_the_others():
 def test_runs_whose_titles_begin_alike_are_numbered():
     runs = [a_run(2.0, kept=f"a former run, rho = {rho}", data="ours") for rho in (1, 2)]
     page = numbers([judged_on([*runs, a_run(2.0, data="ours")], NEAR, at_least=1.0)], [])
-    assert "| C: this run | C: a former run 1 | C: a former run 2 |" in page
+    assert "| C: a former run 1 | C: a former run 2 | C: this run |" in page
     assert "- **a former run 1**: rho = 1\n- **a former run 2**: rho = 2" in page
 
 

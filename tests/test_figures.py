@@ -130,7 +130,9 @@ def test_of_notes_at_nearly_the_same_point_the_first_is_kept(monkeypatch):
 def test_panels_that_have_a_shape_keep_it(monkeypatch):
     figure, axes = matplotlib.pyplot.subplots(1, 2, figsize=(12, 6))
     axes[0].set_aspect("equal")
-    assert drawn(figure, monkeypatch).get_size_inches() == pytest.approx([7.2, 3.6])
+    assert drawn(figure, monkeypatch).get_size_inches() == pytest.approx(
+        [figures.WIDTH, figures.WIDTH / 2]
+    )
 
 
 def test_a_legend_has_as_many_lines_as_it_needs(monkeypatch):
