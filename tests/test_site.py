@@ -976,6 +976,7 @@ def test_the_whole_book_is_one_pdf(launch, tmp_path):
         assert "".join(item.title.split())[:20] in texts[start].replace("ﬁ", "fi"), item.title
     text = "".join(texts)
     assert "\ufffd" not in text and set("ρελ✔✘○") <= set(text)
+    assert "fromcompanion.page.jobsimport" not in text  # which stands in folds: they are closed
     notes = [note.get_object() for page in whole.pages for note in page.get("/Annots", ())]
     uris = [note["/A"]["/URI"] for note in notes if "/URI" in note.get("/A", {})]
     assert {urlparse(uri).scheme for uri in uris} == {"https"}
