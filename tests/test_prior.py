@@ -211,6 +211,16 @@ def test_what_is_told_of_a_former_training_is_not_read(interrupted, done, folder
     assert told | dict(seconds=0, every=0, losses=0) == done[1] | dict(seconds=0, every=0, losses=0)
 
 
+def test_photographs_too_small_for_the_gaussian_are_refused_before_the_training(
+    folder, tmp_path, monkeypatch
+):
+    Image.open(folder / "a.png").crop((0, 0, 80, 80)).save(tmp_path / "a.png")
+    monkeypatch.setattr(diffusion, "advance", lambda *_, **__: pytest.fail("trained"))
+    with pytest.raises(ValueError, match=r"^photographs must have sides >= 128 pixels"):
+        prior.train([tmp_path], tmp_path / "out", **SMALL)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("bad", "match"), [(dict(steps=0), "steps must be .*0"), (dict(seed=-1), "seed must be .*-1")]
 )

@@ -150,7 +150,7 @@ def train(
 ) -> dict[str, Any]:
     """Train a diffusion model of photographs; Ho et al. 2020. An interrupted training goes on.
 
-    folders: of photographs. out: the folder that
+    folders: of photographs, one of them at least 128 pixels wide and high. out: the folder that
         gets config.json and the weights, in 16 bits, as diffusers saves them, gaussian.safetensors,
         training.json with what is told of the training, and, until it is done, its state in
         training.safetensors. steps: of the whole training, >= 1. width, seed: as for `network`.
@@ -159,7 +159,7 @@ def train(
 
     Returns what training.json holds. A finished training in `out` is written anew when the new one
     is done. Raises ValueError where `out` holds the state of a training with other settings or
-    photographs, or a damaged one, and as `photographs`, `network` and
+    photographs, or a damaged one, and as `photographs`, `wiener.fit`, `network` and
     `diffusion.advance` do.
     """
     out = Path(out)
@@ -179,6 +179,7 @@ def train(
         _same(before, settings, out)
         with holding(state, _RESUMED):
             _restore(training, random, tensors)
+    gaussian = wiener.fit(pieces, _SIDE)  # before the loop: it refuses what is too small
     out.mkdir(parents=True, exist_ok=True)
     with tqdm(total=steps, initial=first, desc="diffusion prior") as bar:
         while first < steps:
@@ -203,7 +204,7 @@ def train(
     (out / _FACTS).unlink(missing_ok=True)
     average: Any = training.average  # of diffusers
     average.half().save_pretrained(out)
-    save_file(wiener.fit(pieces, _SIDE)._asdict(), out / _GAUSSIAN)
+    save_file(gaussian._asdict(), out / _GAUSSIAN)
     _write(out / _FACTS, lambda path: path.write_text(json.dumps(told)))
     state.unlink(missing_ok=True)
     return told
