@@ -115,19 +115,19 @@ def assert_same_weights(one, other):
 
 def test_a_training_killed_at_any_write_goes_on(folder, tmp_path, monkeypatch):
     """Also over a finished one: what is loaded meanwhile is the old one or refused."""
-    monkeypatch.setattr(prior, "_EVERY", 2)
+    monkeypatch.setattr(prior, "_EVERY", 1)
     quick = functools.partial(diffusion.advance, sides=(8,), pixels=64)
     monkeypatch.setattr(diffusion, "advance", quick)
     old, new = tmp_path / "old", tmp_path / "new"
     prior.train([folder], old, steps=1, width=8, licence="old")
-    train = lambda out: lambda: prior.train([folder], out, **SMALL)
+    train = lambda out: lambda: prior.train([folder], out, steps=2, width=8)
     train(new)()
     at = 0
     while killed(monkeypatch, train(out := shutil.copytree(old, tmp_path / str(at))), at):
         if (out / "training.json").exists():
             told = json.loads((out / "training.json").read_text())
             assert_same_weights(out, old if told["licence"] == "old" else new)
-        assert train(out)()["done"] == 4
+        assert train(out)()["done"] == 2
         assert_same_weights(out, new)
         assert {file.name for file in out.iterdir()} == {file.name for file in new.iterdir()}
         at += 1
@@ -256,6 +256,29 @@ def test_what_is_no_prior_is_refused(done, tmp_path):
     (tmp_path / WEIGHTS).unlink()
     with pytest.raises(FileNotFoundError, match=WEIGHTS):
         prior.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["in_channels", "out_channels"])
+def test_a_grey_network_is_refused(done, tmp_path, name):
+    """At once, not in its first convolution."""
+    shutil.copytree(done[0], out := tmp_path / "grey")
+    net = type(prior.network(8)).from_config(
+        json.loads((out / "config.json").read_text()), **{name: 1}
+    )
+    net.half().save_pretrained(out)
+    match = f"^{re.escape(str(out / 'config.json'))} must hold .* {name} must be 3.*, got 1$"
+    with pytest.raises(ValueError, match=match):
+        prior.load(out)
+
+
+@pytest.mark.parametrize("file", ["config.json", "training.json", "gaussian.safetensors", WEIGHTS])
+def test_a_damaged_file_is_told_in_one_line(done, tmp_path, file):
+    shutil.copytree(done[0], out := tmp_path / "damaged")
+    for content in (b"", (out / file).read_bytes()[:-5], b"3"):
+        (out / file).write_bytes(content)
+        with pytest.raises(ValueError, match=f"^{re.escape(str(out / file))} must hold ") as no:
+            prior.load(out)
+        assert "\n" not in str(no.value)
 
 
 @pytest.mark.parametrize(("width", "match"), [(12, "a multiple of 8, got 12"), (0, "got 0")])

@@ -55,13 +55,18 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Prior:
     folder: a path. device: of torch, where the network goes.
 
     Returns a Prior. Raises FileNotFoundError where a file is missing, ValueError where one holds
-    something else.
+    something else, or a network that is not of three channels.
     """
     folder = Path(folder)
     from diffusers.models.unets.unet_2d import UNet2DModel  # seconds: late
 
+    with holding(folder / "config.json", "the settings of a UNet2DModel of colour images"):
+        net = UNet2DModel.from_config(dict(json.loads((folder / "config.json").read_text())))
+        # a descent takes the first three channels out: some predict a variance too
+        for name, allowed in (("in_channels", (3,)), ("out_channels", (3, 6))):
+            if (value := net.config[name]) not in allowed:
+                raise ValueError(f"{name} must be {' or '.join(map(str, allowed))}, got {value}")
     with holding(folder / _WEIGHTS, "the weights of config.json's UNet2DModel"):
-        net = UNet2DModel.from_config(json.loads((folder / "config.json").read_text()))
         weights = {name: value.float() for name, value in load_file(folder / _WEIGHTS).items()}
         net.load_state_dict(weights)
         net.requires_grad_(False).eval()
