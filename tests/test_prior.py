@@ -1,18 +1,23 @@
 """The prior of photographs: trained, interrupted, kept and read."""
 
+import functools
+import json
+import re
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save, save_file
 
 from otlib import diffusion, metrics, operators, wiener
 from otlib.assets import photographs, prior
 
 KEPT = Path(__file__).parents[1] / "book" / "archive" / "prior-photographs"
-WEIGHTS = "diffusion_pytorch_model.safetensors"
+WEIGHTS, STATE = "diffusion_pytorch_model.safetensors", "training.safetensors"
 SMALL = dict(steps=4, width=8)
 
 
@@ -75,13 +80,153 @@ def test_an_interrupted_training_goes_on(done, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(diffusion, "advance", once)
     with pytest.raises(KeyboardInterrupt):
         prior.train([folder], tmp_path, **SMALL)
-    with pytest.raises(ValueError, match=r"^out holds a training with .*'seed': 0.* got .*1") as no:
-        prior.train([folder], tmp_path, **SMALL, seed=1)
-    assert "\n" not in str(no.value)
     prior.train([folder], tmp_path, **SMALL)
     assert calls == [range(3), range(3, 4), range(3, 4)]
-    whole, parts = (load_file(where / WEIGHTS) for where in (done[0], tmp_path))
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert_same_weights(tmp_path, done[0])
+
+
+def killed(monkeypatch, call, at):
+    """Call where the write, rename or removal of number `at` of files kills."""
+    count = iter(range(at, -1, -1))
+
+    def counted(function):
+        def last(*args, **options):
+            if next(count) == 0:
+                raise KeyboardInterrupt
+            return function(*args, **options)
+
+        return last
+
+    with monkeypatch.context() as patch:
+        for owner, name in ((Path, "write_text"), (Path, "replace"), (Path, "unlink")):
+            patch.setattr(owner, name, counted(getattr(owner, name)))
+        patch.setattr(prior, "save_file", counted(prior.save_file))
+        try:
+            call()
+        except KeyboardInterrupt:
+            return True
+    return False
+
+
+def assert_same_weights(one, other):
+    one, other = (load_file(where / WEIGHTS) for where in (one, other))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_training_killed_at_any_write_goes_on(folder, tmp_path, monkeypatch):
+    """Also over a finished one: what is loaded meanwhile is the old one or refused."""
+    monkeypatch.setattr(prior, "_EVERY", 1)
+    quick = functools.partial(diffusion.advance, sides=(8,), pixels=64)
+    monkeypatch.setattr(diffusion, "advance", quick)
+    old, new = tmp_path / "old", tmp_path / "new"
+    prior.train([folder], old, steps=1, width=8, licence="old")
+    train = lambda out: lambda: prior.train([folder], out, steps=2, width=8)
+    train(new)()
+    at = 0
+    while killed(monkeypatch, train(out := shutil.copytree(old, tmp_path / str(at))), at):
+        if (out / "training.json").exists():
+            told = json.loads((out / "training.json").read_text())
+            assert_same_weights(out, old if told["licence"] == "old" else new)
+        assert train(out)()["done"] == 2
+        assert_same_weights(out, new)
+        assert {file.name for file in out.iterdir()} == {file.name for file in new.iterdir()}
+        at += 1
+    assert at >= 9  # state, aside and renamed, twice; removal, moments, facts, renamed, removal
+
+
+@pytest.fixture(scope="module")
+def interrupted(folder, tmp_path_factory):
+    """A folder with the state of a training at step 2 of 4."""
+    out = tmp_path_factory.mktemp("interrupted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prior, "_EVERY", 2)
+        advance = diffusion.advance
+
+        def half(*args, steps, **options):
+            if steps.start:
+                raise KeyboardInterrupt
+            return advance(*args, steps=steps, **options)
+
+        patch.setattr(diffusion, "advance", half)
+        with pytest.raises(KeyboardInterrupt):
+            prior.train([folder], out, **SMALL)
+    assert [file.name for file in out.iterdir()] == [STATE]
+    return out
+
+
+@pytest.mark.parametrize(
+    ("other", "match"),
+    [
+        (dict(lr=1e-3), r"lr was 0\.0005 in {out}, got 0\.001: "),
+        (dict(licence="CC0"), r"licence was \"the user's\" in {out}, got 'CC0': "),
+        (dict(steps=5, seed=1), r"steps was 4 in {out}, got 5; seed was 0 in {out}, got 1: "),
+    ],
+)
+def test_other_settings_are_refused_by_name(interrupted, folder, other, match):
+    with pytest.raises(ValueError, match="^" + match.format(out=interrupted)) as no:
+        prior.train([folder], interrupted, **SMALL | other)
+    assert str(no.value).endswith(f"delete {interrupted / STATE}")
+    assert "\n" not in str(no.value)
+
+
+def test_other_photographs_are_refused(interrupted, folder, tmp_path):
+    """As many of the same names, one of other content; folders and names themselves may change."""
+    moved, other = tmp_path / "moved", tmp_path / "other"
+    for where in (moved, other):
+        shutil.copytree(folder, where)
+    Image.open(other / "a.png").transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(other / "a.png")
+    match = r"^photographs was '2 of SHA-256 \w+' in .*, got '2 of SHA-256 \w+': "
+    with pytest.raises(ValueError, match=match):
+        prior.train([other], interrupted, **SMALL)
+    out = shutil.copytree(interrupted, tmp_path / "out")
+    assert prior.train([moved], out, **SMALL)["done"] == 4
+
+
+def test_a_damaged_state_is_refused(interrupted, folder, tmp_path):
+    whole = (interrupted / STATE).read_bytes()
+    tensors = load_file(interrupted / STATE)
+    with safe_open(interrupted / STATE, framework="pt") as file:
+        told = file.metadata()
+    fewer = {name: value for name, value in tensors.items() if name != "net.conv_in.bias"}
+    for content in (
+        whole[:1000],
+        b"",
+        save(tensors),
+        save(tensors, told | dict(reached="{")),
+        save(tensors, told | dict(reached="{}")),
+        save(fewer, told),
+    ):
+        (tmp_path / STATE).write_bytes(content)
+        held = "must hold the state of an interrupted training, else delete it to begin anew: "
+        with pytest.raises(ValueError, match=f"^{re.escape(str(tmp_path / STATE))} {held}") as no:
+            prior.train([folder], tmp_path, **SMALL)
+        assert "\n" not in str(no.value)
+
+
+def test_what_is_told_of_a_former_training_is_not_read(interrupted, done, folder, tmp_path):
+    shutil.copytree(interrupted, tmp_path / "out")
+    (tmp_path / "out" / "training.json").write_text('{"steps": 4')
+    told = prior.train([folder], tmp_path / "out", **SMALL)
+    assert json.loads((tmp_path / "out" / "training.json").read_text()) == told
+    assert told | dict(seconds=0, every=0, losses=0) == done[1] | dict(seconds=0, every=0, losses=0)
+
+
+def test_photographs_too_small_for_the_gaussian_are_refused_before_the_training(
+    folder, tmp_path, monkeypatch
+):
+    Image.open(folder / "a.png").crop((0, 0, 80, 80)).save(tmp_path / "a.png")
+    monkeypatch.setattr(diffusion, "advance", lambda *_, **__: pytest.fail("trained"))
+    with pytest.raises(ValueError, match=r"^photographs must have sides >= 128 pixels"):
+        prior.train([tmp_path], tmp_path / "out", **SMALL)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("bad", "match"), [(dict(steps=0), "steps must be .*0"), (dict(seed=-1), "seed must be .*-1")]
+)
+def test_bad_numbers_are_refused(folder, tmp_path, bad, match):
+    with pytest.raises(ValueError, match=f"^{match}"):
+        prior.train([folder], tmp_path / "out", **SMALL | bad)
 
 
 def test_the_command(folder, tmp_path, monkeypatch, capsys):
@@ -111,6 +256,29 @@ def test_what_is_no_prior_is_refused(done, tmp_path):
     (tmp_path / WEIGHTS).unlink()
     with pytest.raises(FileNotFoundError, match=WEIGHTS):
         prior.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["in_channels", "out_channels"])
+def test_a_grey_network_is_refused(done, tmp_path, name):
+    """At once, not in its first convolution."""
+    shutil.copytree(done[0], out := tmp_path / "grey")
+    net = type(prior.network(8)).from_config(
+        json.loads((out / "config.json").read_text()), **{name: 1}
+    )
+    net.half().save_pretrained(out)
+    match = f"^{re.escape(str(out / 'config.json'))} must hold .* {name} must be 3.*, got 1$"
+    with pytest.raises(ValueError, match=match):
+        prior.load(out)
+
+
+@pytest.mark.parametrize("file", ["config.json", "training.json", "gaussian.safetensors", WEIGHTS])
+def test_a_damaged_file_is_told_in_one_line(done, tmp_path, file):
+    shutil.copytree(done[0], out := tmp_path / "damaged")
+    for content in (b"", (out / file).read_bytes()[:-5], b"3"):
+        (out / file).write_bytes(content)
+        with pytest.raises(ValueError, match=f"^{re.escape(str(out / file))} must hold ") as no:
+            prior.load(out)
+        assert "\n" not in str(no.value)
 
 
 @pytest.mark.parametrize(("width", "match"), [(12, "a multiple of 8, got 12"), (0, "got 0")])

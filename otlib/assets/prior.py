@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -29,6 +30,7 @@ _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _STATE, _FACTS, _GAUSSIAN = "training.safetensors", "training.json", "gaussian.safetensors"
 _SIDE = 64  # of the images that the prior is for, pixels
 _EVERY = 100  # steps from one state kept to the next
+_RESUMED = "the state of an interrupted training, else delete it to begin anew"
 
 
 class Prior(NamedTuple):
@@ -53,13 +55,18 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Prior:
     folder: a path. device: of torch, where the network goes.
 
     Returns a Prior. Raises FileNotFoundError where a file is missing, ValueError where one holds
-    something else.
+    something else, or a network that is not of three channels.
     """
     folder = Path(folder)
     from diffusers.models.unets.unet_2d import UNet2DModel  # seconds: late
 
+    with holding(folder / "config.json", "the settings of a UNet2DModel of colour images"):
+        net = UNet2DModel.from_config(dict(json.loads((folder / "config.json").read_text())))
+        # a descent takes the first three channels out: some predict a variance too
+        for name, allowed in (("in_channels", (3,)), ("out_channels", (3, 6))):
+            if (value := net.config[name]) not in allowed:
+                raise ValueError(f"{name} must be {' or '.join(map(str, allowed))}, got {value}")
     with holding(folder / _WEIGHTS, "the weights of config.json's UNet2DModel"):
-        net = UNet2DModel.from_config(json.loads((folder / "config.json").read_text()))
         weights = {name: value.float() for name, value in load_file(folder / _WEIGHTS).items()}
         net.load_state_dict(weights)
         net.requires_grad_(False).eval()
@@ -84,7 +91,13 @@ def photographs(
     Returns ([(3, H, W) float32 in [0, 1]], [their files' names]). Raises ValueError where there is
     none, and as `images.read` does.
     """
-    found, names = [], []
+    found, paths = _photographs(folders, least)
+    return found, [path.name for path in paths]
+
+
+def _photographs(folders, least):
+    """What `photographs` returns, with paths for the names."""
+    found, paths = [], []
     for folder in folders:
         for path in images.below(folder):
             image = images.read(path).expand(3, -1, -1)
@@ -93,10 +106,10 @@ def photographs(
             )[0].clamp(0, 1)
             sizes = [one for one in (image, half) if min(one.shape[1:]) >= least]
             found += sizes
-            names += [path.name] * bool(sizes)
+            paths += [path] * bool(sizes)
     if not found:
         raise ValueError(f"folders must hold photographs of >= {least} pixels, got {folders}")
-    return found, names
+    return found, paths
 
 
 @plain
@@ -142,27 +155,36 @@ def train(
 ) -> dict[str, Any]:
     """Train a diffusion model of photographs; Ho et al. 2020. An interrupted training goes on.
 
-    folders: of photographs. out: the folder that gets config.json and the weights, in 16 bits, as
-        diffusers saves them, training.json with what is told of it, and, until it is done, its
-        state. steps: of the whole training. width, seed: as for `network`. lr: as for
-        `diffusion.begin`. licence: of the photographs, with their source, for training.json.
+    folders: of photographs, one of them at least 128 pixels wide and high. out: the folder that
+        gets config.json and the weights, in 16 bits, as diffusers saves them, gaussian.safetensors,
+        training.json with what is told of the training, and, until it is done, its state in
+        training.safetensors. steps: of the whole training, >= 1. width, seed: as for `network`.
+        lr: as for `diffusion.begin`. licence: of the photographs, with their source, for
+        training.json.
 
-    Returns what training.json holds. A finished training in `out` is written anew. Raises
-    ValueError where `out` holds an interrupted one with other settings, and as `photographs`,
-    `network` and `diffusion.advance` do.
+    Returns what training.json holds. A finished training in `out` is written anew when the new one
+    is done. Raises ValueError where `out` holds the state of a training with other settings or
+    photographs, or a damaged one, and as `photographs`, `wiener.fit`, `network` and
+    `diffusion.advance` do.
     """
     out = Path(out)
-    pieces, names = photographs(folders)
-    settings = dict(steps=steps, width=width, lr=lr, seed=seed, photographs=len(names))
+    steps, width = _check.whole("steps", steps), _check.whole("width", width)
+    lr, seed = _check.positive("lr", lr), _check.whole("seed", seed, least=0)
+    pieces, paths = _photographs(folders, _SIDE)
+    told = dict(steps=steps, width=width, lr=lr, seed=seed, photographs=len(paths), licence=licence)
+    settings = told | dict(photographs=f"{len(paths)} of SHA-256 {_digest(paths)}")
     training = diffusion.begin(network(width, seed), lr=lr)
     random = torch.Generator().manual_seed(seed)
     first, seconds, losses = 0, 0.0, []
-    if (out / _STATE).exists():
-        told = json.loads((out / _FACTS).read_text())
-        if (before := {key: told[key] for key in settings}) != settings:
-            raise ValueError(f"out holds a training with {before}, got {settings}")
-        _restore(training, random, load_file(out / _STATE))
-        first, seconds, losses = told["done"], told["seconds"], told["losses"]
+    state = out / _STATE
+    if state.exists():
+        with holding(state, _RESUMED):
+            tensors, before, reached = _read(state)
+            first, seconds, losses = (reached[key] for key in ("done", "seconds", "losses"))
+        _same(before, settings, out)
+        with holding(state, _RESUMED):
+            _restore(training, random, tensors)
+    gaussian = wiener.fit(pieces, _SIDE)  # before the loop: it refuses what is too small
     out.mkdir(parents=True, exist_ok=True)
     with tqdm(total=steps, initial=first, desc="diffusion prior") as bar:
         while first < steps:
@@ -178,16 +200,36 @@ def train(
             first, seconds = part.stop, seconds + time.process_time() - start
             losses = [*losses, round(float(found.mean()), 5)]
             bar.set_postfix(loss=losses[-1])
-            told = settings | dict(
-                licence=licence, done=first, every=_EVERY, seconds=round(seconds), losses=losses
-            )
-            _write(out / _STATE, lambda path: save_file(_state(training, random), path))
-            _write(out / _FACTS, lambda path, told=told: path.write_text(json.dumps(told)))
+            # all in one file: whenever the training is killed, they are of the same step
+            reached = dict(done=first, seconds=seconds, losses=losses)
+            kept = dict(settings=json.dumps(settings), reached=json.dumps(reached))
+            _write(state, lambda path, kept=kept: save_file(_state(training, random), path, kept))
+    told |= dict(done=first, every=_EVERY, seconds=round(seconds), losses=losses)
+    # first gone and last written: it never tells of the weights of another training
+    (out / _FACTS).unlink(missing_ok=True)
     average: Any = training.average  # of diffusers
     average.half().save_pretrained(out)
-    save_file(wiener.fit(pieces, _SIDE)._asdict(), out / _GAUSSIAN)
-    (out / _STATE).unlink(missing_ok=True)
+    save_file(gaussian._asdict(), out / _GAUSSIAN)
+    _write(out / _FACTS, lambda path: path.write_text(json.dumps(told)))
+    state.unlink(missing_ok=True)
     return told
+
+
+def _digest(paths):
+    """Of the bytes of files, in their order, which the crops depend on; 16 digits tell enough."""
+    parts = [hashlib.sha256(path.read_bytes()).digest() for path in paths]
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+
+
+def _same(before, settings, out):
+    """Raise ValueError, naming each setting that differs from the interrupted training's."""
+    differ = [
+        f"{name} was {before.get(name)!r} in {out}, got {value!r}"
+        for name, value in settings.items()
+        if before.get(name) != value
+    ]
+    if differ:
+        raise ValueError(f"{'; '.join(differ)}: take the former, or delete {out / _STATE}")
 
 
 def _write(path, write):
@@ -195,6 +237,15 @@ def _write(path, write):
     aside = path.with_name(f".{path.name}")
     write(aside)
     aside.replace(path)
+
+
+def _read(path):
+    """A state's tensors, its settings and what it reached."""
+    with safe_open(path, framework="pt") as file:
+        kept = file.metadata() or {}
+        # copies: the tensors lie in the file, which is written anew
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    return tensors, *(dict(json.loads(kept[key])) for key in ("settings", "reached"))
 
 
 def _state(training, random):
