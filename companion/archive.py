@@ -6,11 +6,13 @@ import itertools
 import json
 import os
 import re
+import secrets
 import shutil
 from pathlib import Path
+from typing import Any
 
 from companion.errors import UsageError, known
-from companion.files import plain, write_aside
+from companion.files import plain
 from companion.notebooks import names
 from companion.results import PARTS, pictures, read
 
@@ -27,6 +29,8 @@ def archive(root: Path, path: Path, label: str) -> list[Path]:
     are all figures of a run on data of the user's, which are not ours to show; the JSON says so. A
     folder among the parameters is kept by its last part: the rest says something of the machine,
     nothing of the run.
+    What an earlier run of this label left is replaced at the end, when all is on the disk: an
+    interruption or a full disk leaves that run whole.
     Returns the paths written. Raises UsageError on another file or label.
     """
     check_label(label)
@@ -35,15 +39,11 @@ def archive(root: Path, path: Path, label: str) -> list[Path]:
     (result,) = read(path)
     known("notebook", result["notebook"], names(root))
     kept = {part: result[part] for part in PARTS}
-    kept["parameters"] = {
-        key: os.path.basename(value.rstrip("/")) if _outside(value) else value
-        for key, value in kept["parameters"].items()
-    }
+    kept["parameters"] = shortened(kept["parameters"])
     name = f"{kept['notebook']}-{label}"
     folder = root / "book" / "archive"
-    if (folder / name).is_dir():  # figures of an earlier run of this label
-        shutil.rmtree(folder / name)
-    kept["figures"], written = {}, []
+    kept["figures"] = {}
+    figures: dict[Path, bytes] = {}
     assets = result["provenance"].get("assets", ())
     private = any(asset["private"] for asset in assets)
     for title, picture in pictures(result).items():
@@ -58,18 +58,49 @@ def archive(root: Path, path: Path, label: str) -> list[Path]:
                 "file": f"{name}/{title}.{suffix}",
                 "sha256": hashlib.sha256(data).hexdigest(),
             }
-            write_aside(folder / about["file"], data)
-            written.append(folder / about["file"])
+            figures[folder / about["file"]] = data
         kept["figures"][title] = about
     to = folder / f"{name}.json"
-    write_aside(to, json.dumps(plain(kept), indent=1, allow_nan=False) + "\n")
-    return [to, *written]
+    text = json.dumps(plain(kept), indent=1, allow_nan=False) + "\n"
+    _write(folder, {**figures, to: text.encode()})
+    for left in set((folder / name).glob("*")) - figures.keys():  # of an earlier run
+        left.unlink()
+    if not figures and (folder / name).is_dir():
+        (folder / name).rmdir()
+    return [to, *figures]
+
+
+def shortened(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Parameters of a run as the archive keeps them: of a path outside, the last part."""
+    return {
+        key: os.path.basename(value.rstrip("/")) if _outside(value) else value
+        for key, value in parameters.items()
+    }
 
 
 def check_label(label: str) -> None:
     """Raise UsageError where a label is none: it becomes part of a file's name."""
     if not re.fullmatch("[a-z0-9-]+", label):
         raise UsageError(f"label {label!r}: allowed are small letters, digits and hyphens")
+
+
+def _write(folder, files):
+    """Write {path: bytes} aside in a folder, then rename them in this order; leave equal ones."""
+    files = {
+        path: data
+        for path, data in files.items()
+        if not path.is_file() or path.read_bytes() != data
+    }
+    aside = folder / f".{secrets.token_hex(4)}"
+    aside.mkdir(parents=True)
+    try:
+        for number, data in enumerate(files.values()):
+            (aside / str(number)).write_bytes(data)
+        for number, path in enumerate(files):
+            path.parent.mkdir(exist_ok=True)
+            os.replace(aside / str(number), path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _small(mime, data):

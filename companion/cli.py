@@ -3,6 +3,7 @@
 import functools
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -73,7 +74,13 @@ PROFILE = click.option(
 )
 DEVICE = click.option("--device", callback=_device, help="cpu, cuda or cuda:N, for all notebooks.")
 PAGES = click.option(
-    "--page", "pages", multiple=True, metavar="NAME", help="Only this notebook, and others so."
+    "--page",
+    "--pages",
+    "pages",
+    multiple=True,
+    callback=lambda _context, _option, values: [n for text in values for n in text.split(",")],
+    metavar="NAME[,NAME]",
+    help="Only these notebooks.",
 )
 EVERYWHERE = click.option(
     "-p",
@@ -190,9 +197,17 @@ def sweep(
     "--budget", metavar="TIME", help="As 2h, 90m or 1h30m: then stop and keep what is done."
 )
 @click.option("--label", help="Archive each page that is done under this label.")
-@click.option("--replace", is_flag=True, help="Also where the label holds a run of other code.")
+@click.option("--replace", is_flag=True, help="Also where the label holds another run.")
 @click.option("--dry-run", is_flag=True, help="Show the order and the times expected, run nothing.")
+@click.option(
+    "--packed",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="Run what `pack` wrote there, unpacked into FOLDER/unpacked, in its own environment.",
+)
+@click.pass_context
 def campaign(
+    context: click.Context,
     profile: str,
     device: str | None,
     pages: tuple[str, ...],
@@ -201,12 +216,21 @@ def campaign(
     label: str | None,
     replace: bool,
     dry_run: bool,
+    packed: Path | None,
 ) -> None:
     """Run the pages of a profile within a budget, first what settles most claims a second.
 
     What was interrupted, by the budget or otherwise, goes on at its next job. Exit 1 where a page
-    failed; the others were run.
+    failed or could not be archived; the others were run.
     """
+    if packed is not None:
+        unpack = packed / "unpack.py"
+        if not unpack.is_file():
+            raise UsageError(f"--packed {str(packed)!r}: needs a folder that `pack` wrote")
+        words = [sys.executable, unpack, packed / "unpacked", *_words(context, "packed")]
+        os.execv(sys.executable, words)
+    # as Ctrl-C: the page that runs keeps its finished jobs
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     seconds = None if budget is None else campaigns.seconds_of(budget)
     todo = campaigns.steps(project_root(), profile, pages, _with_device(overrides, device))
     if dry_run:
@@ -214,7 +238,21 @@ def campaign(
         return
     ended = campaigns.campaign(todo, seconds, label, replace, book.say)
     print("\n".join(report.columns(campaigns.account(ended))))
-    raise click.exceptions.Exit(1 if any(end.what == "failed" for end in ended) else 0)
+    bad = any(end.what in ("failed", "not archived") for end in ended)
+    raise click.exceptions.Exit(1 if bad else 0)
+
+
+def _words(context, without):
+    """The options of the command line, but one, as they would be typed again."""
+    words = []
+    for option in context.command.params:
+        typed = context.get_parameter_source(option.name) is click.core.ParameterSource.COMMANDLINE
+        if typed and option.name != without:
+            value = context.params[option.name]
+            for one in value if option.multiple else [value]:
+                rest = [] if option.is_flag else one if option.nargs > 1 else [one]
+                words += [option.opts[0], *rest]
+    return words
 
 
 @app.command()

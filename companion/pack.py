@@ -1,5 +1,6 @@
 """Put all that a campaign needs into files that a machine without a network can take."""
 
+import glob
 import hashlib
 import importlib.metadata
 import io
@@ -23,7 +24,7 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from companion import unpack
 from companion.build import Pairs, plans_of_book
 from companion.errors import UsageError
-from companion.files import named
+from companion.files import named, of_user, walk
 
 PART_MIB = 60
 _PROJECT = "ot-imaging-companion"
@@ -100,7 +101,8 @@ def pack(
             wheels = _wheels(root, Path(scratch), without, python)
             out = _Splitting(aside, part_mib * 2**20)
             say("parts")
-            with tarfile.open(fileobj=out, mode="w|") as archive:
+            # of links what they lead to: there they would lead nowhere
+            with tarfile.open(fileobj=out, mode="w|", dereference=True) as archive:
                 for path in wheels:
                     archive.add(path, f"wheels/{path.name}")
                 for file in _files(root):
@@ -200,19 +202,42 @@ def _files(root):
     """The project's own files, from its folder."""
     for place, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not _ASIDE.fullmatch(name))
-        yield from (os.path.relpath(os.path.join(place, file), root) for file in sorted(files))
+        paths = (os.path.join(place, file) for file in sorted(files))
+        yield from (os.path.relpath(path, root) for path in paths if os.path.isfile(path))
 
 
 def _data(archive, root, overrides):
     """Add the files that parameters and variables name; tell how to name them there."""
     told, variables = [], {}
     for name, value in overrides:
-        paths = named(value, root)
-        for path in paths:
-            archive.add(path.resolve(), f"data/{name}/{path.name}")
-        told.append((name, f"{{data}}/{name}/{paths[0].name}" if paths else value))
+        path = root / of_user(value, root)
+        paths = named(str(path), root)
+        if path in paths:
+            _add(archive, path, f"data/{name}/{path.name}")
+            value = f"{{data}}/{name}/{path.name}"
+        elif paths:  # of a pattern, which names them there, too
+            head, pattern = _split(path)
+            for path in paths:
+                _add(archive, path, f"data/{name}/{path.relative_to(head)}")
+            value = f"{{data*}}/{name}/{pattern}"
+        told.append((name, value))
     for name, value in os.environ.items():
         if name.startswith("OTLIB_") and value and Path(value).exists():
             variables[name] = f"data/{name}/{Path(value).name}"
-            archive.add(Path(value).resolve(), variables[name])
+            _add(archive, Path(value), variables[name])
     return {"overrides": told, "variables": variables}
+
+
+def _split(pattern):
+    """The folder that is the same for all that a pattern names, and the rest of the pattern."""
+    parts = pattern.parts
+    plain = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+    return Path(*parts[:plain]), "/".join(parts[plain:])
+
+
+def _add(archive, path, name):
+    """Add a file, or a folder with what lies in it and behind its links, each folder once."""
+    archive.add(path, name, recursive=False)
+    if path.is_dir():
+        for file in walk(path):
+            archive.add(path / file, f"{name}/{file}")

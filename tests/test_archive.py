@@ -1,3 +1,4 @@
+import errno
 import json
 import re
 from pathlib import Path
@@ -79,6 +80,30 @@ def test_figures_are_kept_small_and_the_rest_is_told(kept):
     kept.notebook("toy", PICTURES)  # a page without figures, kept again
     archives.archive(kept.root, run("toy") / "toy.json", "full-size")
     assert [path.name for path in folder.iterdir()] == ["toy-full-size.json"]
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_run_that_cannot_be_kept_leaves_the_one_before_whole(kept, monkeypatch, number):
+    folder = kept.root / "book/archive"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    two = [figure(name, "display(png(50), raw=True)") for name in ("small", "new")]
+    kept.notebook("toy", PICTURES, *two)
+    path = run("toy") / "toy.json"
+    write, written = Path.write_bytes, []
+
+    def full(path, data):
+        if len(written) == number:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(path)
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        archives.archive(kept.root, path, "full-size")
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    monkeypatch.undo()
+    archives.archive(kept.root, path, "full-size")
+    assert {path.name for path in (folder / "toy-full-size").iterdir()} == {"small.png", "new.png"}
 
 
 def test_runs_of_two_pages_may_have_one_title(kept):

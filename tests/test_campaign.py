@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from companion.campaign import account, campaign, seconds_of, steps
@@ -83,7 +84,7 @@ def test_what_settles_most_a_second_comes_first(three):
     past(three, "toy", 100.0)
     assert order(three) == ["two", "toy", "one"]
     told = {step.name: (step.settles, step.expected) for step in steps(three.root, "laptop")}
-    assert told == {"toy": (1, "100 s"), "two": (3, "10 s"), "one": (0, "more than 2 s")}
+    assert told == {"toy": (1, "100 s"), "two": (3, "10 s"), "one": (0, "2 s at smoke")}
     run("two")
     assert {step.name: step.settles for step in steps(three.root, "laptop")}["two"] == 0
 
@@ -125,6 +126,21 @@ def test_a_page_that_fails_does_not_stop_the_others(three):
     ]
 
 
+def test_an_archive_that_cannot_be_written_does_not_stop_the_others(three):
+    block = "from pathlib import Path\nPath('book/archive/two-here.json').mkdir(parents=True)"
+    three.notebook("two", block, parameters=PARAMETERS)
+    past(three, "two", 1.0)  # it comes first
+    done = begun("--label", "here")
+    text = done.communicate(timeout=120)[0]
+    assert done.returncode == 1
+    assert "two: not archived: " in text
+    assert [(line.split()[0], line.split()[-1]) for line in text.splitlines()[-2:]] == [
+        ("toy", "toy-here.json"),
+        ("one", "one-here.json"),
+    ]
+    assert text.splitlines()[-3].startswith("two   not archived")
+
+
 def test_the_budget_interrupts_and_the_next_call_goes_on(project):
     project.notebook("toy", JOBS.replace("0.4", "2"), parameters=PARAMETERS)
     project.claims({"record": "none"})
@@ -160,26 +176,41 @@ def test_what_fits_is_run_before_what_does_not(three):
     assert second.step.name == "two" and second.what in ("stopped", "left")
 
 
+def test_what_is_half_done_comes_first_although_it_took_longer_before(three):
+    past(three, "two", 1e4)
+    past(three, "one", 1.0)
+    three.notebook("one", "1", parameters=PARAMETERS)
+    three.notebook("two", RECORD, parameters=PARAMETERS)
+    parts = plan("two").parts
+    parts.mkdir(parents=True)
+    (parts / "jobs-0").touch()
+    first, second = campaign(steps(three.root, "laptop", ["one", "two"]), 600.0)
+    assert [(end.step.name, end.what) for end in (first, second)] == [
+        ("two", "done"),
+        ("one", "done"),
+    ]
+
+
 def once_more(log):
     """All jobs are done, and none twice but those that were cut off."""
     counts = [log.read_text().count(job) for job in "012345678"]
     assert set(counts) <= {1, 2} and counts.count(2) <= os.cpu_count()
 
 
-def test_a_killed_campaign_loses_no_finished_job(project):
-    project.notebook("toy", JOBS, parameters=PARAMETERS)
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody tells the page of the end")
+@pytest.mark.parametrize(("end", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 130)])
+def test_a_killed_campaign_loses_no_finished_job_and_leaves_no_page_running(project, end, code):
+    project.notebook("toy", JOBS.replace("0.4", "2"), parameters=PARAMETERS)
     log = project.root / "jobs.log"
     process = begun()
     while not (log.exists() and len(log.read_text()) >= 2):
         assert process.poll() is None
         time.sleep(0.05)
-    children = subprocess.run(
-        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
-    )
-    process.kill()
-    for child in map(int, children.stdout.split()):
-        os.kill(child, signal.SIGINT)
-    process.wait()
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) >= 2  # the page's process and its kernel
+    process.send_signal(end)
+    assert process.wait(timeout=60) == code
+    assert not psutil.wait_procs(children, timeout=60)[1]
     (project.root / "quick").touch()
     assert begun().wait(timeout=120) == 0
     once_more(log)
@@ -203,6 +234,22 @@ def test_bad_input_is_told_before_anything_runs(three):
     assert not (three.root / ".companion" / "parts").exists()
 
 
+def test_a_budget_is_not_held_to_the_time_of_another_profile(three):
+    for name in ("toy", "one", "two"):
+        past(three, name, 400.0, "paper")
+    ended = campaign(steps(three.root, "laptop", ["one"]), 120.0)
+    assert [end.what for end in ended] == ["done"]
+
+
+def test_a_budget_in_which_no_kernel_starts_is_refused(three):
+    past(three, "toy", 100.0)  # of the others no time is known
+    todo = steps(three.root, "laptop")
+    why = r"--budget 3s is shorter than the shortest page, about 5 s, which its kernel may need to"
+    with pytest.raises(UsageError, match=why):
+        campaign(todo, 3.0)
+    assert not list((three.root / ".companion" / "runs").glob("*/*.ipynb"))
+
+
 def test_a_label_of_other_code_is_refused_by_name(three):
     (step,) = steps(three.root, "laptop", ["one"])
     campaign([step], label="here")
@@ -214,6 +261,33 @@ def test_a_label_of_other_code_is_refused_by_name(three):
         campaign([step], label="here")
     (end,) = campaign([step], label="here", replace=True)
     assert end.what == "done" and end.files[0].name == "one-here.json"
+
+
+def test_a_label_of_another_profile_or_other_parameters_is_refused_by_name(three):
+    name = 'eps: float = 2e-4  # temperature\nexemplar: str = ""  # an image; path'
+    three.notebook("toy", "1", parameters=name)
+    (three.root / "mine.png").touch()
+    at = lambda profile="laptop", **given: steps(three.root, profile, ["toy"], [*given.items()])
+    outside = str(three.root / "mine.png")  # kept by its last part
+    campaign(at(exemplar=outside), label="here")
+    assert [end.what for end in campaign(at(exemplar=outside), label="here")] == ["was done"]
+    kept = three.root / "book/archive/toy-here.json"
+    text = kept.read_text()
+    for todo, what in (
+        (at(exemplar=outside, eps="3"), r"other parameters \(eps\)"),
+        (at("smoke", exemplar=outside, eps="2e-4"), "profile laptop"),
+    ):
+        with pytest.raises(UsageError, match=rf"toy-here\.json is of {what}; another label, or"):
+            campaign(todo, label="here")
+    assert kept.read_text() == text
+    campaign(at(exemplar=outside, eps="3"), label="here", replace=True)
+    assert json.loads(kept.read_text())["parameters"]["eps"] == 3
+
+
+def test_pages_are_named_one_by_one_or_together(three):
+    process = begun("--dry-run", "--pages", "one,two")
+    lines = process.communicate(timeout=60)[0].splitlines()
+    assert sorted(line.split()[0] for line in lines[1:]) == ["one", "two"]
 
 
 def test_a_dry_run_shows_the_order_and_runs_nothing(three):
