@@ -211,6 +211,7 @@ def test_a_killed_campaign_loses_no_finished_job_and_leaves_no_page_running(proj
     process.send_signal(end)
     assert process.wait(timeout=60) == code
     assert not psutil.wait_procs(children, timeout=60)[1]
+    assert len(log.read_text()) < 9  # else they have come to their own end
     (project.root / "quick").touch()
     assert begun().wait(timeout=120) == 0
     once_more(log)
