@@ -24,6 +24,7 @@ from companion.opening import opened
 from companion.page.record import collect
 from companion.quoted import quoted
 from companion.run import Plan
+from companion.scoreboard import PUBLISHED
 from companion.verdicts import SYMBOLS, Judged
 
 _CARD = 640  # pixels across a picture of a card, on a screen of twice as many a point
@@ -187,22 +188,22 @@ def numbers(judged: list[Judged], kept: list[dict]) -> str:
     # at one distance from the document what is kept stands before what was run here
     runs = sorted(depths, key=lambda title: (depths[title][0], not depths[title][1]))
     grades = {a.run: a.rank.grade for item in answered for a in item.answers}
-    rows = []
-    for item in answered:
-        said = {a.run: f"{SYMBOLS[a.verdict]} {a.ours}" for a in item.answers}
-        where = f"{item.claim.where}: {item.claim.statement}"
-        told = (said.get(title, "–") for title in runs)
-        row = claim_link("scoreboard", item.claim.id, item.shown)
-        rows.append((where, row, number(item.claim.published), *told))
     short = _short(runs)
     columns = (f"{grades[title]}: {name}" for title, name in short.items())
     head = ("Statement", "Verdict", "Published", *columns)
-    lines = ["## Published, archived and here"]
-    lines += ["", *cards(head, rows), "", *_of_runs(short, kept)] if rows else []
+    lines = ["## Published, archived and here", ""]
+    published = [item for item in answered if item.claim.kind in PUBLISHED]
+    if published:
+        lines += [*cards(head, [_row(item, runs) for item in published]), ""]
+    if others := [item for item in answered if item not in published]:
+        told = f"Identities, and what is said by us alone: {len(others)}"
+        lines += [f"::::{{admonition}} {told}", ":class: dropdown note", ""]
+        lines += [*cards(head, [_row(item, runs) for item in others]), "", "::::", ""]
+    lines += _of_runs(short, kept)
     beyond = [item.claim for item in judged if item.claim.takes]
     if beyond:
         why = claim_link("scoreboard", beyond[0].id, "why")
-        lines += ["", f"{len(beyond)} {'more ' * bool(rows)}numbers no run here can answer: {why}."]
+        lines += ["", f"{len(beyond)} {'more ' * bool(answered)}numbers no run here can answer: {why}."]
     for run in kept:
         shown = [about for about in run.get("figures", {}).values() if "file" in about]
         if not shown:
@@ -216,6 +217,14 @@ def numbers(judged: list[Judged], kept: list[dict]) -> str:
             lines += [*picture, "", f"{about['caption']}{smaller}", ""]
         lines.append("::::")
     return "\n".join(lines)
+
+
+def _row(item, runs):
+    """The cells of a claim: statement, verdict, what is published, what each run says."""
+    said = {a.run: f"{SYMBOLS[a.verdict]} {a.ours}" for a in item.answers}
+    where = f"{item.claim.where}: {item.claim.statement}"
+    row = claim_link("scoreboard", item.claim.id, item.shown)
+    return where, row, number(item.claim.published), *(said.get(title, "–") for title in runs)
 
 
 def _short(titles):

@@ -291,6 +291,16 @@ def test_runs_whose_titles_begin_alike_are_numbered():
     assert "- **a former run 1**: rho = 1\n- **a former run 2**: rho = 2" in page
 
 
+def test_identities_and_what_is_ours_stand_in_a_fold():
+    ours = judged(1.5, at_least=1.0, kind="ours", id="toy-ours")
+    page = numbers([judged(1.5, at_least=1.0), ours], [])
+    open_, fold = page.split("::::{admonition} Identities, and what is said by us alone: 1\n")
+    assert (
+        "#claim-toy-eps" in open_ and "#claim-toy-ours" not in open_ and "#claim-toy-ours" in fold
+    )
+    assert numbers([ours], []).count(":::{table}") == 1
+
+
 def test_a_claim_with_markup_in_it_stays_one_row_with_one_anchor():
     odd = {"id": 'a "b" <c>/-0.7%', "where": "<p> & co", "statement": "- # 1. x\n\n  > y"}
     page = scoreboard([judged(1.5, at_least=1.0, **odd)], {"one2020": "A <Toy> Paper"}, "laptop")
