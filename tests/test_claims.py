@@ -295,9 +295,7 @@ def test_identities_and_what_is_ours_stand_in_a_fold():
     ours = judged(1.5, at_least=1.0, kind="ours", id="toy-ours")
     page = numbers([judged(1.5, at_least=1.0), ours], [])
     open_, fold = page.split("::::{admonition} Identities, and what is said by us alone: 1\n")
-    assert (
-        "#claim-toy-eps" in open_ and "#claim-toy-ours" not in open_ and "#claim-toy-ours" in fold
-    )
+    assert "#claim-one" in open_ and "#claim-toy-ours" not in open_ and "#claim-toy-ours" in fold
     assert numbers([ours], []).count(":::{table}") == 1
 
 
