@@ -21,6 +21,7 @@ from PIL import Image
 from pypdf import PdfReader
 
 from companion.page.record import collect
+from companion.scoreboard import PUBLISHED
 from companion.pdf import in_order
 from companion.verdicts import SYMBOLS
 from otlib import sinkhorn
@@ -436,7 +437,7 @@ def test_a_figure_opens_in_a_window_of_its_own_by_keyboard(browser, width):
     with visit(browser, "sections/texture_multiscale", width=width) as page:
         figures = page.locator("article figure:has(figcaption):has(img)")
         opens = page.locator("figcaption button.zoom")
-        assert opens.count() == figures.count() > 3
+        assert opens.count() == figures.count() > 2
         for place in range(2):
             name = opens.nth(place).get_attribute("aria-label")
             opens.nth(place).focus()
@@ -869,7 +870,8 @@ def test_the_keyboard_filters_and_walks_along_the_squares(browser, width):
 
 def test_a_claim_leads_to_its_cell_and_back(browser):
     entries, _ = claims()
-    answered = [e for e in entries if e["runs"] and e["runs"][0]["run"].startswith("this run")]
+    own = [e for e in entries if e["runs"] and e["runs"][0]["run"].startswith("this run")]
+    answered = [e for e in own if e["kind"] in PUBLISHED]  # the others stand in a fold there
     for entry in (answered[0], answered[-1]):
         nb = nbformat.read(ROOT / "book" / "sections" / f"{entry['page']}.ipynb", 4)
         (made,) = [cell for cell in nb.cells if entry["record"] in collect({"cells": [cell]})]
