@@ -203,7 +203,8 @@ def numbers(judged: list[Judged], kept: list[dict]) -> str:
     beyond = [item.claim for item in judged if item.claim.takes]
     if beyond:
         why = claim_link("scoreboard", beyond[0].id, "why")
-        lines += ["", f"{len(beyond)} {'more ' * bool(answered)}numbers no run here can answer: {why}."]
+        more = "more " * bool(answered)
+        lines += ["", f"{len(beyond)} {more}numbers no run here can answer: {why}."]
     for run in kept:
         shown = [about for about in run.get("figures", {}).values() if "file" in about]
         if not shown:

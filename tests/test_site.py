@@ -21,8 +21,8 @@ from PIL import Image
 from pypdf import PdfReader
 
 from companion.page.record import collect
-from companion.scoreboard import PUBLISHED
 from companion.pdf import in_order
+from companion.scoreboard import PUBLISHED
 from companion.verdicts import SYMBOLS
 from otlib import sinkhorn
 
