@@ -50,7 +50,8 @@ class Cell(_Entry):
 class Rank(_Entry):
     """How near to a document a page's runs are: the first rank that a run meets is its own.
 
-    Grade A: the document's data and setting; B: its data, smaller or fewer; C: a stand-in.
+    Grade A: the document's data and setting; B: its data, smaller, fewer or solved less far; C: a
+    stand-in.
     """
 
     grade: Grade
