@@ -135,7 +135,8 @@ def _install(folder, without):
 
 def _python(python, module, *arguments):
     """Run a module; exit with the line that tells why it failed."""
-    command = [python, "-m", module, *arguments]
+    # -I: what PYTHONPATH leads to would pass for installed
+    command = [python, "-I", "-m", module, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = [line.strip() for line in f"{done.stderr}\n{done.stdout}".splitlines()]
