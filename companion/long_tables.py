@@ -1,10 +1,10 @@
 """The long tables of a page: each in a fold of its own, its rows as CSV beside it."""
 
 import base64
-import csv
-import io
 import re
 from typing import Any
+
+from companion.page.as_csv import as_csv
 
 MOST = 12  # rows that stand open
 _BAR = re.compile(r"(?<!\\)\|")  # between two cells: one in a cell is escaped
@@ -30,9 +30,7 @@ def folded(cells: list[Any], name: str) -> list[Any]:
         for number, place in enumerate(long, 1):
             title = cell.metadata.get("name", "table") + f"-{number}" * (len(long) > 1)
             table = tables[place]
-            stream = io.StringIO()
-            csv.writer(stream, lineterminator="\n").writerows(table)
-            data = base64.b64encode(stream.getvalue().encode()).decode()
+            data = base64.b64encode(as_csv(table).encode()).decode()
             file = f'download="{name}-{title}.csv" href="data:text/csv;base64,{data}"'
             lines = [
                 f"::::{{admonition}} Table: {title.replace('-', ' ')}, {len(table) - 1} rows",

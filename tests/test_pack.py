@@ -122,27 +122,17 @@ def test_a_campaign_runs_what_was_packed(packed, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(packed, out)
     start = "from companion.start import main; main()"
-    words = ["campaign", "--packed", out, "--page", "errata", "--dry-run"]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{sysconfig.get_path('purelib')}"}
-    done = subprocess.run(
-        [sys.executable, "-c", start, *words],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+    how = dict(cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    campaign = lambda *words: subprocess.run(
+        [sys.executable, "-c", start, "campaign", "--packed", *words], **how
     )
+    done = campaign(out, "--page", "errata", "--dry-run")
     assert done.returncode == 0, done.stderr
     names = [line.split()[0] for line in done.stdout.splitlines()[1:]]
     assert set(names) == {"texture_patch_size", "errata"}
     assert (out / "unpacked/installed").is_file()
-    done = subprocess.run(
-        [sys.executable, "-c", start, "campaign", "--packed", tmp_path],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = campaign(tmp_path)
     assert done.returncode == 2 and "needs a folder that `pack` wrote" in done.stderr
 
 

@@ -4,7 +4,6 @@ Nothing here gives a number back, so that a change of it makes no archived run o
 """
 
 import base64
-import csv
 import html
 import io
 import json
@@ -29,6 +28,7 @@ from PIL import Image
 
 from companion import markdown
 from companion.page import plotted
+from companion.page.as_csv import as_csv
 
 Array: TypeAlias = Any  # a tensor, an array or a list of numbers
 
@@ -454,13 +454,11 @@ def download(name: str, headers: Sequence[str], rows: Sequence[Sequence[object]]
     name: file name. headers, rows: as in `table`, floats in full.
     Returns None.
     """
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerows([headers, *rows])
-    data = base64.b64encode(stream.getvalue().encode()).decode()
+    content = as_csv([headers, *rows])
+    data = base64.b64encode(content.encode()).decode()
     link = f'<a download="{name}" href="data:text/csv;base64,{data}">{name}</a>'
     text = f"{link}, {len(rows)} rows: {html.escape(', '.join(headers))}"
-    display({"text/html": f"<p>{text}</p>", "text/plain": stream.getvalue()}, raw=True)
+    display({"text/html": f"<p>{text}</p>", "text/plain": content}, raw=True)
 
 
 def _png(panel):

@@ -1,7 +1,5 @@
 """The numbers behind a plot, read back from the figure, so that each comes with its data."""
 
-import csv
-import io
 import re
 from typing import Any
 
@@ -10,6 +8,8 @@ import matplotlib.colors
 import matplotlib.container
 import numpy as np
 from matplotlib.figure import Figure
+
+from companion.page.as_csv import as_csv
 
 MIME = "application/vnd.companion.plotted"  # of that text in the output of a cell
 HEAD = ("panel", "series", "name", "x", "x low", "x high", "y", "y low", "y high")
@@ -27,66 +27,59 @@ def text(figure: Figure) -> str:
     Returns text; "" for a figure without such data.
     """
     rows: list[list[str]] = []
+    everywhere = _by_colour(figure.axes)
     for number, axis in enumerate(figure.axes, 1):
-        rows += _of_axes(axis, number, _by_colour(figure.axes) | _by_colour([axis]))
+        told = " against ".join(filter(None, [axis.get_ylabel(), axis.get_xlabel()]))
+        panel = " ".join((axis.get_title() or told or str(number)).split())
+        labels = everywhere | _by_colour([axis])
+        ticks, other = _named(axis.xaxis), _named(axis.yaxis)
+        for drawn, places in _drawn(axis):
+            series = _label(drawn) or labels.get(_colour(drawn), "")
+            for place in places:
+                name = _nearest(ticks, place[0]) or _nearest(other, place[3])
+                shown = [number if number == "" else f"{number:.6g}" for number in place]
+                rows.append([panel, series, name, *shown])
     used = [k for k, _ in enumerate(HEAD) if any(row[k] != "" for row in rows)]
-    if not rows:
-        return ""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerows([row[k] for k in used] for row in (HEAD, *rows))
-    return stream.getvalue()
+    return as_csv([row[k] for k in used] for row in (HEAD, *rows)) if rows else ""
 
 
-def _of_axes(axis, number, labels):
-    told = " against ".join(filter(None, [axis.get_ylabel(), axis.get_xlabel()]))
-    panel = axis.get_title() or told or str(number)
+def _drawn(axis):
+    """What is drawn on an axis, each with its places: numbers as in HEAD, "" for none."""
     inside: list[Any] = []  # drawn as a part of something else
     for container in axis.containers:
         if isinstance(container, matplotlib.container.ErrorbarContainer):
             line, caps, bars = container.lines
             inside += [line, *caps, *bars]
-            yield from _bars(axis, panel, labels, container)
+            yield container, _bars(container)
         elif isinstance(container, matplotlib.container.BarContainer):
-            for bar in container.patches:
-                at = bar.get_x() + bar.get_width() / 2
-                ends = at, "", "", bar.get_y() + bar.get_height(), "", ""
-                yield _row(axis, panel, labels, container, *ends)
+            tops = [(b.get_x() + b.get_width() / 2, b.get_y() + b.get_height()) for b in container]
+            yield container, [(x, "", "", y, "", "") for x, y in tops]
     for line in axis.lines:
         if line not in inside and line.get_transform() == axis.transData:
-            for x, y in line.get_xydata():
-                yield _row(axis, panel, labels, line, x, "", "", y, "", "")
+            yield line, [(x, "", "", y, "", "") for x, y in line.get_xydata()]
     for found in axis.collections:
         if isinstance(found, matplotlib.collections.PolyCollection):  # a band
             corners = np.concatenate([path.vertices for path in found.get_paths()])
-            for x in np.unique(corners[:, 0]):
-                height = corners[corners[:, 0] == x, 1]
-                yield _row(axis, panel, labels, found, x, "", "", "", height.min(), height.max())
+            heights = {x: corners[corners[:, 0] == x, 1] for x in np.unique(corners[:, 0])}
+            yield found, [(x, "", "", "", y.min(), y.max()) for x, y in heights.items()]
         elif isinstance(found, matplotlib.collections.PathCollection):  # marks
-            for x, y in np.ma.filled(found.get_offsets(), np.nan):
-                yield _row(axis, panel, labels, found, x, "", "", y, "", "")
+            marks = np.ma.filled(found.get_offsets(), np.nan)
+            yield found, [(x, "", "", y, "", "") for x, y in marks]
 
 
-def _bars(axis, panel, labels, container):
-    """Rows of error bars: the marks, and the ends of each bar beside the mark it belongs to."""
+def _bars(container):
+    """The places of error bars: the marks, and the ends of each bar beside its own."""
     line, _, bars = container.lines
     ends = [[(segment.min(0), segment.max(0)) for segment in bar.get_segments()] for bar in bars]
     along = [side for side, has in ((0, container.has_xerr), (1, container.has_yerr)) if has]
     for k, place in enumerate(line.get_xydata()):
-        row: list[Any] = []
+        found: list[Any] = []
         for side in (0, 1):
             low = high = ""
             if side in along:
                 low, high = (end[side] for end in ends[along.index(side)][k])
-            row += [place[side], low, high]
-        yield _row(axis, panel, labels, container, *row)
-
-
-def _row(axis, panel, labels, drawn, *numbers):
-    series = _label(drawn) or labels.get(_colour(drawn), "")
-    name = _nearest(axis.xaxis, numbers[0]) or _nearest(axis.yaxis, numbers[3])
-    told = [number if number == "" else f"{number:.6g}" for number in numbers]
-    return [" ".join(panel.split()), series, name, *told]
+            found += [place[side], low, high]
+        yield found
 
 
 def _label(drawn):
@@ -117,11 +110,18 @@ def _by_colour(axes):
     return {colour: label for colour, (label, *more) in found.items() if not more}
 
 
-def _nearest(side, place):
-    """The text of the tick nearest to a place on an axis whose ticks are words, else ""."""
+def _named(side):
+    """The places and texts of the ticks of an axis where they are words, else nothing."""
     texts = [label.get_text() for label in side.get_ticklabels()]
     texts = ["" if "$" in words else words for words in texts]  # a power is no name
-    if place == "" or not any(re.search("[A-Za-z]{2}", words) for words in texts):
+    places = side.get_ticklocs()
+    words = any(re.search("[A-Za-z]{2}", text) for text in texts)
+    return (places, texts) if words and len(places) == len(texts) else None
+
+
+def _nearest(named, place):
+    """The text of the tick nearest to a place, "" where ticks are no words."""
+    if place == "" or named is None:
         return ""
-    ticks = np.abs(side.get_ticklocs() - place)
-    return texts[int(ticks.argmin())] if len(ticks) == len(texts) else ""
+    places, texts = named
+    return texts[int(np.abs(places - place).argmin())]
