@@ -17,6 +17,8 @@ from companion.verdicts import DIFFERS, MIXED, NOT_RUN, SYMBOLS, Judged, counts
 
 PUBLISHED = ("number", "ordering", "statement")
 _HEAD = ("Where", "Verdict", "Statement", "Published", "Runs, nearest first")
+# the squares lead through the page: its table needs the room that a list of contents takes
+_WIDE = ("---", "html_theme.sidebar_secondary.remove: true", "---")
 _PARTS = {"published": PUBLISHED, "identities": ("identity",), "ours": ("ours",)}
 
 
@@ -36,6 +38,7 @@ def scoreboard(judged: list[Judged], titles: dict[str, str], profile: str) -> st
         if (own := [item for item in ordered if item.claim.document == document])
     }
     lines = [
+        *_WIDE,
         "(scoreboard)=",
         "# Scoreboard",
         "",
@@ -44,8 +47,10 @@ def scoreboard(judged: list[Judged], titles: dict[str, str], profile: str) -> st
         "its data, smaller or fewer; C: a stand-in. The verdict is that of the nearest run; "
         "{doc}`/about` says how it is made. The link of a row leads to the cell that computes the "
         "answer, its fold holds the bound with its reason, and why something differs. The link of "
-        "an archived run leads to its column beside the others of that page.",
+        "an archived run leads to its column beside the others of that page. What a document says "
+        "in words stands in quotation marks.",
         "",
+        *_this_run(judged),
         "To download: the claims as {download}`CSV <files/claims.csv>` and as "
         "{download}`JSON <files/claims.json>`.",
         "",
@@ -54,9 +59,10 @@ def scoreboard(judged: list[Judged], titles: dict[str, str], profile: str) -> st
         *_filters({document: titles[document] for document in documents}),
     ]
     for document, own in documents.items():
-        lines += ["", *_squares(titles[document], own)]
+        lines += ["", *_squares(document, titles[document], own)]
     for document, own in documents.items():
-        lines += ["", f"## {titles[document]}", "", f"{{cite:t}}`{document}`"]
+        lines += ["", f"({_section(document)})=", f"## {titles[document]}"]
+        lines += ["", f"{{cite:t}}`{document}`"]
         answered = [item for item in own if not item.claim.takes]
         if answered:
             lines += ["", *_rows(_HEAD, answered)]
@@ -162,9 +168,10 @@ def _filters(titles: dict[str, str]) -> list[str]:
     ]
 
 
-def _squares(title: str, judged: list[Judged]) -> list[str]:
+def _squares(document: str, title: str, judged: list[Judged]) -> list[str]:
     """A square a claim, in the colour and with the sign of its verdict, that leads to its row."""
-    lines = [f'<nav class="squares" aria-label="{escape(title)}">', f"<p>{escape(title)}</p>"]
+    lines = [f'<nav class="squares" aria-label="{escape(title)}">']
+    lines.append(f'<p><a href="#{_section(document)}">{escape(title)}</a></p>')
     for item in judged:
         name = escape(f"{item.claim.where}: {item.verdict}")
         whole = f"{name}. {escape(_line(item.claim.statement))}"
@@ -232,9 +239,25 @@ def _out_of_reach(judged: list[Judged]) -> list[str]:
 
 
 def _runs(item):
+    """What each run says, by the first words of its title; all of them are told on its page."""
     beside = f"{item.claim.notebook}.html#{NUMBERS}"
-    runs = [(a, f'<a href="{beside}">{a.run}</a>' if a.kept else a.run) for a in item.answers]
-    return [f"**{a.rank.grade}** {SYMBOLS[a.verdict]} {a.ours} ({run})" for a, run in runs]
+    found = []
+    for a in item.answers:
+        name = escape(a.run.partition(", ")[0])
+        named = f'<a href="{beside}" title="{escape(a.run)}">{name}</a>' if a.kept else name
+        found.append(f"**{a.rank.grade}** {SYMBOLS[a.verdict]} {a.ours}, {named}")
+    return found
+
+
+def _this_run(judged):
+    """A line that says of when and where the runs are that made the book."""
+    here = {a.run.partition(", ")[2] for item in judged for a in item.answers if not a.kept}
+    return [f"*This run*: {'; '.join(sorted(here))}.", ""] if here else []
+
+
+def _section(document):
+    """The anchor of the claims of a document."""
+    return f"scoreboard-{document}"
 
 
 def _grade(item):

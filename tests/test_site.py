@@ -760,7 +760,7 @@ def test_a_term_leads_to_the_glossary_once_and_a_citation_to_its_equation(desk):
 
 BOARD = "sections/scoreboard"
 ROWS = "table.scoreboard tbody tr:not([hidden])"
-SQUARES = ".squares a:not([hidden])"
+SQUARES = ".squares a.square:not([hidden])"
 
 
 @contextmanager
@@ -851,7 +851,8 @@ def test_the_keyboard_filters_and_walks_along_the_squares(browser, width):
         assert page.evaluate("document.activeElement.textContent") == "Show all"
         assert "verdict=differs" in page.url
         group = page.locator(".squares:visible").first
-        squares = group.locator("a:not([hidden])")
+        squares = group.locator("a.square:not([hidden])")
+        page.keyboard.press("Tab")  # to the document's name
         page.keyboard.press("Tab")
         where = "() => document.activeElement.href"
         links = squares.evaluate_all("all => all.map(e => e.href)")
@@ -920,7 +921,7 @@ def test_an_address_opens_what_holds_its_claim(browser):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_square_tells_its_verdict_by_a_readable_sign(browser, width, scheme):
     with visit_board(browser, width=width, scheme=scheme) as page:
-        squares = page.locator("tbody tr .square, .squares a").evaluate_all(
+        squares = page.locator("tbody tr .square, .squares a.square").evaluate_all(
             """all => all.map(e => {
                 const style = getComputedStyle(e), box = e.getBoundingClientRect();
                 return [e.textContent, style.color, style.backgroundColor, style.backgroundImage,
@@ -955,7 +956,7 @@ def test_without_scripts_the_scoreboard_is_a_plain_table(browser):
     page.goto((HTML / f"{BOARD}.html").as_uri() + "?verdict=differs")
     assert page.locator(ROWS).count() == len(claims()[0])
     assert not page.locator(".filters").is_visible()
-    page.locator(".squares a").first.click()
+    page.locator(".squares a.square").first.click()
     page.locator("tr:has(:target)").wait_for()
     context.close()
 

@@ -21,7 +21,7 @@ document.addEventListener("DOMContentLoaded", () => {
    * @param {HTMLElement} group
    */
   function squares(group) {
-    return /** @type {HTMLAnchorElement[]} */ ([...group.querySelectorAll("a:not([hidden])")]);
+    return /** @type {HTMLAnchorElement[]} */ ([...group.querySelectorAll("a.square:not([hidden])")]);
   }
 
   /** Show what the form asks for, and say how much that is. */
