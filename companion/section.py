@@ -1,7 +1,6 @@
 """A page of the book, made from a finished run: what is told around the executed notebook."""
 
 import base64
-import io
 import itertools
 import math
 import re
@@ -27,7 +26,6 @@ from companion.run import Plan
 from companion.scoreboard import PUBLISHED
 from companion.verdicts import SYMBOLS, Judged
 
-_CARD = 640  # pixels across a picture of a card, on a screen of twice as many a point
 _LINES = 8  # of code that a page shows open
 _MOST = 100_000  # characters of a picture in a notebook that is offered
 _ENDS = (math.inf, -math.inf)
@@ -41,11 +39,13 @@ def write_section(
 
     sections: folder book/sections; todo: Plan; result: content of the run's NAME.json; judged:
         list of Judged, the page's claims; kept: runs of `verdicts.kept_runs`.
-    The picture of a cell tagged `cover` becomes cover.png, for the title page; a lead that is no
-    plot becomes small/NAME.webp, for a card.
+    The picture of a cell tagged `cover` becomes cover.png, for the title page; the card of a lead
+    that is no plot becomes small/NAME.webp.
     Raises UsageError where such a cell shows no PNG picture.
     """
     import nbformat
+
+    from companion.page.figures import CARD  # late: matplotlib takes its time
 
     name = todo.notebook.name
     executed = (todo.folder / f"{name}.ipynb").read_text(encoding="utf-8")
@@ -78,12 +78,14 @@ def write_section(
             shown = map(_without_progress, _joined(cell.outputs))
             cell.outputs = [output for output in shown if output is not None]
             _with_data(sections, name, cell)
+            cards_of = [o.data.pop(CARD) for o in cell.outputs if CARD in o.get("data", {})]
+            if cards_of and cell.id == "companion-lead":
+                card = base64.b64decode(cards_of[0])
+                write_aside(sections / "small" / f"{name}.webp", card)
     write_aside(sections / f"{name}.ipynb", notebook_text(nb))
     for cell in cells:
         if "cover" in cell.metadata.get("tags", ()):
             write_aside(sections / "cover.png", _picture(cell, name))
-        if cell.id == "companion-lead" and "image/png" in cell.outputs[0]["data"]:
-            write_aside(sections / "small" / f"{name}.webp", _small(_picture(cell, name)))
 
 
 def _with_data(sections, name, cell):
@@ -103,9 +105,12 @@ def _offered(executed):
     """An executed notebook without its large pictures, which the page has and a run makes again."""
     import nbformat
 
+    from companion.page.figures import CARD  # late, as above
+
     nb = nbformat.reads(executed, as_version=4)
     for output in (output for cell in nb.cells for output in cell.get("outputs", ())):
         data = output.get("data", {})
+        data.pop(CARD, None)
         for kind in [kind for kind, shown in data.items() if len(shown) > _MOST]:
             if kind.startswith(("image/", "text/html")):
                 del data[kind]
@@ -375,15 +380,3 @@ def _picture(cell, name):
         if "image/png" in output.get("data", {}):
             return base64.b64decode(output["data"]["image/png"])
     raise UsageError(f"notebook {name!r}: the cell tagged `cover` shows no PNG picture")
-
-
-def _small(picture):
-    """A PNG picture as a WebP one that fits a card: of a high one the upper rows."""
-    from PIL import Image
-
-    stream = io.BytesIO()
-    with Image.open(io.BytesIO(picture)) as whole:
-        upper = whole.convert("RGB").crop((0, 0, whole.width, min(whole.height, whole.width // 2)))
-        upper.thumbnail((_CARD, _CARD))
-        upper.save(stream, "webp", quality=75, method=6)
-    return stream.getvalue()

@@ -21,6 +21,10 @@ _DESCRIPTION = re.compile(r'<meta name="description" content="([^"]*)"')
 # The theme draws its icons by its style sheet; this script would draw them once more.
 _ICONS = re.compile(r'^.*<script[^>]* src="[^"]*/fontawesome\.js[^"]*"></script>\n', re.MULTILINE)
 _TWICE = re.compile(r"<title>(.+) &#8212; \1</title>")
+_PICTURE = re.compile(
+    r'<img(?P<told>[^>]*? src="(?:\.\./)*(?P<file>_images/[^"]+\.png)"[^>]*?) ?/?>'
+)
+_CSS = 96  # pixels of a page in an inch
 _WORDS = 240  # letters of a description, at most
 
 
@@ -47,8 +51,9 @@ def described(text: str) -> str:
 def slim(folder: Path) -> None:
     """Take out of a built site what no page asks for, and the script that draws icons twice.
 
-    folder: of the HTML. What each page is about is written into a script for the page of the
-    search: a browser lets no page that lies on a disk read the others.
+    folder: of the HTML. Pictures that say how large they are get that width. What each page is
+    about is written into a script for the page of the search: a browser lets no page that lies on
+    a disk read the others.
     """
     mathjax = folder / "_static" / "mathjax"
     for path in [*mathjax.rglob("*"), *(folder / "_static").rglob("*.map")]:
@@ -67,10 +72,24 @@ def slim(folder: Path) -> None:
         if found := _DESCRIPTION.search(text):
             about[_within(path, folder)] = html.unescape(found[1])
         lighter = _TWICE.sub(r"<title>\1</title>", _ICONS.sub("", text))
+        lighter = _PICTURE.sub(lambda found: _sized(found, folder), lighter)
         if lighter != text:
             path.write_text(lighter, encoding="utf-8")
     script = f"window.DESCRIPTIONS = {json.dumps(about, indent=1)};\n"
     (folder / "_static" / "descriptions.js").write_text(script, encoding="utf-8")
+
+
+def _sized(found, folder):
+    """The element of a picture, with its width where the picture tells its dots an inch."""
+    from PIL import Image
+
+    path = folder / found["file"]
+    if " width=" in found["told"] or " style=" in found["told"] or not path.is_file():
+        return found[0]
+    with Image.open(path) as picture:
+        dots = picture.info.get("dpi", (0,))[0]
+        width = round(picture.width / dots * _CSS) if dots else 0
+    return f'<img{found["told"]} width="{width}" />' if width else found[0]
 
 
 def _within(path, folder):

@@ -46,7 +46,7 @@ def test_a_curve_is_the_same_svg_each_time(shown):
 def drawn(figure, monkeypatch):
     """The figure as `show` leaves it, laid out."""
     monkeypatch.setattr(figures, "display", lambda data, raw=False: None)
-    figures.show(figure, "png")
+    figures.show(figure, "svg")
     figure.draw_without_rendering()
     return figure
 
@@ -187,20 +187,53 @@ def test_an_image_keeps_its_grey_levels(shown):
         assert (np.abs(grey[:, 0] - level) <= 1 / 255).sum() > 500
 
 
-@pytest.mark.parametrize("shape", [(37, 53), (100, 236), (160, 160), (24, 24)])
-def test_each_pixel_of_an_image_is_a_whole_number_of_dots(shown, shape):
-    panel = np.random.default_rng(1).integers(0, 256, shape) / 255
-    data = shown(lambda: figures.images(dict.fromkeys("abcde", panel), columns=5))["image/png"]
+def squares(data, panel, times):
+    """Where a panel stands in a picture, at so many dots a pixel: ([left edges], [upper edges])."""
     dots = (255 * matplotlib.pyplot.imread(io.BytesIO(data), format="png")[..., 0]).round()
-    wanted = (255 * panel).round()
-    for times in range(1, 12):
-        row = np.kron(wanted[len(wanted) // 2, 1:-1], np.ones(times))  # the rims may share a dot
-        windows = np.lib.stride_tricks.sliding_window_view(dots, len(row), axis=1)
-        hits = (np.abs(windows - row) <= 1).all(-1)  # the library's own rounding
-        if hits.any():
-            break
-    assert hits.any(1).sum() == times and hits.any(0).sum() == 5
-    assert dots.shape[1] >= 0.6 * figures.DOTS * figures.WIDTH  # letters can still be read
+    whole = np.kron((255 * panel).round(), np.ones((times, times)))
+    near = lambda one, other: np.abs(one - other) <= 1  # the library's own rounding
+    high, wide = (n - m + 1 for n, m in zip(dots.shape, whole.shape, strict=True))
+    hits = np.ones((max(high, 0), max(wide, 0)), bool)
+    for row, column in itertools.product((0, len(whole) // 2, len(whole) - 1), repeat=2):
+        hits &= near(dots[row : row + high, column : column + wide], whole[row, column])
+    places = [
+        (y, x)
+        for y, x in np.argwhere(hits)
+        if near(dots[y : y + len(whole), x : x + whole.shape[1]], whole).all()
+    ]
+    return [x for _, x in places], [y for y, _ in places]
+
+
+@pytest.mark.parametrize(
+    ("side", "columns", "times"),
+    [(100, 3, 4), (100, 4, 2), (128, 5, 2), (24, 5, 10), (192, 4, 1), (300, 1, 1)],
+)
+def test_an_image_has_its_own_size_or_a_whole_multiple(shown, side, columns, times):
+    panel = np.random.default_rng(1).integers(0, 256, (side, side)) / 255
+    make = lambda: figures.images(dict.fromkeys("abcdef", panel), columns=columns)
+    data = shown(make)["image/png"]
+    left, top = squares(data, panel, times)  # two dots are a pixel of a page
+    assert len(left) == 6 and len(set(top)) == -(-6 // columns)
+    with figures.Image.open(io.BytesIO(data)) as whole:
+        assert whole.info["dpi"][0] == pytest.approx(2 * figures.CSS, abs=0.01)
+        assert whole.width / 2 <= figures.CSS * figures.WIDTH
+
+
+def test_an_inset_shows_its_square_at_a_whole_multiple_and_a_place_may_stay_free(shown):
+    panel = np.random.default_rng(1).integers(0, 256, (60, 60)) / 255
+    panels = {"a": panel, "": None, "b": panel, "c": panel}
+    data = shown(lambda: figures.images(panels, columns=2, zoom=(30, 4, 11)))["image/png"]
+    inside = panel[31:40, 5:14]  # the frame covers the rim
+    left, top = squares(data, inside, 2 * (4 * 60 // 2 // 11))
+    assert len(left) == 3 and len(set(left)) == len(set(top)) == 2
+
+
+def test_a_picture_has_a_card_without_words(shown):
+    make = lambda: figures.images(dict.fromkeys(["words", "other words"], np.ones((50, 50))))
+    card = base64.b64decode(shown(make)[figures.CARD])
+    with figures.Image.open(io.BytesIO(card)) as small:
+        assert small.width == 640 and small.height <= 320 and small.format == "WEBP"
+        assert small.convert("L").getextrema()[0] > 250  # all white: no letter
 
 
 def test_an_image_keeps_its_colours(shown):

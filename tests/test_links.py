@@ -86,3 +86,21 @@ def test_a_site_keeps_what_its_pages_ask_for(tmp_path):
     told = (tmp_path / "_static" / "descriptions.js").read_text()
     assert json.loads(told.partition(" = ")[2].rstrip(";\n")) == {"a.html": "It's a page."}
     assert (tmp_path / "a.html").read_text() == page.format("A", "")
+
+
+def test_a_picture_that_says_how_large_it_is_has_that_width(tmp_path):
+    from PIL import Image
+
+    (tmp_path / "_images").mkdir()
+    picture = Image.new("L", (200, 50))
+    picture.save(tmp_path / "_images" / "sized.png", dpi=(192, 192))
+    picture.save(tmp_path / "_images" / "plain.png")
+    shown = '<img alt="a" src="../_images/{}.png" />'
+    page = "".join(map(shown.format, ["sized", "plain", "gone"]))
+    (tmp_path / "sections").mkdir()
+    (tmp_path / "_static").mkdir()
+    (tmp_path / "sections" / "a.html").write_text(page)
+    slim(tmp_path)
+    wide = shown.format("sized").replace(" />", ' width="100" />')
+    told = (tmp_path / "sections" / "a.html").read_text()
+    assert told == page.replace(shown.format("sized"), wide)

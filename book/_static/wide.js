@@ -19,8 +19,9 @@ document.addEventListener("DOMContentLoaded", async () => {
   for (const { tHead, tBodies } of boards)
     for (const cell of [...tBodies].flatMap((body) => [...body.querySelectorAll("td")]))
       cell.dataset.head = tHead?.rows[0].cells[cell.cellIndex].innerText ?? "";
-  // Curves that keep their size scroll in a box without their caption.
-  for (const curves of document.querySelectorAll("article :is(figure, .cell_output) img[src$='.svg']")) {
+  // Figures that keep their size scroll in a box without their caption.
+  const kept = "article :is(figure, .cell_output) :is(img[src$='.svg'], img[width])";
+  for (const curves of document.querySelectorAll(kept)) {
     const box = document.createElement("div");
     box.className = "curves";
     curves.replaceWith(box);

@@ -53,10 +53,16 @@ matplotlib.rcParams.update(
     }
 )
 
+CSS = 96  # pixels of a page in an inch
 WIDTH = 6.8  # inches; with the margins the column of a page, so that text has its own size there
+CARD = "application/vnd.companion.card"  # of a picture without words in the output of a cell
 LEAST = 9  # points, of any text
 DOTS = 160  # an inch
 _LINE = 0.2  # inches, the height of a line of a legend
+_SHARP = 2  # dots of a picture of images for each pixel of a page, so that its words are sharp
+_GAP = 3  # pixels of a page between images
+_MOST = 260  # such pixels across an image
+_CARD = 640  # dots across a card, on a screen of two a pixel
 _GREEK = {"alpha": "α", "eps": "ε", "lambda": "λ", "phi": "φ", "rho": "ρ", "sigma": "σ"}
 _NAMES = re.compile(rf"(?<!\\)\b({'|'.join(_GREEK)})\b")
 
@@ -86,19 +92,39 @@ def show(figure: Figure, kind: Literal["svg", "png"]) -> None:
         raise ValueError(f"kind must be 'svg' or 'png', got {kind!r}")
     _fit(figure)
     _move_legends(figure)
-    stream, how = io.BytesIO(), dict(facecolor="white", bbox_inches="tight", dpi=_dots(figure))
-    metadata = {"Date": None} if kind == "svg" else {"Software": None}
-    figure.savefig(stream, format=kind, metadata=metadata, **how)
-    plt.close(figure)
-    if kind == "png":
-        whole, stream = Image.open(stream), io.BytesIO()
-        whole.convert("RGB").save(stream, "png", optimize=True)  # an eighth less
-    data = stream.getvalue()
-    mime = {"svg": "image/svg+xml", "png": "image/png"}[kind]
-    shown = {mime: data.decode() if kind == "svg" else data, "text/plain": "figure"}
+    _display(figure, kind, bbox_inches="tight", dpi=_dots(figure))
+
+
+def _display(figure, kind, **how):
+    """Display a figure as it is, a picture with its size, and close it. how: of savefig."""
+    stream, metadata = io.BytesIO(), {"Date": None} if kind == "svg" else {"Software": None}
+    figure.savefig(stream, format=kind, metadata=metadata, facecolor="white", **how)
+    shown: dict[str, Any] = {"text/plain": "figure"}
+    if kind == "svg":
+        shown["image/svg+xml"] = stream.getvalue().decode()
+    else:
+        with Image.open(stream) as whole:
+            smaller = io.BytesIO()  # an eighth less
+            whole.convert("RGB").save(smaller, "png", optimize=True, dpi=whole.info["dpi"])
+        shown |= {"image/png": smaller.getvalue(), CARD: _card(figure)}
     if numbers := plotted.text(figure):
         shown[plotted.MIME] = numbers
+    plt.close(figure)
     display(shown, raw=True)
+
+
+def _card(figure):
+    """The upper part of a figure for a card, where its words could not be read: WebP in base 64."""
+    figure.set_layout_engine("none")  # what stays is where it was
+    for text in figure.findobj(matplotlib.text.Text):
+        text.set_visible(False)
+    stream, card = io.BytesIO(), io.BytesIO()
+    width = figure.get_size_inches()[0]
+    figure.savefig(stream, format="png", facecolor="white", dpi=_CARD / width)
+    with Image.open(stream) as whole:
+        upper = whole.convert("RGB").crop((0, 0, _CARD, min(whole.height, _CARD // 2)))
+        upper.save(card, "webp", quality=75, method=6)
+    return base64.b64encode(card.getvalue()).decode()
 
 
 def _dots(figure):
@@ -122,7 +148,7 @@ def _fit(figure):
     figure.set_size_inches(scale * width, scale * height if shaped else height)
     for text in figure.findobj(matplotlib.text.Text):
         text.set_fontsize(max(text.get_fontsize(), LEAST))
-        text.set_text(_NAMES.sub(lambda name: _GREEK[name[0]], text.get_text()))
+        text.set_text(_named(text.get_text()))
     sides = [side for axis in figure.axes for side in (axis.xaxis, axis.yaxis)]
     for side in sides:
         _plain(side)
@@ -216,7 +242,7 @@ def _columns(labels, room):
 
 
 def images(
-    panels: dict[str, Array],
+    panels: dict[str, Array | None],
     *,
     columns: int = 4,
     limits: tuple[float, float] = (0, 1),
@@ -226,43 +252,94 @@ def images(
 ) -> None:
     """Show images side by side, all in one range, each with a magnified inset.
 
-    panels: {title: (H, W), (1, H, W) or, in colour, (3, H, W) tensor or array}.
-    columns: panels in a row. limits: (low, high) shown as the colour map's ends.
+    An image has its own size on a page, or a whole multiple of it, and so has an inset. Where as
+    many columns have no room it has half of it, which is its own on a screen of two dots a pixel.
+
+    panels: {title: (H, W), (1, H, W) or, in colour, (3, H, W) tensor or array; None for a place
+        that stays free}.
+    columns: panels in a row, at most. limits: (low, high) shown as the colour map's ends.
     zoom: (row, column, side) in pixels of the square that the inset magnifies; none by default.
     cmap: matplotlib's name. label: text of a colour bar; no bar by default.
     Returns None.
     """
     if len(panels) <= columns:  # a row alone, which may be two
         columns = -(-columns // -(-columns // 6))
-    rows, wide = -(-len(panels) // columns), min(1.95, WIDTH / columns)
-    shapes = [np.squeeze(np.asarray(panel)).shape[-2:] for panel in panels.values()]
-    lines = max(len(textwrap.wrap(title, int(wide / 0.08))) for title in panels)  # as `_fit` will
-    tall = 0.1 + 0.15 * lines + wide * max(height / width for height, width in shapes)
-    size = (wide * columns, tall * rows + (0.5 if label else 0))
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
-    for axis, (title, panel) in zip(axes.flat, panels.items(), strict=False):
-        panel = np.squeeze(np.asarray(panel, dtype=float))
-        if panel.ndim == 3:
-            panel = np.moveaxis(panel, 0, -1).clip(0, 1)  # the range of colours is fixed
-        style = dict(cmap=cmap, vmin=limits[0], vmax=limits[1], interpolation="nearest")
-        shown = axis.imshow(panel, **style)
-        axis.set_title(title, fontsize=9)
-        if zoom is not None:
-            row, column, side = zoom
-            inset = axis.inset_axes((0.52, 0.0, 0.48, 0.48))
-            inset.imshow(panel[row : row + side, column : column + side], **style)
-            inset.set(xticks=[], yticks=[])
-            edge = COLOURS[4]
-            inset.spines[:].set(color=edge, visible=True)
-            axis.add_patch(
-                plt.Rectangle((column - 0.5, row - 0.5), side, side, fill=False, edgecolor=edge)
-            )
+    found = {
+        title: None if panel is None else np.squeeze(np.asarray(panel, dtype=float))
+        for title, panel in panels.items()
+    }
+    # from here on in dots; a page's pixel has two of them a side
+    page, gap = _SHARP * int(CSS * WIDTH), _SHARP * _GAP
+    widest = max(image.shape[-1] for image in found.values() if image is not None)
+    room = min((page + gap) // columns - gap, _SHARP * _MOST)
+    box = widest * _times(widest, room)
+    columns = min(columns, max(1, (page + gap) // (box + gap)))
+    rows = [list(found)[k : k + columns] for k in range(0, len(found), columns)]
+    titles = {title: _lines(title, box / _SHARP) for title in found}
+    lines = [max(titles[title].count("\n") + 1 for title in row) for row in rows]
+    words = [_SHARP * (15 * count + 5) for count in lines]
+    shapes = {
+        title: np.array(image.shape[-2:]) * _times(image.shape[-1], box)
+        for title, image in found.items()
+        if image is not None
+    }
+    high = [max((shapes[title][0] for title in row if title in shapes), default=0) for row in rows]
+    foot = 60 * _SHARP * bool(label)
+    size = np.array([columns * (box + gap) - gap, sum(words) + sum(high) + foot])
+    figure = plt.figure(figsize=size / (_SHARP * CSS), layout="none")
+    place = lambda x, y, w, h: (x / size[0], 1 - (y + h) / size[1], w / size[0], h / size[1])
+    style: dict[str, Any] = dict(cmap=cmap, vmin=limits[0], vmax=limits[1])
+    style["interpolation"] = "nearest"
+    top = 0
+    for row, line, most in zip(rows, words, high, strict=True):
+        top += line
+        for column, title in enumerate(row):
+            if (panel := found[title]) is None:
+                continue
+            if panel.ndim == 3:
+                panel = np.moveaxis(panel, 0, -1).clip(0, 1)  # the range of colours is fixed
+            height, width = shapes[title]
+            left = column * (box + gap) + (box - width) // 2
+            axis = figure.add_axes(place(left, top, width, height))
+            axis.axis("off")
+            shown = axis.imshow(panel, **style)
+            axis.set_title(titles[title], fontsize=LEAST, pad=3)
+            if zoom is not None:
+                _inset(axis, panel, zoom, width, height, style)
+        top += most
     if label is not None:
-        bar = figure.colorbar(shown, ax=axes, location="bottom", shrink=0.5, aspect=40)
-        bar.set_label(label)
-    show(figure, "png")
+        bar = figure.add_axes(place(size[0] // 4, top + 16, size[0] // 2, 16))
+        figure.colorbar(shown, cax=bar, orientation="horizontal").set_label(_named(label))
+    _display(figure, "png", dpi=_SHARP * CSS)
+
+
+def _times(pixels, room):
+    """Dots a pixel of an image has: whole pixels of a page, one dot where there is no such room."""
+    return _SHARP * (room // (_SHARP * pixels)) or 1
+
+
+def _inset(axis, panel, zoom, width, height, style):
+    """Magnify a square of a panel of so many pixels in its lower right half, by a whole number."""
+    row, column, side = zoom
+    across = side * _times(side, width // 2)
+    inset = axis.inset_axes((1 - across / width, 0.0, across / width, across / height))
+    inset.imshow(panel[row : row + side, column : column + side], **style)
+    inset.set(xticks=[], yticks=[])
+    edge = COLOURS[4]
+    inset.spines[:].set(color=edge, visible=True)
+    frame = plt.Rectangle((column - 0.5, row - 0.5), side, side, fill=False, edgecolor=edge)
+    axis.add_patch(frame)
+
+
+def _lines(title, room):
+    """A title in lines no longer than so many pixels of a page, with Greek letters."""
+    parts = _named(title).split("\n")
+    return "\n".join(textwrap.fill(part, max(8, int(room / 6.9))) for part in parts)
+
+
+def _named(text):
+    """A text with the letters that its names of Greek letters mean."""
+    return _NAMES.sub(lambda name: _GREEK[name[0]], text)
 
 
 def curves(
