@@ -175,10 +175,9 @@ def test_axe_finds_nothing_serious(desk):
     assert grave(desk) == []
 
 
-@pytest.mark.parametrize("name", ["index", "sections/scoreboard", "sections/dot_pd_curves"])
-def test_axe_finds_nothing_serious_in_the_dark(browser, name):
-    with visit(browser, name, scheme="dark") as page:
-        assert grave(page) == []
+@each_dark_page
+def test_axe_finds_nothing_serious_on_a_phone_in_the_dark(phone):
+    assert grave(phone) == []
 
 
 # Each piece of a page, opened to the last fold, lies in the box that would cut it: the nearest one
@@ -266,6 +265,19 @@ def test_nothing_is_cut(browser, name):
                 page.evaluate(FRAMES)  # the marks on what scrolls follow the size
                 assert page.evaluate(CUT) == [], (width, faces)
             assert page.evaluate(WIDE) == [], faces
+        page.evaluate("document.documentElement.dataset.theme = 'dark'")
+        for width in (PHONE, DESKTOP):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.evaluate(FRAMES)
+            assert page.evaluate(CUT) == [], (width, "dark")
+
+
+@each_page(NOTEBOOKS)
+def test_pictures_of_images_are_as_large_as_they_say(desk):
+    """So that each pixel of an image is a whole number of the page's: see `figures.images`."""
+    sizes = "all => all.map(e => [e.getBoundingClientRect().width, +e.getAttribute('width')])"
+    for wide, told in desk.locator("figure img[width]").evaluate_all(sizes):
+        assert wide == told > 0
 
 
 @each_page(NOTEBOOKS)

@@ -79,7 +79,9 @@ document.addEventListener("DOMContentLoaded", () => {
   }
 
   for (const group of groups) {
-    group.addEventListener("focusin", (event) => stop(group, event.target));
+    group.addEventListener("focusin", ({ target }) => {
+      if (squares(group).some((square) => square === target)) stop(group, target);
+    });
     group.addEventListener("keydown", (event) => {
       const shown = squares(group);
       const at = shown.findIndex((square) => square === event.target);
