@@ -1,6 +1,7 @@
 """What a page opens with: the answer, the evidence for it, and the one figure, before any code."""
 
 import copy
+import html
 import re
 from collections import Counter
 from typing import Any
@@ -11,10 +12,11 @@ from companion.verdicts import SYMBOLS, Judged
 
 _ANSWER = re.compile(r"^:::\{admonition\} Answer\n.*?^:::$\n?", re.MULTILINE | re.DOTALL)
 _PICTURES = ("image/svg+xml", "image/png")
+_MOVED = re.compile(r'<div class="(?:frames|loupe|compare|along)"(?:[^>]*? aria-label="([^"]*)")?')
 
 
 def opened(cells: list[Any], name: str, judged: list[Judged]) -> list[Any]:
-    """The cells of a page with its evidence and its figure behind its answer.
+    """The cells of a page with evidence, figure, and links to what moves, behind its answer.
 
     cells: of the executed notebook; name: of the page; judged: its claims. The answer is an
         admonition of that title in the first cell, the figure what the cell tagged `lead` shows.
@@ -34,6 +36,9 @@ def opened(cells: list[Any], name: str, judged: list[Judged]) -> list[Any]:
         before.append(nbformat.v4.new_markdown_cell(text, id="companion-evidence"))
     figure, after = _lifted(cells[1:], name)
     before += figure
+    if links := _moved(after):
+        text = f"Below, to move by hand: {'; '.join(links)}."
+        before.append(nbformat.v4.new_markdown_cell(text, id="companion-moved"))
     if rest:
         before.append(nbformat.v4.new_markdown_cell(rest, id="companion-introduction"))
     return [*before, *after]
@@ -88,3 +93,17 @@ def _lifted(cells, name):
     here = f"(made-{label})=\n[The figure at the top](#{label}) is made here."
     note = nbformat.v4.new_markdown_cell(here, id="companion-made")
     return [lead], [*cells[:at], note, maker, *cells[at + 1 :]]
+
+
+def _moved(cells):
+    """Links to the pictures that a reader moves, which get anchors: a list of HTML."""
+    links: list[str] = []
+    for output in (output for cell in cells for output in cell.get("outputs", ())):
+        data = output.get("data", {})
+        found = _MOVED.match(data.get("text/html", ""))
+        if found:
+            label = found[1] or html.escape(data["text/plain"].partition(":")[0])
+            anchor = f"moved-{len(links) + 1}"
+            data["text/html"] = data["text/html"].replace("<div", f'<div id="{anchor}"', 1)
+            links.append(f'<a href="#{anchor}">{label}</a>')
+    return links

@@ -26,6 +26,22 @@ def lead(data=({"image/png": "AA=="},), tags=("lead", "hide-input"), told=FIGURE
     return list(data), list(tags), told
 
 
+def test_what_moves_is_linked_from_the_top():
+    frames = '<div class="frames" role="group" aria-label="A &amp; b" data-x="1"></div>'
+    plain = {"text/html": '<div class="compare" style="x"></div>', "text/plain": "a | <b>"}
+    shown = [{"text/html": frames, "text/plain": "A & b"}, {"text/html": "<p>frames</p>"}, plain]
+    cells = page(figure=lead(), moved=(shown, [], {}))
+    found = opened(cells, "toy", [])
+    (told,) = [cell.source for cell in found if cell.get("id") == "companion-moved"]
+    links = ['<a href="#moved-1">A &amp; b</a>', '<a href="#moved-2">a | &lt;b&gt;</a>']
+    assert told == f"Below, to move by hand: {'; '.join(links)}."
+    pictures = [output.data["text/html"] for output in found[-1].outputs]
+    assert pictures[0] == frames.replace("<div", '<div id="moved-1"')
+    assert pictures[1] == "<p>frames</p>" and pictures[2].startswith('<div id="moved-2" class=')
+    assert [cell.get("id") for cell in found].index("companion-moved") == 2  # behind the figure
+    assert "moved" not in str(opened(page(figure=lead()), "toy", []))
+
+
 def test_a_page_without_an_answer_stays_as_it_is():
     cells = page("# Title\n\nText.\n")
     assert opened(cells, "toy", []) == cells
