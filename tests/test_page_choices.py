@@ -10,7 +10,7 @@ def test_a_choice_is_judged_on_draws_that_had_no_say_in_it():
     choice = choose(["a", "b", "c"], scores)
     assert (choice.setting, choice.place, choice.inside) == ("a", 0, False)
     # without the last draw "b" is best, with it "a"
-    assert choice.scores.tolist() == [0.0, 0.0, 0.0]
+    assert choice.scores.tolist() == [0.0, 0.0, 0.0] and choice.apart == ["a", "a", "b"]
     choice = choose([5, 6, 7], scores[[2, 0, 1]])
     assert (choice.setting, choice.place, choice.inside) == (6, 1, True)
 

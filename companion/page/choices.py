@@ -14,7 +14,8 @@ class Choice(NamedTuple, Generic[Setting]):
     setting: Setting
     place: int  # among the settings
     inside: bool  # neither the first nor the last of them, so that the best is not beyond
-    scores: np.ndarray  # (n,): of each draw, at the setting that is best over the *other* draws
+    apart: list[Setting]  # for each draw the setting that is best over the *other* draws
+    scores: np.ndarray  # (n,): of each draw, at that setting
 
 
 def choose(settings: Sequence[Setting], scores: np.ndarray) -> Choice[Setting]:
@@ -26,4 +27,5 @@ def choose(settings: Sequence[Setting], scores: np.ndarray) -> Choice[Setting]:
     place, draws = int(scores.mean(1).argmax()), range(scores.shape[1])
     others = [int(np.delete(scores, draw, 1).mean(1).argmax()) for draw in draws]
     inside = 0 < place < len(settings) - 1
-    return Choice(settings[place], place, inside, scores[others, draws])
+    apart = [settings[other] for other in others]
+    return Choice(settings[place], place, inside, apart, scores[others, draws])
