@@ -54,6 +54,7 @@ from otlib.assets import (
     registry,
     restorers,
     saved,
+    trainings,
     used,
 )
 
@@ -439,6 +440,15 @@ CALLS = {
         folder, lambda path: saved.save_transport(path, fitted(d)), saved.load_transport
     ),
     "assets.saved.load_transport": lambda d, f: CALLS["assets.saved.save_transport"](d, f),
+    "assets.trainings.train_psgan": lambda d, folder: trainings.train_psgan(
+        d.colour,
+        **dict(steps=2, depth=2, width=4, batch=2, crop=8),
+        generator=seeded(),
+        state=folder / "psgan",
+    )[:2],
+    "assets.trainings.train_singan": lambda d, folder: trainings.train_singan(
+        d.colour, steps=1, inner=1, width=4, generator=seeded(), state=folder / "singan"
+    )[:2],
     "assets.used.note": lambda d, _: used.note("name", "source", None, "licence"),
     "assets.used.used": lambda d, _: type(used.used()),
 }
