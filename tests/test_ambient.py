@@ -345,6 +345,10 @@ CALLS = {
     "texto.assign": lambda d, _: texto.assign(d.x, halves(d)),
     "artefacts.checkerboard": lambda d, _: artefacts.checkerboard(d.colour, period=8),
     "artefacts.structure": lambda d, _: artefacts.structure(d.image, d.other, least=2, most=8),
+    "artefacts.spectrum": lambda d, _: artefacts.spectrum(d.image, d.other, octaves=2),
+    "artefacts.responses": lambda d, _: artefacts.responses(
+        d.image, d.other, scales=1, projections=8, generator=seeded()
+    ),
     "artefacts.false_colours": lambda d, _: artefacts.false_colours(d.image, d.other),
     "artefacts.diversity": lambda d, _: artefacts.diversity([d.image, d.other]),
     "singan.sides": lambda d, _: singan.sides(40, 50),
