@@ -4,16 +4,20 @@ Houdard et al. 2020, sec. 4.3, name checkerboards and false colours; larger stru
 correlations of far pixels, a collapsed training in samples that are all alike.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from otlib import _check, softmin
+from otlib import _check, softmin, texture
 from otlib._ambient import plain
 
-__all__ = ["checkerboard", "diversity", "false_colours", "structure"]
+__all__ = ["checkerboard", "diversity", "false_colours", "responses", "spectrum", "structure"]
+
+_ORIENTATIONS = 4  # so that a turn by 90 degrees takes each to another
+_ROUNDING = 1 / 12 / 255**2  # the variance of rounding to 8 bits, below which nothing is seen
 
 
 @plain
@@ -76,6 +80,73 @@ def structure(image: Tensor, exemplar: Tensor, *, least: int = 8, most: int = 48
 
 @plain
 @torch.no_grad()
+def spectrum(image: Tensor, exemplar: Tensor, *, octaves: int = 4) -> float:
+    """How far the power spectrum is from that of an exemplar.
+
+    image, exemplar: (C, h, w) and (C, H, W) float32 or float64 in [0, 1], same device, sides >=
+        4 * 2^octaves. octaves: bands of frequencies, the last one ends at the Nyquist frequency.
+
+    Under a Hann window, which leaves no seam at the borders (Harris 1978), the power of all
+    channels is averaged in each octave and each of four orientations, in place of single
+    frequencies, so that sides may differ. The power of rounding to 8 bits, below which nothing is
+    seen, is added.
+
+    Returns the absolute difference of the logarithms, averaged over these bands, a float >= 0:
+    log 4 where the contrast is doubled. Raises ValueError on bad or flat pixels, different
+    channels, small images.
+    """
+    _check.whole("octaves", octaves)
+    powers = []
+    for name, one in (("image", image), ("exemplar", exemplar)):
+        _check.image(name, one)
+        _check.varied(name, one)
+        _sides(name, one, 4 << octaves)
+        powers.append((_bands(one.double(), octaves) + len(one) * _ROUNDING).log())
+    _channels(image, exemplar)
+    return float((powers[0] - powers[1]).abs().mean())
+
+
+@plain
+@torch.no_grad()
+def responses(
+    image: Tensor,
+    exemplar: Tensor,
+    *,
+    scales: int = 3,
+    projections: int = 64,
+    generator: torch.Generator,
+) -> float:
+    """How far the joint responses of oriented filters are from those of an exemplar.
+
+    image, exemplar: (C, h, w) and (C, H, W) float32 or float64 in [0, 1], same device, sides >=
+        8 * 2^scales. scales: of the filters, whose waves are 4, 8, ... pixels long. projections:
+        random directions of the space of responses. generator: torch.Generator on the CPU.
+
+    The filters are log-Gabor (Field 1987) at four orientations, an even and an odd one each.
+    Portilla and Simoncelli 2000 match moments of such responses, Tartavel et al. 2016 the law of
+    each wavelet coefficient in W2. Here it is the sliced W2 (`texture.sliced`) of their joint law
+    at a pixel, all scales, orientations and channels together, each divided by its standard
+    deviation in the exemplar. Pixels nearer to a border than the longest wave are left out.
+
+    Returns a float >= 0: 1 is as far as the exemplar spreads. Raises ValueError on bad or flat
+    pixels, different channels, small images, bad numbers.
+    """
+    _check.whole("scales", scales)
+    found = []
+    for name, one in (("image", image), ("exemplar", exemplar)):
+        _check.image(name, one)
+        _check.varied(name, one)
+        _sides(name, one, 8 << scales)
+        found.append(_filtered(one.double(), scales))
+    _channels(image, exemplar)
+    (ours, _), (theirs, floor) = found
+    spread = (theirs.var((1, 2), correction=0) + floor.repeat(len(exemplar))).sqrt()[:, None, None]
+    scaled = (ours / spread, theirs / spread)
+    return texture.sliced(*scaled, patch=1, projections=projections, generator=generator)
+
+
+@plain
+@torch.no_grad()
 def false_colours(image: Tensor, exemplar: Tensor, *, tolerance: float = 1 / 16) -> float:
     """Share of the pixels whose colour no pixel of the exemplar has.
 
@@ -116,6 +187,59 @@ def diversity(images: Sequence[Tensor]) -> float:
             )
     stack = torch.stack([image.double() for image in images])
     return float((stack.var(0).mean() / stack.flatten(2).var(2).mean()).sqrt())
+
+
+def _polar(height, width, device):
+    """Frequencies of an image's transform: cycles a pixel and angle, both (height, width)."""
+    down, right = (
+        torch.fft.fftfreq(n, dtype=torch.float64, device=device) for n in (height, width)
+    )
+    return torch.hypot(down[:, None], right), torch.atan2(down[:, None], right.expand(height, -1))
+
+
+def _bands(image, octaves):
+    """(octaves * orientations,): the mean power in each band; for white noise its variance."""
+    height, width = image.shape[1:]
+    # symmetric, so that a turned image has a turned spectrum
+    windows = [
+        torch.hann_window(n + 2, periodic=False, dtype=image.dtype, device=image.device)[1:-1]
+        for n in (height, width)
+    ]
+    window = windows[0][:, None] * windows[1]
+    mean = (window * image).sum((1, 2), keepdim=True) / window.sum()
+    power = torch.fft.fft2(window * (image - mean)).abs().square().sum(0) / window.square().sum()
+    radius, angle = _polar(height, width, image.device)
+    octave = (octaves + 1 + radius.log2()).floor()  # below 0 left of the first, `octaves` beyond
+    sector = (angle * _ORIENTATIONS / math.pi).round() % _ORIENTATIONS
+    inside = (octave >= 0) & (octave < octaves)
+    band = (octave * _ORIENTATIONS + sector)[inside].long()
+    sums = power.new_zeros(2, octaves * _ORIENTATIONS)
+    sums.index_add_(1, band, torch.stack([power, torch.ones_like(power)])[:, inside])
+    return sums[0] / sums[1]
+
+
+def _filtered(image, scales):
+    """Responses to an image, (C * filters, h, w), and to rounding the variance, (filters,)."""
+    height, width = image.shape[1:]
+    radius, angle = _polar(height, width, image.device)
+    bank = []
+    for scale in range(scales):
+        along = torch.exp(-((radius * (4 << scale)).log() / math.log(0.65)).square() / 2)
+        for number in range(_ORIENTATIONS):
+            # half a plane of frequencies: real and imaginary part are in quadrature
+            across = (angle - math.pi * number / _ORIENTATIONS).cos().clamp(min=0) ** 3
+            bank.append(along * across * (radius < 0.5))  # beyond there are corners alone
+    filters = torch.stack(bank)
+    transformed = torch.fft.fft2(image - image.mean((1, 2), keepdim=True))[:, None] * filters
+    made = torch.view_as_real(torch.fft.ifft2(transformed)).movedim(-1, 2).flatten(0, 2)
+    cut = 2 << scales
+    floor = _ROUNDING / 2 * filters.square().mean((1, 2))  # half of it in each part
+    return made[:, cut:-cut, cut:-cut], floor.repeat_interleave(2)
+
+
+def _sides(name, image, least):
+    if min(image.shape[1:]) < least:
+        raise ValueError(f"{name} must have sides >= {least} pixels, got {tuple(image.shape[1:])}")
 
 
 def _mean(power, reach):

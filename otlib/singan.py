@@ -34,21 +34,21 @@ class Pyramid(nn.Module):
     """The generators of the scales that are trained, coarsest first.
 
     channels: C of the images. width: channels inside the networks. sides: height and width of the
-    exemplar at all scales. amplitudes: of the noise of each scale that is trained. Its buffer
-    `anchor`, z*, (1, 1, h, w), is the noise of the coarsest scale that gives the exemplar.
+    exemplar at all scales. amplitudes: of the noise of each scale that is trained. critic: whether
+    to make room for the critic that the next scale starts from. Its buffer `anchor`, z*,
+    (1, 1, h, w), is the noise of the coarsest scale that gives the exemplar.
     """
 
-    def __init__(self, channels, width, sides, amplitudes=()):
+    def __init__(self, channels, width, sides, amplitudes=(), critic=False):
         super().__init__()
         self.channels, self.width = _check.whole("channels", channels), _check.whole("width", width)
         self.sides = [tuple(side) for side in sides]
         self.amplitudes = [float(value) for value in amplitudes]
-        make = lambda: _network(self.channels, self.width, self.channels, nn.Tanh())
-        self.nets = nn.ModuleList(make() for _ in self.amplitudes)
+        make = lambda *end: _network(self.channels, self.width, *end)
+        self.nets = nn.ModuleList(make(self.channels, nn.Tanh()) for _ in self.amplitudes)
         self.register_buffer("anchor", torch.zeros(1, 1, *self.sides[0], **_PLACE))
-        self.critics: list[
-            nn.Sequential
-        ] = []  # the last, no part of the model: a scale starts there
+        # the last, no part of the model: a scale starts there
+        self.critics: list[nn.Sequential] = [make(1, nn.Identity())] if critic else []
 
     @property
     def settings(self):

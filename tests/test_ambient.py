@@ -54,6 +54,7 @@ from otlib.assets import (
     registry,
     restorers,
     saved,
+    trainings,
     used,
 )
 
@@ -344,6 +345,10 @@ CALLS = {
     "texto.assign": lambda d, _: texto.assign(d.x, halves(d)),
     "artefacts.checkerboard": lambda d, _: artefacts.checkerboard(d.colour, period=8),
     "artefacts.structure": lambda d, _: artefacts.structure(d.image, d.other, least=2, most=8),
+    "artefacts.spectrum": lambda d, _: artefacts.spectrum(d.image, d.other, octaves=2),
+    "artefacts.responses": lambda d, _: artefacts.responses(
+        d.image, d.other, scales=1, projections=8, generator=seeded()
+    ),
     "artefacts.false_colours": lambda d, _: artefacts.false_colours(d.image, d.other),
     "artefacts.diversity": lambda d, _: artefacts.diversity([d.image, d.other]),
     "singan.sides": lambda d, _: singan.sides(40, 50),
@@ -439,6 +444,15 @@ CALLS = {
         folder, lambda path: saved.save_transport(path, fitted(d)), saved.load_transport
     ),
     "assets.saved.load_transport": lambda d, f: CALLS["assets.saved.save_transport"](d, f),
+    "assets.trainings.train_psgan": lambda d, folder: trainings.train_psgan(
+        d.colour,
+        **dict(steps=2, depth=2, width=4, batch=2, crop=8),
+        generator=seeded(),
+        state=folder / "psgan",
+    )[:2],
+    "assets.trainings.train_singan": lambda d, folder: trainings.train_singan(
+        d.colour, steps=1, inner=1, width=4, generator=seeded(), state=folder / "singan"
+    )[:2],
     "assets.used.note": lambda d, _: used.note("name", "source", None, "licence"),
     "assets.used.used": lambda d, _: type(used.used()),
 }

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from companion.page.jobs import by_job, on_grid
+from companion.page.jobs import by_job, on_grid, side_by_side
+from companion.page.unfinished import unfinished
 
 
 def test_results_are_found_by_their_jobs_and_a_job_runs_once():
@@ -30,3 +31,16 @@ def test_results_are_laid_out_by_the_choices_of_each_axis():
     assert curves.shape == (2, 3, 2, 5) and (curves == grid[..., None]).all()
     with pytest.raises(KeyError):
         on_grid(found, "value", rows, [4], deep)
+
+
+def test_a_training_that_is_not_done_lies_beside_the_jobs_that_are(monkeypatch, tmp_path):
+    monkeypatch.delenv("COMPANION_PARTS", raising=False)
+    assert unfinished("PSGAN 1") is None
+    monkeypatch.setenv("COMPANION_PARTS", str(tmp_path))
+    one, two = unfinished("PSGAN 1"), unfinished("PSGAN 2")
+    assert one != two
+    assert {one.parent, two.parent} == {tmp_path}
+    one.write_bytes(b"state")
+    assert side_by_side(lambda job: 2 * job, [1, 2], "PSGAN 1") == [2, 4]
+    assert side_by_side(lambda job: 0, [1, 2], "PSGAN 1") == [2, 4]  # kept, and the state left be
+    assert one.read_bytes() == b"state"

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
 
 from otlib import diffusion, metrics, operators, wiener
-from otlib.assets import photographs, prior
+from otlib.assets import _unfinished, photographs, prior
 
 KEPT = Path(__file__).parents[1] / "book" / "archive" / "prior-photographs"
 WEIGHTS, STATE = "diffusion_pytorch_model.safetensors", "training.safetensors"
@@ -100,7 +100,8 @@ def killed(monkeypatch, call, at):
     with monkeypatch.context() as patch:
         for owner, name in ((Path, "write_text"), (Path, "replace"), (Path, "unlink")):
             patch.setattr(owner, name, counted(getattr(owner, name)))
-        patch.setattr(prior, "save_file", counted(prior.save_file))
+        for module in (prior, _unfinished):
+            patch.setattr(module, "save_file", counted(module.save_file))
         try:
             call()
         except KeyboardInterrupt:

@@ -13,14 +13,13 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from otlib import _check, diffusion, wiener
 from otlib._ambient import defaults, plain
-from otlib.assets import images
+from otlib.assets import _unfinished, images
 from otlib.assets.registry import holding
 from otlib.assets.used import note
 
@@ -30,7 +29,6 @@ _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _STATE, _FACTS, _GAUSSIAN = "training.safetensors", "training.json", "gaussian.safetensors"
 _SIDE = 64  # of the images that the prior is for, pixels
 _EVERY = 100  # steps from one state kept to the next
-_RESUMED = "the state of an interrupted training, else delete it to begin anew"
 
 
 class Prior(NamedTuple):
@@ -172,23 +170,20 @@ def train(
     lr, seed = _check.positive("lr", lr), _check.whole("seed", seed, least=0)
     pieces, paths = _photographs(folders, _SIDE)
     told = dict(steps=steps, width=width, lr=lr, seed=seed, photographs=len(paths), licence=licence)
-    settings = told | dict(photographs=f"{len(paths)} of SHA-256 {_digest(paths)}")
+    content = _unfinished.digest(*(path.read_bytes() for path in paths))  # the crops depend on it
+    settings = told | dict(photographs=f"{len(paths)} of SHA-256 {content}")
     training = diffusion.begin(network(width, seed), lr=lr)
     random = torch.Generator().manual_seed(seed)
-    first, seconds, losses = 0, 0.0, []
-    state = out / _STATE
-    if state.exists():
-        with holding(state, _RESUMED):
-            tensors, before, reached = _read(state)
-            first, seconds, losses = (reached[key] for key in ("done", "seconds", "losses"))
-        _same(before, settings, out)
-        with holding(state, _RESUMED):
-            _restore(training, random, tensors)
+    parts = dict(net=training.net, average=training.average, adam=training.adam)
+    state, start = out / _STATE, dict(done=0, seconds=0.0, losses=[])
+    tensors, reached = _unfinished.read(state, settings, start)
+    first, seconds, losses = reached.values()
+    _unfinished.restore(state, tensors, random, **parts)
     gaussian = wiener.fit(pieces, _SIDE)  # before the loop: it refuses what is too small
     out.mkdir(parents=True, exist_ok=True)
     with tqdm(total=steps, initial=first, desc="diffusion prior") as bar:
         while first < steps:
-            part, start = range(first, min(first + _EVERY, steps)), time.process_time()
+            part, since = range(first, min(first + _EVERY, steps)), time.process_time()
             found = diffusion.advance(
                 training,
                 pieces,
@@ -197,81 +192,20 @@ def train(
                 generator=random,
                 callback=lambda _: bar.update(),
             )
-            first, seconds = part.stop, seconds + time.process_time() - start
+            first, seconds = part.stop, seconds + time.process_time() - since
             losses = [*losses, round(float(found.mean()), 5)]
             bar.set_postfix(loss=losses[-1])
-            # all in one file: whenever the training is killed, they are of the same step
             reached = dict(done=first, seconds=seconds, losses=losses)
-            kept = dict(settings=json.dumps(settings), reached=json.dumps(reached))
-            _write(state, lambda path, kept=kept: save_file(_state(training, random), path, kept))
+            _unfinished.write(state, settings, reached, random, **parts)
     told |= dict(done=first, every=_EVERY, seconds=round(seconds), losses=losses)
     # first gone and last written: it never tells of the weights of another training
     (out / _FACTS).unlink(missing_ok=True)
     average: Any = training.average  # of diffusers
     average.half().save_pretrained(out)
     save_file(gaussian._asdict(), out / _GAUSSIAN)
-    _write(out / _FACTS, lambda path: path.write_text(json.dumps(told)))
-    state.unlink(missing_ok=True)
+    _unfinished.aside(out / _FACTS, lambda path: path.write_text(json.dumps(told)))
+    _unfinished.done(state)
     return told
-
-
-def _digest(paths):
-    """Of the bytes of files, in their order, which the crops depend on; 16 digits tell enough."""
-    parts = [hashlib.sha256(path.read_bytes()).digest() for path in paths]
-    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
-
-
-def _same(before, settings, out):
-    """Raise ValueError, naming each setting that differs from the interrupted training's."""
-    differ = [
-        f"{name} was {before.get(name)!r} in {out}, got {value!r}"
-        for name, value in settings.items()
-        if before.get(name) != value
-    ]
-    if differ:
-        raise ValueError(f"{'; '.join(differ)}: take the former, or delete {out / _STATE}")
-
-
-def _write(path, write):
-    """Write a file aside and rename it."""
-    aside = path.with_name(f".{path.name}")
-    write(aside)
-    aside.replace(path)
-
-
-def _read(path):
-    """A state's tensors, its settings and what it reached."""
-    with safe_open(path, framework="pt") as file:
-        kept = file.metadata() or {}
-        # copies: the tensors lie in the file, which is written anew
-        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    return tensors, *(dict(json.loads(kept[key])) for key in ("settings", "reached"))
-
-
-def _state(training, random):
-    tensors = {"random": random.get_state()}
-    for part in ("net", "average"):
-        for name, value in getattr(training, part).state_dict().items():
-            tensors[f"{part}.{name}"] = value
-    for number, values in training.adam.state_dict()["state"].items():
-        for name, value in values.items():
-            tensors[f"adam.{number}.{name}"] = value
-    return tensors
-
-
-def _restore(training, random, tensors):
-    random.set_state(tensors.pop("random"))
-    parts: dict[str, dict] = {"net": {}, "average": {}, "adam": {}}
-    for name, value in tensors.items():
-        part, _, rest = name.partition(".")
-        parts[part][rest] = value
-    training.net.load_state_dict(parts["net"])
-    training.average.load_state_dict(parts["average"])
-    adam = training.adam.state_dict()
-    for name, value in parts["adam"].items():
-        number, _, key = name.partition(".")
-        adam["state"].setdefault(int(number), {})[key] = value
-    training.adam.load_state_dict(adam)
 
 
 def _main():
