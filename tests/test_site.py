@@ -448,7 +448,7 @@ def test_each_link_within_the_book_leads_somewhere():
 def test_a_figure_opens_in_a_window_of_its_own_by_keyboard(browser, width):
     with visit(browser, "sections/texture_multiscale", width=width) as page:
         figures = page.locator("article figure:has(figcaption):has(img)")
-        opens = page.locator("figcaption button.zoom")
+        opens = page.locator("figcaption button[aria-label^='Enlarge']")
         assert opens.count() == figures.count() > 2
         for place in range(2):
             name = opens.nth(place).get_attribute("aria-label")
@@ -471,6 +471,10 @@ def test_a_figure_opens_in_a_window_of_its_own_by_keyboard(browser, width):
         figures.first.locator("img").click()
         page.mouse.click(2, 2)  # beside the window
         assert page.get_by_role("dialog").count() == 0
+        codes = page.locator("figcaption button[aria-label^='Code of']")
+        assert codes.count() == figures.count() - 1  # the code of the lead stands below it
+        codes.first.press("Enter")
+        assert page.locator("details.above-input[open] .cell_input").is_visible()
         assert page.errors == []
 
 

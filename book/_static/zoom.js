@@ -1,4 +1,5 @@
-/* A figure in a window of its own: pictures at a whole multiple of their pixels, curves as wide as it. */
+/* A figure in a window of its own: pictures at a whole multiple of their pixels, curves as wide as it; and the
+   way from a figure to its code. */
 (() => {
   "use strict";
   const FIGURES = "article figure:has(figcaption) img";
@@ -9,6 +10,13 @@
     const room = Math.min(innerWidth / image.naturalWidth, innerHeight / image.naturalHeight);
     const pixel = 1 / devicePixelRatio; // of the screen, in those of the page
     return `${image.naturalWidth * Math.max(pixel, Math.floor(0.9 * room / pixel) * pixel)}px`;
+  };
+
+  /** Open the fold with the code of a figure. @param {HTMLDetailsElement} fold */
+  const tell = (fold) => {
+    fold.open = true;
+    fold.scrollIntoView();
+    fold.querySelector("summary")?.focus();
   };
 
   /** @param {string} text @param {string} label @returns {HTMLButtonElement} */
@@ -54,6 +62,11 @@
       image.addEventListener("click", () => show(image, name));
       image.classList.add("zoomed");
       figure.querySelector("figcaption")?.append(open);
+      const fold = figure.closest(".cell")?.querySelector("details.above-input");
+      if (!(fold instanceof HTMLDetailsElement)) continue; // the code of a lead stands elsewhere
+      const code = button("</>", `Code of ${name}`);
+      code.addEventListener("click", () => tell(fold));
+      open.before(code);
     }
   });
 })();
