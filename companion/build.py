@@ -20,7 +20,7 @@ from companion.files import project_root, write_aside
 from companion.markdown import duration
 from companion.notebooks import DEFAULT_PROFILE, Notebook, load, names
 from companion.page.facts import versions
-from companion.run import Plan, RunFailed, execute, finished, settle, times
+from companion.run import Plan, RunFailed, at_hand, execute, finished, settle, times
 from companion.scoreboard import downloads, scoreboard, summary
 from companion.section import write_section
 from companion.site import URL
@@ -131,8 +131,12 @@ def run_all(plans: list[Plan], workers: int = 1) -> dict[str, dict]:
     """Run or reuse the plans, saying on stderr which of how many and how long it takes.
 
     workers: how many are run at a time, >= 1.
-    Returns {notebook name: content of its NAME.json}. Raises RunFailed at the first failure.
+    Returns {notebook name: content of its NAME.json}. Raises UsageError before anything runs, as
+    `at_hand` does, RunFailed at the first failure.
     """
+    for todo in plans:
+        if finished(todo) is None:
+            at_hand(todo)
     runs = {}
     past = {todo.notebook.name: times(todo).get(todo.profile) for todo in plans}
     made = []

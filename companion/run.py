@@ -9,12 +9,14 @@ import shutil
 import sys
 import tempfile
 import time
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from companion import kernels, provenance
+from companion.errors import UsageError
 from companion.files import (
     notebook_text,
     numbers,
@@ -141,15 +143,40 @@ def run(
     return todo.folder
 
 
+def at_hand(plan: Plan) -> None:
+    """Raise UsageError, before any work, where the autoencoder that a plan asks for cannot be had.
+
+    plan: Plan. `otlib` takes another in its place, with a warning, which is no run of the plan.
+    """
+    name = plan.parameters.get("autoencoder", "pca16")
+    if name.startswith("pca"):  # which come with the project
+        return
+    from otlib.assets import autoencoders  # late: torch takes its time
+
+    told = f"{plan.notebook.name}: autoencoder={name!r} cannot be had"
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found = autoencoders.load(name)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{told}: {error}") from error
+    if found.name != name:  # why is told once a process
+        why = [str(each.message) for each in said if "In its place" in str(each.message)]
+        told += f": {why[0].partition('. In its place')[0]}" if why else ", as told before"
+        raise UsageError(told)
+
+
 def execute(plan: Plan, keep: Path, label: str | None) -> dict:
     """Run a plan and put the result into its folder, whole or not at all.
 
     keep: folder for the notebook with its traceback if a cell fails; label: before the progress
         bar, None for none. Another process that runs the same plan is waited for, not doubled.
     Returns the content of NAME.json.
-    Raises RunFailed where a cell failed and where the code is no longer the one of the plan.
+    Raises RunFailed where a cell failed and where the code is no longer the one of the plan, and
+    UsageError as `at_hand` does.
     """
     name = plan.notebook.name
+    at_hand(plan)
     if key(plan.root, plan.notebook, plan.profile, plan.parameters) != plan.key:
         # in a long build; the result would be filed under what the code was before
         raise RunFailed(f"{name}: its source or its code changed since the start; run again")

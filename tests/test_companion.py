@@ -36,7 +36,7 @@ from companion.page.record import collect
 from companion.provenance import commit
 from companion.run import RunFailed, execute, finished, plan, run
 from companion.start import INTERRUPTED
-from otlib.assets import autoencoders, exemplars, restorers
+from otlib.assets import autoencoders, exemplars, registry, restorers
 
 # ---- parameters
 
@@ -267,6 +267,26 @@ def test_a_run_without_an_end_is_a_failure(project, code, message):
         run("toy")
     assert finished(plan("toy")) is None
     assert (project.root / ".companion/failed/toy.ipynb").is_file()
+
+
+def test_an_autoencoder_that_cannot_be_had_is_refused_before_any_work(project, monkeypatch):
+    def unreachable(name, asset):
+        raise registry.Unreachable(f"{name} on the hub cannot be had")
+
+    monkeypatch.setattr(registry, "_downloaded", unreachable)
+    monkeypatch.setattr(autoencoders, "_fallen", set())
+    monkeypatch.delenv("OTLIB_TAESD", raising=False)
+    made = project.root / "made"
+    given = "autoencoder: str = 'taesd'  # a"
+    project.notebook("toy", f"open({str(made)!r}, 'w')", parameters=given)
+    told = "toy: autoencoder='taesd' cannot be had"
+    with pytest.raises(UsageError, match=f"{told}: taesd.* on the hub cannot be had$"):
+        run("toy")
+    with pytest.raises(UsageError, match=told):
+        book.run_all([plan("toy")])
+    assert not made.exists()
+    run("toy", {"autoencoder": "pca16"})
+    assert made.exists()
 
 
 @pytest.mark.parametrize("damaged", ["toy.json", "toy.ipynb"])
