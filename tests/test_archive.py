@@ -192,7 +192,7 @@ READERS = {
 }
 CALLS = {"exemplar": r"exemplars\.load\(", "mvtec": r"draw\(mvtec"}
 CALLS["images"] = r"(photographs\.sets|rotations)\(images,"  # the second calls the first
-NO_PICTURES = {"prior", "archive", "trained", "save", "page"}  # numbers, weights, code
+NO_PICTURES = {"prior", "material", "archive", "trained", "save", "page"}  # numbers, weights, code
 
 
 def paths_of(page):
