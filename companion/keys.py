@@ -25,7 +25,9 @@ _BOOKS = {f"companion/{name}.py" for name in ("keys", "contents", "notebooks")}
 # entry makes no kept run old.
 _LISTS = {"otlib/assets/registry.py"}
 # They draw what a run found and give no number back.
-_DRAWN = {f"companion/page/{name}.py" for name in ("as_csv", "figures", "frames", "plotted")}
+_DRAWN = {
+    f"companion/page/{name}.py" for name in ("as_csv", "figures", "frames", "letters", "plotted")
+}
 _REQUIREMENT = re.compile(r"[A-Za-z][\w.-]*==[\w.]+")  # of a package whose files are read
 _PUBLISHED = "companion/page/published.py"  # which reads book/published/
 _VARIABLE = re.compile(r"OTLIB_[A-Z0-9_]+")  # with the path of an asset of the user's

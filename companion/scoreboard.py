@@ -13,6 +13,7 @@ from companion.anchors import NUMBERS, claim_anchor, claim_id, claim_link
 from companion.claims import KINDS, Grade
 from companion.errors import known
 from companion.markdown import number, table
+from companion.page.letters import lettered
 from companion.verdicts import DIFFERS, MIXED, NOT_RUN, SYMBOLS, Judged, counts
 
 PUBLISHED = ("number", "ordering", "statement")
@@ -174,7 +175,7 @@ def _squares(document: str, title: str, judged: list[Judged]) -> list[str]:
     lines.append(f'<p><a href="#{_section(document)}">{escape(title)}</a></p>')
     for item in judged:
         name = escape(f"{item.claim.where}: {item.verdict}")
-        whole = f"{name}. {escape(_line(item.claim.statement))}"
+        whole = f"{name}. {escape(lettered(_line(item.claim.statement)))}"
         lines.append(
             f'<a class="{_class(item.verdict)}" href="#{quote(claim_id(item.claim.id))}" '
             f'aria-label="{name}" title="{whole}">{SYMBOLS[item.verdict]}</a>'
@@ -275,7 +276,7 @@ def _class(verdict):
 
 def _text(text):
     """A line that stays a paragraph, whatever it begins with: `> 1 dB` is no quotation."""
-    return f"<span>{_line(text)}</span>"
+    return f"<span>{lettered(_line(text))}</span>"
 
 
 def _line(text):

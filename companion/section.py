@@ -20,6 +20,7 @@ from companion.long_tables import folded
 from companion.markdown import cards, duration, number, table
 from companion.notebooks import of_profile
 from companion.opening import opened
+from companion.page.letters import lettered
 from companion.page.record import collect
 from companion.quoted import quoted
 from companion.run import Plan
@@ -228,7 +229,7 @@ def numbers(judged: list[Judged], kept: list[dict]) -> str:
 def _row(item, runs):
     """The cells of a claim: statement, verdict, what is published, what each run says."""
     said = {a.run: f"{SYMBOLS[a.verdict]} {a.ours}" for a in item.answers}
-    where = f"{item.claim.where}: {item.claim.statement}"
+    where = lettered(f"{item.claim.where}: {item.claim.statement}")
     row = claim_link("scoreboard", item.claim.id, item.shown)
     return where, row, number(item.claim.published), *(said.get(title, "–") for title in runs)
 

@@ -128,7 +128,7 @@ def test_a_page_shows_published_kept_and_present_numbers(kept):
     device, date = facts["device"], facts["date"][:10]
     verdict = '<a href="scoreboard.html#claim-toy-eps">✔ reproduced</a>'
     assert "| Statement | Verdict | Published | A: full-size | A: this run |" in section
-    assert f"| Fig. 1: eps is small | {verdict} | at most .01 | ✔ 0.0002 | ✔ 0.001 |" in section
+    assert f"| Fig. 1: ε is small | {verdict} | at most .01 | ✔ 0.0002 | ✔ 0.001 |" in section
     records = "{download}`its records <../archive/toy-full-size.json>`"
     assert f"- **this run**: smoke, {device}, {date}\n" in section
     assert f"- **full-size**: laptop, {device}, {date}; {records}" in section

@@ -10,6 +10,7 @@ from conftest import CLAIM
 
 from companion.claims import Book, Claim, Rank, load_claims, needed
 from companion.errors import UsageError
+from companion.page.letters import lettered
 from companion.scoreboard import downloads, scoreboard, summary
 from companion.section import numbers
 from companion.verdicts import counts, judge
@@ -274,6 +275,12 @@ def test_the_scoreboard_says_it_all():
     assert summary(items, "laptop", "2024-01-31").startswith("Of 3 published numbers")
     with pytest.raises(UsageError, match="did you mean 'one2021'"):
         scoreboard(items, {"one2021": "Another"}, "laptop")
+
+
+def test_names_of_greek_letters_are_letters_but_in_formulas_and_code():
+    told = "lambda of OT_eps, `rho` and `-p eps 1`, rhombs, $\\lambda_eps$: alpha's"
+    assert lettered(told) == "λ of OT_ε, `rho` and `-p eps 1`, rhombs, $\\lambda_eps$: α's"
+    assert lettered("nothing to do") == "nothing to do"
 
 
 def test_an_archived_run_leads_to_where_it_stands_beside_the_others():

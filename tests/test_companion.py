@@ -506,7 +506,7 @@ def test_build_writes_the_pages_and_check_judges_them(project, capsys, no_sphinx
     ]
     assert "| Verdict | Published | A: this run |\n" in page.cells[5].source
     assert (
-        '| Fig. 1: eps is small | <a href="scoreboard.html#claim-toy-eps">✔ reproduced</a> '
+        '| Fig. 1: ε is small | <a href="scoreboard.html#claim-toy-eps">✔ reproduced</a> '
         "| at most .01 | ✔ 0.0002 |" in page.cells[5].source
     )
     assert "Provenance of this run" in page.cells[6].source
@@ -516,7 +516,7 @@ def test_build_writes_the_pages_and_check_judges_them(project, capsys, no_sphinx
     ).read_text()
     assert "toy-eps" not in (sections / "summary.md").read_text()
     assert "✘</span> differs</span> | 1 | – | – |" in (sections / "summary.md").read_text()
-    assert "eps is larger" in (sections / "scoreboard.md").read_text()
+    assert "ε is larger" in (sections / "scoreboard.md").read_text()
     assert len(json.loads((sections / "files/claims.json").read_text())) == 4
 
     code, out, _ = command(capsys, "check")

@@ -8,7 +8,6 @@ import html
 import io
 import json
 import math
-import re
 import textwrap
 from collections.abc import Collection, Sequence
 from typing import Any, Literal, TypeAlias
@@ -29,6 +28,7 @@ from PIL import Image
 from companion import markdown
 from companion.page import plotted
 from companion.page.as_csv import as_csv
+from companion.page.letters import lettered
 
 Array: TypeAlias = Any  # a tensor, an array or a list of numbers
 
@@ -63,8 +63,6 @@ _SHARP = 2  # dots of a picture of images for each pixel of a page, so that its 
 _GAP = 3  # pixels of a page between images
 _MOST = 260  # such pixels across an image
 _CARD = 640  # dots across a card, on a screen of two a pixel
-_GREEK = {"alpha": "α", "eps": "ε", "lambda": "λ", "phi": "φ", "rho": "ρ", "sigma": "σ"}
-_NAMES = re.compile(rf"(?<!\\)\b({'|'.join(_GREEK)})\b")
 
 # The browser mixes the two ends, so that a page holds two images and not one for each alpha.
 _MIX = """const box = this.parentNode, canvas = box.querySelector('canvas'),
@@ -148,7 +146,7 @@ def _fit(figure):
     figure.set_size_inches(scale * width, scale * height if shaped else height)
     for text in figure.findobj(matplotlib.text.Text):
         text.set_fontsize(max(text.get_fontsize(), LEAST))
-        text.set_text(_named(text.get_text()))
+        text.set_text(lettered(text.get_text()))
     sides = [side for axis in figure.axes for side in (axis.xaxis, axis.yaxis)]
     for side in sides:
         _plain(side)
@@ -309,7 +307,7 @@ def images(
         top += most
     if label is not None:
         bar = figure.add_axes(place(size[0] // 4, top + 16, size[0] // 2, 16))
-        figure.colorbar(shown, cax=bar, orientation="horizontal").set_label(_named(label))
+        figure.colorbar(shown, cax=bar, orientation="horizontal").set_label(lettered(label))
     _display(figure, "png", dpi=_SHARP * CSS)
 
 
@@ -333,13 +331,8 @@ def _inset(axis, panel, zoom, width, height, style):
 
 def _lines(title, room):
     """A title in lines no longer than so many pixels of a page, with Greek letters."""
-    parts = _named(title).split("\n")
+    parts = lettered(title).split("\n")
     return "\n".join(textwrap.fill(part, max(8, int(room / 6.9))) for part in parts)
-
-
-def _named(text):
-    """A text with the letters that its names of Greek letters mean."""
-    return _NAMES.sub(lambda name: _GREEK[name[0]], text)
 
 
 def curves(
