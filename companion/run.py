@@ -151,19 +151,24 @@ def at_hand(plan: Plan) -> None:
     name = plan.parameters.get("autoencoder", "pca16")
     if name.startswith("pca"):  # which come with the project
         return
+    try:
+        _loaded(name)
+    except (OSError, ValueError) as error:
+        told = f"{plan.notebook.name}: autoencoder={name!r} cannot be had"
+        raise UsageError(f"{told}: {error}") from error
+
+
+@functools.cache  # what is raised is not kept: asked again, it is looked for again
+def _loaded(name):
+    """Load an autoencoder, once a process, as its weights are large; ValueError for another."""
     from otlib.assets import autoencoders  # late: torch takes its time
 
-    told = f"{plan.notebook.name}: autoencoder={name!r} cannot be had"
-    try:
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            found = autoencoders.load(name)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{told}: {error}") from error
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = autoencoders.load(name)
     if found.name != name:  # why is told once a process
         why = [str(each.message) for each in said if "In its place" in str(each.message)]
-        told += f": {why[0].partition('. In its place')[0]}" if why else ", as told before"
-        raise UsageError(told)
+        raise ValueError(why[0].partition(". In its place")[0] if why else "as told before")
 
 
 def execute(plan: Plan, keep: Path, label: str | None) -> dict:

@@ -205,11 +205,14 @@ def squares(data, panel, times):
 
 
 @pytest.mark.parametrize(
-    ("side", "columns", "times"),
-    [(100, 3, 4), (100, 4, 2), (128, 5, 2), (24, 5, 10), (192, 4, 1), (300, 1, 1)],
+    ("shape", "columns", "times"),
+    [
+        *[((100, 100), 3, 4), ((100, 100), 4, 2), ((128, 128), 5, 2), ((24, 24), 5, 10)],
+        *[((192, 192), 4, 1), ((300, 300), 1, 1), ((37, 53), 5, 4), ((100, 236), 5, 1)],
+    ],
 )
-def test_an_image_has_its_own_size_or_a_whole_multiple(shown, side, columns, times):
-    panel = np.random.default_rng(1).integers(0, 256, (side, side)) / 255
+def test_an_image_has_its_own_size_or_a_whole_multiple(shown, shape, columns, times):
+    panel = np.random.default_rng(1).integers(0, 256, shape) / 255
     make = lambda: figures.images(dict.fromkeys("abcdef", panel), columns=columns)
     data = shown(make)["image/png"]
     left, top = squares(data, panel, times)  # two dots are a pixel of a page

@@ -175,6 +175,12 @@ def test_axe_finds_nothing_serious(desk):
     assert grave(desk) == []
 
 
+@pytest.mark.parametrize("name", ["index", "sections/scoreboard", "sections/dot_pd_curves"])
+def test_axe_finds_nothing_serious_in_the_dark(browser, name):
+    with visit(browser, name, scheme="dark") as page:
+        assert grave(page) == []
+
+
 @each_dark_page
 def test_axe_finds_nothing_serious_on_a_phone_in_the_dark(phone):
     assert grave(phone) == []
