@@ -192,7 +192,8 @@ READERS = {
 }
 CALLS = {"exemplar": r"exemplars\.load\(", "mvtec": r"draw\(mvtec"}
 CALLS["images"] = r"(photographs\.sets|rotations)\(images,"  # the second calls the first
-NO_PICTURES = {"prior", "material", "archive", "trained", "save", "page"}  # numbers, weights, code
+# numbers, weights, maps, code
+NO_PICTURES = {"prior", "material", "archive", "trained", "fits", "save", "page"}
 
 
 def paths_of(page):

@@ -1,6 +1,7 @@
 """What the docstrings, the README and the page on images of one's own show runs."""
 
 import doctest
+import json
 import re
 import shlex
 import subprocess
@@ -47,7 +48,12 @@ def test_the_code_of_the_readme_runs():
 
 
 OWN = (ROOT / "book" / "own.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^\$ \.venv/bin/companion (run .*)$", OWN, re.MULTILINE)
+BLOCKS = [  # commands that stand together are run one after the other
+    found
+    for block in re.findall(r"```console\n(.*?)```", OWN, re.DOTALL)
+    if (found := re.findall(r"^\$ \.venv/bin/companion (run .*)$", block, re.MULTILINE))
+]
+THERE = ("texture.png", "photographs", "others", "fits")  # in their folder
 
 
 @pytest.fixture(scope="module")
@@ -59,27 +65,34 @@ def own(tmp_path_factory):
     for k in range(8):
         part = skimage.data.astronaut()[64 * (k // 4) :, 100 * (k % 4) :][:96, :96]
         skimage.io.imsave(folder / "photographs" / f"{k}.png", part)
+    (folder / "others").mkdir()
+    skimage.io.imsave(folder / "others" / "one.png", skimage.data.chelsea()[80:200, 60:220])
     return folder
 
 
-def test_the_page_has_three_runs():
-    assert [command.split()[1] for command in COMMANDS] == [
-        "texture_multiscale",
-        "texture_inpainting",
-        "dot_visual",
+def test_the_page_has_four_blocks_of_runs():
+    assert [[command.split()[1] for command in block] for block in BLOCKS] == [
+        ["texture_multiscale"],
+        ["texture_inpainting"],
+        ["dot_visual"],
+        ["dot_table", "dot_visual"],
     ]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_on_an_image_of_one_s_own_runs(own, command):
-    words = [
-        str(own / word) if word in ("texture.png", "photographs") else word
-        for word in shlex.split(command)
-    ]
-    start = [sys.executable, "-c", "from companion.start import main; main()", *words[:2]]
-    words = ["--profile", "smoke", *words[2:-1], str(own / words[-1])]
-    subprocess.run([*start, *words], cwd=ROOT, check=True, capture_output=True)
-    assert (own / "out" / f"{command.split()[1]}.json").is_file()
+@pytest.mark.parametrize("block", BLOCKS, ids=" and ".join)
+def test_commands_on_an_image_of_one_s_own_run(own, block):
+    for command in block:
+        words = shlex.split(command)
+        for place in range(4, len(words)):
+            if words[place - 2] == "-p" and Path(words[place]).parts[0] in THERE:
+                words[place] = str(own / words[place])
+        start = [sys.executable, "-c", "from companion.start import main; main()", *words[:2]]
+        words = ["--profile", "smoke", *words[2:-1], str(own / words[-1])]
+        subprocess.run([*start, *words], cwd=ROOT, check=True, capture_output=True)
+        told = json.loads((own / "out" / f"{command.split()[1]}.json").read_text())
+        if told["notebook"] == "dot_visual":  # kept fits need no photographs to learn from
+            fitted = told["records"]["training_images"]["value"]
+            assert (fitted == 0) == ("-p fits" in command)
 
 
 def test_the_code_on_an_image_of_one_s_own_denoises_it(own, monkeypatch):
