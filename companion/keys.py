@@ -16,7 +16,7 @@ from typing import Any
 from companion.contents import contents
 from companion.errors import UsageError
 from companion.files import named, plain
-from companion.notebooks import Notebook, load
+from companion.notebooks import Notebook, load, written
 
 PROJECT = ("otlib", "companion")  # followed into; all else is told by its version
 # What a run was made with is told by these: a page that asks them takes no number from them.
@@ -42,7 +42,9 @@ def key(root: Path, notebook: Notebook, profile: str, parameters: dict[str, Any]
     # a cell aside is part of what a run shows, and of no other record
     reached = _reach(root, notebook, parameters, (*notebook.code, *notebook.aside))
     set_here = {name: os.environ[name] for name in reached.variables if os.environ.get(name)}
-    read = {text: named(text, root) for text in _texts(parameters.values())}
+    to_write = written(notebook, parameters)  # the run's own work, which is none that it reads
+    texts = [text for text in _texts(parameters.values()) if text not in to_write]
+    read = {text: named(text, root) for text in texts}
     read |= {name: [Path(path)] for name, path in set_here.items()}
     content = {
         "source": notebook.path.read_text(encoding="utf-8"),

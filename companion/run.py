@@ -26,7 +26,7 @@ from companion.files import (
     write_aside,
 )
 from companion.keys import code, key
-from companion.notebooks import DEFAULT_PROFILE, Notebook, Overrides, load, resolve
+from companion.notebooks import DEFAULT_PROFILE, Notebook, Overrides, load, resolve, written
 from companion.page import facts
 from companion.page.record import collect
 
@@ -88,7 +88,10 @@ def settle(root: Path, notebook: Notebook, profile: str, overrides: Overrides) -
 
 
 def finished(plan: Plan) -> dict | None:
-    """Return the parsed NAME.json of a finished, undamaged run of this plan, else None."""
+    """Return the parsed NAME.json of a finished, undamaged run of this plan, else None.
+
+    It is none where what it wrote for the user is no longer there.
+    """
     name = plan.notebook.name
     try:
         result = json.loads((plan.folder / f"{name}.json").read_text(encoding="utf-8"))
@@ -101,6 +104,8 @@ def finished(plan: Plan) -> dict | None:
     # the notebook is whole, and vouches for each digit of the JSON
     told = json.loads(data)["metadata"]["companion"]
     if result.get("key") != plan.key or result != {name: told.get(name) for name in RESULT}:
+        return None
+    if not all(Path(path).exists() for path in written(plan.notebook, plan.parameters)):
         return None
     result["records"] = numbers(result["records"])
     return {**result, "notebook_sha256": _sha256(data)}

@@ -818,6 +818,21 @@ def test_a_folder_to_write_is_the_user_s(project, monkeypatch):
     assert plan("toy", {"save": ""}).parameters["save"] == ""
 
 
+def test_a_run_is_done_again_where_what_it_wrote_is_gone_and_only_there(project):
+    parameters = "save: str = ''  # y; path to write"
+    made = "from pathlib import Path\nPath(save).write_text(str(save))"
+    project.notebook("toy", made, parameters=parameters)
+    path = project.root / "made.txt"
+    given = {"save": str(path)}
+    run("toy", given, root=project.root)
+    todo = plan("toy", given)
+    assert finished(todo) is not None  # the file that is there now is no other input
+    path.unlink()
+    assert plan("toy", given).key == todo.key and finished(todo) is None
+    run("toy", given, root=project.root)
+    assert path.exists()
+
+
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
