@@ -434,7 +434,8 @@ CALLS = {
         restorers.degrade(d.colour, task, seeded()) for task in restorers.TASKS
     ],
     "assets.restorers.load": lambda d, _: [
-        restorers.load(name)(d.colour) for name in ("blur", "nlm50", "ffdnet50", "cunet", "srmd")
+        restorers.load(name)(d.colour)
+        for name in ("blur", "nlm50", "ffdnet50", "cunet", "srmd", "span", "waifu2x")
     ],
     "assets.saved.save_generator": lambda d, folder: written(
         folder, lambda path: saved.save_generator(path, network(), steps=3), saved.load_generator

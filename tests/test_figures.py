@@ -43,6 +43,18 @@ def test_a_curve_is_the_same_svg_each_time(shown):
     assert first == second
 
 
+def test_no_two_lines_look_alike():
+    most = len(figures.COLOURS) ** 2
+    names = [f"line {index}" for index in range(most)]
+    looks = figures.looks(names)
+    assert list(looks) == names
+    assert len({tuple(look.values()) for look in looks.values()}) == most
+    first = [looks[name] for name in names[:7]]
+    assert len({look["color"] for look in first}) == len({look["marker"] for look in first}) == 7
+    with pytest.raises(ValueError, match=f"^names must be at most {most}, got {most + 1}$"):
+        figures.looks([*names, "one more"])
+
+
 def drawn(figure, monkeypatch):
     """The figure as `show` leaves it, laid out."""
     monkeypatch.setattr(figures, "display", lambda data, raw=False: None)

@@ -4,6 +4,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import io
+import itertools
 import re
 import shutil
 import sys
@@ -23,7 +24,13 @@ from otlib import metrics, operators
 from otlib.assets import perceptual, registry, restorers, used
 
 KODAK = Path(__file__).parents[2] / "shared/data/kodak"
-CARRIED = ("dat-light", "rrdb", "ffdnet50", "cunet", "nlm50", "srmd", "srmd-jpeg", "blur")
+CARRIED = (
+    *("dat-light", "rrdb", "ffdnet50", "cunet", "nlm50", "srmd", "srmd-jpeg"),
+    *("span", "waifu2x", "blur"),
+)
+
+
+GREY = "^measurement must have 3 channels, got 1$"
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +79,8 @@ def given(monkeypatch, name, path):
         ("nlm50", 8),
         ("srmd", 1),
         ("srmd-jpeg", 0.3),
+        ("span", 0.8),
+        ("waifu2x", 0.2),
         ("blur", 1),
     ],
 )
@@ -111,13 +120,15 @@ def test_gains_on_kodak_crops():
             found.append(metrics.psnr(run(measurement), image) - metrics.psnr(simple, image))
         return np.mean(found)
 
-    names = ("dat-light", "ffdnet50", "nlm50", "cunet", "srmd", "srmd-jpeg")
+    names = ("dat-light", "ffdnet50", "nlm50", "cunet", "srmd", "srmd-jpeg", "span", "waifu2x")
     gains = {name: gain(name) for name in names}
     assert gains["dat-light"] > 1.2
     assert gains["ffdnet50"] > gains["nlm50"] + 1 > 9
     assert gains["cunet"] > 0.5
     assert gains["srmd"] > 1.5
     assert gains["srmd-jpeg"] > 0.3
+    assert gains["span"] > 1.2
+    assert gains["waifu2x"] > 0.1
 
 
 @pytest.mark.parametrize("name", CARRIED)
@@ -130,6 +141,8 @@ def test_any_size_and_type(name, size):
     restored = run(measurement)
     assert restored.shape == (3, times * h, times * w) and restored.dtype == torch.float32
     assert torch.equal(restored, run(measurement))
+    with pytest.raises(ValueError, match=GREY):
+        run(measurement[:1])
 
 
 def test_ffdnet_is_the_network_of_its_package(monkeypatch):
@@ -160,6 +173,35 @@ def by_ncnn(file, planes):
     extractor.input(peer.input_names()[0], ncnn.Mat(planes))
     _, found = extractor.extract(peer.output_names()[0])
     return torch.tensor(np.array(found)).clamp(0, 1)
+
+
+def test_span_takes_a_single_pixel_and_keeps_a_flat_image():
+    run = restorers.load("span")
+    assert run(torch.full((3, 1, 1), 0.5)).shape == (3, 4, 4)
+    flat = torch.tensor([0.2, 0.5, 0.7])[:, None, None].expand(3, 12, 12)
+    inner = run(flat)[:, 16:-16, 16:-16]  # its border is padded by zeros
+    torch.testing.assert_close(inner, flat[:, :1, :1].expand_as(inner), atol=0.005, rtol=0)
+
+
+def by_torch(file, image):
+    """What the layers of upconv_7 make of (3, h, w), its convolutions unpadded, without ncnn."""
+    widths = (3, 16, 32, 64, 128, 128, 256)
+    layers = [torch.nn.Conv2d(*ends, 3) for ends in itertools.pairwise(widths)]
+    layers.append(torch.nn.Conv2d(256, 3, 4))  # of the shapes in the file: (to, from, 4, 4)
+    shapes = [p for layer in layers for p in layer.parameters()]
+    arrays = list(map(torch.tensor, restorers._ncnn_arrays(file.read_bytes(), shapes)))
+    x = F.pad(image[None], (7, 7, 7, 7), mode="reflect")
+    for weight, bias in zip(arrays[:-2:2], arrays[1:-2:2], strict=True):
+        x = F.leaky_relu(F.conv2d(x, weight, bias), 0.1)
+    weight, bias = arrays[-2:]
+    return F.conv_transpose2d(x, weight.movedim(1, 0), bias, 2, 3)[0].clamp(0, 1)
+
+
+def test_waifu2x_is_its_layers_written_in_torch():
+    small = restorers.degrade(photograph(64), "csr4")[:, :13, :15]
+    half = by_torch(registry.find("waifu2x"), small)
+    expected = by_torch(registry.find("waifu2x-plain"), half)
+    torch.testing.assert_close(restorers.load("waifu2x")(small), expected, atol=1e-4, rtol=0)
 
 
 def test_rrdb_is_what_ncnn_computes():
@@ -233,6 +275,10 @@ def test_every_restorer_has_a_task_and_its_weights_a_licence():
         (lambda x: restorers.load("blur")(x[:2]), "^measurement must have 3 channels, got 2$"),
         (lambda x: restorers.load("nlm50")(x / 0), "^measurement must be finite, got 768 NaN"),
         (lambda x: restorers.load("cunet")(x), "^measurement must be at least 32 pixels a side"),
+        (
+            lambda x: restorers.load("waifu2x")(x[:, :7]),
+            "^measurement must be at least 8 pixels a side, got 7 x 16$",
+        ),
     ],
 )
 def test_bad_input_is_one_line(call, match):
@@ -353,6 +399,8 @@ def test_spandrel_reads_the_released_form(monkeypatch, tmp_path, spandrel, name)
     run = restorers.load(name)
     torch.testing.assert_close(run(whole), expected, atol=1e-5, rtol=0)
     assert run(whole[:, :13, :15]).shape == (3, 13 * scale(name), 15 * scale(name))
+    with pytest.raises(ValueError, match=GREY):
+        run(whole[:1])
     (row,) = used.used()
     assert row["name"] == name and len(row["sha256"]) == 64
 
@@ -379,7 +427,10 @@ JUNK = {
 def test_a_file_of_something_else_is_named_in_one_line(monkeypatch, tmp_path, spandrel, junk):
     """For every kind of weights, with and without a hash that would refuse them before."""
     assets = {r.asset: name for name, r in restorers.RESTORERS.items() if r.asset}
-    assets["cunet-layers"] = "cunet"
+    several = [{"cunet", "cunet-layers"}, {"span", "span-layers"}]
+    several.append({"waifu2x", "waifu2x-plain", "waifu2x-layers"})
+    assets |= {part: part.partition("-")[0] for parts in several for part in parts}
+    good = {part: registry.find(part) for parts in several for part in parts}
     for asset, name in assets.items():
         entry = registry.REGISTRY[asset]
         monkeypatch.setitem(registry.REGISTRY, asset, replace(entry, sha256=None))
@@ -387,18 +438,27 @@ def test_a_file_of_something_else_is_named_in_one_line(monkeypatch, tmp_path, sp
         file.parent.mkdir()
         file.write_bytes(JUNK[junk])
         (file.parent / "config.json").write_text("{}")
-        if asset == "cunet":
-            shutil.copy(registry.find("cunet-layers"), file.parent)
-        elif asset == "cunet-layers":
-            shutil.copy(
-                tmp_path / "cunet" / registry.REGISTRY["cunet"].file.split("/")[-1], file.parent
-            )
+        for part in next((parts for parts in several if asset in parts), {asset}) - {asset}:
+            shutil.copy(good[part], file.parent)
         given(monkeypatch, asset, file.parent)
         with pytest.raises(ValueError, match=rf"^{asset}: \S*{file.name} must hold ") as error:
             restorers.load(name)
         assert entry.what in str(error.value) and "\n" not in str(error.value)
         assert len(str(error.value).partition(entry.what)[2]) > 5  # and why
         monkeypatch.delenv(entry.variable)
+
+
+@pytest.mark.parametrize("name", ["span", "waifu2x"])
+def test_another_network_under_the_name_of_ours_is_refused(monkeypatch, tmp_path, name):
+    for asset, entry in registry.REGISTRY.items():
+        if entry.variable == registry.REGISTRY[name].variable:
+            shutil.copy(registry.find(asset), tmp_path)
+    file = tmp_path / registry.REGISTRY[name].file.rpartition("/")[2]
+    given(monkeypatch, name, tmp_path)
+    assert restorers.load(name)
+    shutil.copy(registry.find("cunet"), file)
+    with pytest.raises(ValueError, match=rf"^\S*{file.name} has SHA-256 b45d5f\w*, expected \w*$"):
+        restorers.load(name)
 
 
 def test_another_network_than_the_named_one_is_refused(monkeypatch, tmp_path, spandrel):
@@ -440,6 +500,8 @@ def test_swin2sr_reads_what_transformers_saves(monkeypatch, tmp_path):
         expected = network(pixel_values=small[None]).reconstruction[0].clamp(0, 1)
     torch.testing.assert_close(run(small), expected, atol=1e-5, rtol=0)
     assert run(small[:, :9, :13]).shape == (3, 36, 52)
+    with pytest.raises(ValueError, match=GREY):
+        run(small[:1])
 
 
 def test_swin2sr_without_all_its_weights_is_refused(monkeypatch, tmp_path):

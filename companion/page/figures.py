@@ -391,6 +391,23 @@ def grid(titles: dict[Any, str], columns: int = 3) -> Any:
     return figure, dict(zip(titles, axes.flat, strict=False))
 
 
+def looks(names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Give each of many lines a colour and a marker, no two alike.
+
+    names: of the lines, at most as many as there are pairs of the two. From the eighth on a colour
+        comes again with another marker.
+    Returns {name: matplotlib's `color` and `marker`}. Raises ValueError where there are more names.
+    """
+    count = len(COLOURS)
+    if len(names) > count**2:
+        raise ValueError(f"names must be at most {count**2}, got {len(names)}")
+    found = {}
+    for index, name in enumerate(names):
+        again, place = divmod(index, count)
+        found[name] = {"color": COLOURS[place], "marker": MARKERS[(place + again) % count]}
+    return found
+
+
 def row(
     plots: Sequence[tuple],
     *,

