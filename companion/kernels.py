@@ -125,6 +125,9 @@ def _fork(request):
 def _server():
     # as ipykernel would set it, but before matplotlib looks
     environment = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", **os.environ}
+    # Dask sets it for its workers: with it glibc gives each tensor of more than 128 KiB fresh pages
+    # from the kernel and hands them back, which costs as much time as what is computed in them
+    environment.pop("MALLOC_TRIM_THRESHOLD_", None)
     return subprocess.Popen(
         [sys.executable, __file__],
         env=environment,
