@@ -384,6 +384,28 @@ def test_an_interrupted_run_leaves_nothing_that_reads_as_whole(project, monkeypa
     assert list((project.root / ".companion/runs").iterdir()) == []
 
 
+TENSORS = """
+import resource
+import torch
+from companion.page.record import record
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for count in (50, 200):
+    before = faults()
+    for _ in range(count):
+        torch.ones(500_000)
+record("pages", (faults() - before) / count)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux alone")
+def test_a_kernel_under_dask_keeps_the_memory_of_its_tensors(project, monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")  # as Dask's workers have it
+    kernels._server.cache_clear()
+    project.notebook("toy", TENSORS)
+    found = run("toy", root=project.root)["records"]["pages"]["value"]
+    assert found < 50  # of the 488 that a tensor covers
+
+
 @pytest.mark.parametrize("deaths", [1, 3])
 def test_a_kernel_that_dies_before_it_begins_is_started_again(project, monkeypatch, deaths):
     fork, born = kernels._fork, []
