@@ -210,7 +210,8 @@ def numbers(judged: list[Judged], kept: list[dict]) -> str:
     if beyond:
         why = claim_link("scoreboard", beyond[0].id, "why")
         more = "more " * bool(answered)
-        lines += ["", f"{len(beyond)} {more}numbers no run here can answer: {why}."]
+        noun = "number" if len(beyond) == 1 else "numbers"
+        lines += ["", f"{len(beyond)} {more}{noun} that no run here can answer: {why}."]
     for run in kept:
         shown = [about for about in run.get("figures", {}).values() if "file" in about]
         if not shown:
