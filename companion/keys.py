@@ -42,9 +42,9 @@ def key(root: Path, notebook: Notebook, profile: str, parameters: dict[str, Any]
     # a cell aside is part of what a run shows, and of no other record
     reached = _reach(root, notebook, parameters, (*notebook.code, *notebook.aside))
     set_here = {name: os.environ[name] for name in reached.variables if os.environ.get(name)}
-    to_write = written(notebook, parameters)  # the run's own work, which is none that it reads
-    texts = [text for text in _texts(parameters.values()) if text not in to_write]
-    read = {text: named(text, root) for text in texts}
+    own = written(notebook, parameters)  # the run's own work, which is none that it reads
+    given = (value for name, value in parameters.items() if name not in own)
+    read = {text: named(text, root) for text in _texts(given)}
     read |= {name: [Path(path)] for name, path in set_here.items()}
     content = {
         "source": notebook.path.read_text(encoding="utf-8"),

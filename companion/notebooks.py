@@ -182,10 +182,10 @@ def is_path(parameter: Parameter, value: object) -> bool:
     return bool(value) and (told.get("kind") == _PATH or (bool(told.get("path")) and not chosen))
 
 
-def written(notebook: Notebook, parameters: Mapping[str, Any]) -> list[str]:
-    """The paths that a run of a notebook writes to, as its settled parameters give them."""
-    given = [(value, of_texts(notebook.parameters[name])) for name, value in parameters.items()]
-    return [value for value, told in given if value and told["new"]]
+def written(notebook: Notebook, parameters: Mapping[str, Any]) -> dict[str, str]:
+    """The paths that a run writes to, of its settled parameters: {parameter: path}."""
+    new = [name for name in parameters if of_texts(notebook.parameters[name])["new"]]
+    return {name: parameters[name] for name in new if parameters[name]}
 
 
 def setting(notebook: Notebook, name: str, value: Any) -> Any:

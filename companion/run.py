@@ -105,7 +105,7 @@ def finished(plan: Plan) -> dict | None:
     told = json.loads(data)["metadata"]["companion"]
     if result.get("key") != plan.key or result != {name: told.get(name) for name in RESULT}:
         return None
-    if not all(Path(path).exists() for path in written(plan.notebook, plan.parameters)):
+    if not all(Path(path).exists() for path in written(plan.notebook, plan.parameters).values()):
         return None
     result["records"] = numbers(result["records"])
     return {**result, "notebook_sha256": _sha256(data)}

@@ -55,6 +55,23 @@ def round_trip(images: Sequence[Tensor], autoencoder: Autoencoder) -> list[Tenso
     return [autoencoder.decode(autoencoder.encode(image[None]))[0] for image in images]
 
 
+def fits(
+    natural: Sequence[Tensor],
+    sources: Sequence[Tensor],
+    restored: Sequence[Tensor],
+    autoencoder: Autoencoder,
+    patch: int,
+) -> dict[str, dot.Transport]:
+    """Fit the transport of restored images as the paper does, and on pairs.
+
+    natural, sources, restored: lists of (3, H, W); the restored images were made of the sources.
+        autoencoder, patch: as for `dot.fit`.
+    Returns {"unpaired", "paired": dot.Transport}.
+    """
+    clean = {"unpaired": natural, "paired": sources}
+    return {fit: dot.fit(images, restored, autoencoder, patch) for fit, images in clean.items()}
+
+
 def transported(
     turn: Sets,
     images: dict[str, Tensor],
@@ -70,7 +87,7 @@ def transported(
     """
     natural, sources, test = (of(images, part) for part in turn)
     before, one = of(after, turn.restored), of(after, turn.test)
-    unpaired, paired = (dot.fit(clean, before, autoencoder, patch) for clean in (natural, sources))
+    unpaired, paired = fits(natural, sources, before, autoencoder, patch).values()
     move = lambda fit, keep=False: [dot.transport(fit, x, autoencoder, keep_mean=keep) for x in one]
     zero = {"unpaired": move(unpaired), "paired": move(paired), "kept": move(unpaired, True)}
     return Transported(before, test, one, zero, unpaired, paired)

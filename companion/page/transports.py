@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from companion.page.deep_ot import FITS, fits
 from companion.page.kept import files
 from companion.page.scenes import of
 from otlib import dot
@@ -14,7 +15,7 @@ from otlib.assets import saved
 from otlib.assets.autoencoders import Autoencoder
 from otlib.assets.photographs import Sets
 
-FITS = ("unpaired", "paired")  # the third, which keeps the mean colours, is a map of the first
+_KEPT = FITS[:2]  # the third, which keeps the mean colours, is a map of the first
 
 
 def keep(
@@ -31,11 +32,10 @@ def keep(
         of `deep_ot.restorations`. autoencoder, patch: as for `dot.fit`.
     Returns None. Raises OSError where a file cannot be written.
     """
-    clean = of(images, turn.natural), of(images, turn.restored)
+    natural, sources = of(images, turn.natural), of(images, turn.restored)
     for name, restored in after.items():
         before = of(restored, turn.restored)
-        for fit, natural in zip(FITS, clean, strict=True):
-            fitted = dot.fit(natural, before, autoencoder, patch)
+        for fit, fitted in fits(natural, sources, before, autoencoder, patch).items():
             saved.save_transport(Path(folder) / _file(name, fit), fitted)
 
 
@@ -59,9 +59,9 @@ def read(
         paths = sorted(paths[0].glob("*.safetensors"))
     there = [path.name for path in paths]
     begun = {name.removesuffix(_file("", "paired")) for name in there}
-    whole = [name for name in sorted(begun) if {_file(name, fit) for fit in FITS} <= {*there}]
+    whole = [name for name in sorted(begun) if {_file(name, fit) for fit in _KEPT} <= {*there}]
     found = {}
-    for name, fit in product(restorers, FITS):
+    for name, fit in product(restorers, _KEPT):
         file = _file(name, fit)
         if file not in there:
             allowed = ", ".join(whole) or "none"
