@@ -24,8 +24,12 @@ LADDER = (1, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 OTT_LADDER = (10, 20, 40, 60, 80, 120, 160, 240, 320)
 
 
-def otlib_softmin(problem, h, backend="torch"):
+def otlib_softmin(problem, h, backend="auto"):
     return _local(lambda: softmin(problem.x, problem.y, h, problem.eps, backend=backend))
+
+
+def otlib_torch_softmin(problem, h):
+    return otlib_softmin(problem, h, "torch")
 
 
 def otlib_keops_softmin(problem, h):
@@ -79,7 +83,7 @@ def ott_full_softmin(problem, h):
     return ott_softmin(problem, h, "full")
 
 
-def otlib_solve(problem, effort, backend="torch"):
+def otlib_solve(problem, effort, backend="auto"):
     def call():
         x = problem.x.clone().requires_grad_()
         with warnings.catch_warnings():
@@ -92,6 +96,10 @@ def otlib_solve(problem, effort, backend="torch"):
         return x.grad
 
     return _local(call)
+
+
+def otlib_torch_solve(problem, effort):
+    return otlib_solve(problem, effort, "torch")
 
 
 def otlib_keops_solve(problem, effort):
@@ -174,6 +182,7 @@ def ott_anderson_solve(problem, effort):
 
 SOFTMIN = {
     "otlib": otlib_softmin,
+    "otlib, torch backend": otlib_torch_softmin,
     "otlib, attention backend": otlib_attention_softmin,
     "otlib, KeOps backend": otlib_keops_softmin,
     "KeOps LazyTensor": keops_softmin,
@@ -184,6 +193,7 @@ SOFTMIN = {
 }
 SOLVE = {
     "otlib": (otlib_solve, LADDER),
+    "otlib, torch backend": (otlib_torch_solve, LADDER),
     "otlib, KeOps backend": (otlib_keops_solve, (1, 24, 48)),
     "KeOps LazyTensor, annealed": (keops_solve, (1, 8, 32, 128, 512)),
     "geomloss, one-sided reach": (geomloss_solve, (1,)),

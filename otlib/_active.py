@@ -1,11 +1,10 @@
 """The pairs of a Sinkhorn solve that count: few, where the temperature is low."""
 
 import math
-from typing import Any
 
 import torch
 
-from otlib.softmin import LN2, NEGLIGIBLE
+from otlib._passes import LN2, NEGLIGIBLE
 
 _REACH = 80.0  # pairs this many eps above their row's least cost are listed,
 _SURE = 30.0  # and a list serves while what it leaves out is this many eps above
@@ -54,29 +53,12 @@ class Active:
         """The same from a dense pass, which lists the pairs where they are few enough to pay."""
         if eps >= self.refused:  # too many pairs at this temperature
             return self.dense(h, eps, leaving=leaving)
-        parts: Any = []  # None where there are too many
-        count = 0
-
-        def watch(start, score, least):
-            nonlocal parts, count
-            if parts is None:
-                return
-            near = (score >= -_REACH / LN2).view(-1)
-            count += int(near.count_nonzero())
-            share = (start + len(score)) / self.n  # of the rows seen
-            if count > self.limit * min(1, 2 * share):
-                parts = None
-                return
-            at = near.nonzero().squeeze(1)
-            i, j = at // len(h), at % len(h)
-            parts.append((i + start, j, h[j] + least[i] - eps * LN2 * score.view(-1)[at], least))
-
-        found = self.dense(h, eps, leaving=leaving, watch=watch)
-        if parts is None:
+        *found, pairs = self.dense(h, eps, leaving=leaving, near=(_REACH, self.limit))
+        if pairs is None:
             self.refused = eps
         else:
-            *pairs, least = (torch.cat(part) for part in zip(*parts, strict=True))
-            self._keep(pairs, least, h, eps)
+            i, j, excess, least = pairs
+            self._keep((i, j, h[j] + least[i] + excess), least, h, eps)
         return found
 
     def _keep(self, pairs, least, h, eps):

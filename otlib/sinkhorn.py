@@ -93,8 +93,8 @@ def solve(
         is below the mean cost: such a relaxation forgets its start, balanced transport does not.
     tol: residual at which to stop, a fraction of the mass. max_iter: updates of (f, g) at
         temperature eps, at most.
-    active: let updates sum over the pairs that count, wherever that is quicker (large clouds, the
-        torch backend on a CPU). What is returned is from a sum over all pairs, in any case.
+    active: let updates sum over the pairs that count, wherever that is quicker (large clouds on
+        a CPU, torch or compiled). What is returned is from a sum over all pairs, in any case.
     backend: see `softmin`.
 
     Returns a Solution, its value by eq. (6) of Mignon et al. 2023. `solution.value.backward()`
@@ -115,7 +115,12 @@ def solve(
     prepare = kernel(backend, apart=apart)
     over_y = prepare(points, targets)
     listed = None
-    if active and backend in ("auto", "torch") and not x.is_cuda and len(x) * len(y) >= _WORTH:
+    if (
+        active
+        and backend in ("auto", "torch", "compiled")
+        and not x.is_cuda
+        and len(x) * len(y) >= _WORTH
+    ):
         listed = Active(over_y, len(x), len(y))
     update = _updating(points, targets, masses, rho, prepare, over_y, listed, x.requires_grad)
 

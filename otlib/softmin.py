@@ -5,14 +5,13 @@
 With `h = g + eps log b` this is the f-update of Theorem 1 and phi of eq. (8) of Mignon et al. 2023.
 Its limit at eps = 0 is the hard-min, the c-transform of h in Houdard et al. 2020.
 No N x M array is held: torch works on tiles, KeOps and fused attention on their own blocks.
+A tile's scores are one product of matrices; `_passes` makes weights and sums of them.
 """
 
 import functools
 import importlib.util
 import math
 import os
-import shlex
-import shutil
 import warnings
 from collections.abc import Callable
 from typing import Any, Literal, get_args
@@ -20,22 +19,18 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from otlib import _compiled
 from otlib._ambient import plain, reduced
 from otlib._check import cloud, positive, reverse, squares
+from otlib._passes import LN2, Compiled, Torch
 from otlib._rounding import centred, coarseness, costs, height, working
 
 __all__ = ["BACKENDS", "Backend", "hardmin", "kernel", "softmin", "unavailable"]
 
 #: The ways to compute a soft-min, as a type.
-Backend = Literal["auto", "torch", "keops", "attention"]
+Backend = Literal["auto", "torch", "compiled", "keops", "attention"]
 #: The ways to compute a soft-min.
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
-
-# Exponentials are taken in base 2: torch's exp2 is three times as fast on a CPU as its exp.
-LN2 = math.log(2)
-# exp(-60) is below the rounding of float32; below -87 torch's CPU exponentials are slower by far,
-# so scores are clamped before it.
-NEGLIGIBLE = -60.0 / LN2
 
 
 @plain
@@ -55,8 +50,9 @@ def softmin(
     h: (M,) same dtype and device, biases in units of the cost; -inf removes a point.
     eps: temperature > 0 in units of the cost.
     with_mean: also return the barycentres of y under the soft-min's weights.
-    backend: "torch"; "keops"; "attention", torch's fused attention operators, float32 only on CUDA;
-        or "auto" (torch, the faster on every device tried).
+    backend: "torch"; "compiled", torch with its passes over a tile compiled, for float32 on the CPU
+        and elsewhere as torch; "keops"; "attention", torch's fused attention operators, float32
+        only on CUDA; or "auto", compiled where there is a compiler, else torch.
 
     Returns s (N,), or (s, mean) with mean (N, d), computed in float64 where the distances are too
     large beside eps for float32. Not differentiable: see `sinkhorn.solve`.
@@ -91,7 +87,7 @@ def hardmin(x: Tensor, y: Tensor, h: Tensor, *, backend: Backend = "auto") -> tu
     x: (N, d) float32 or float64, the points at which it is taken; any device.
     y: (M, d) same dtype and device, the cloud.
     h: (M,) same dtype and device, biases in units of the cost; -inf removes a point.
-    backend: "torch", "keops", or "auto" (torch); "attention" has none of its own and takes torch's.
+    backend: as in `softmin`; "attention" has none of its own and takes torch's.
 
     Returns (s, index), both (N,): s in the type of x, index int64 into y. Of points equally near up
     to rounding, any may be the one returned; s is the value there, from differences of coordinates,
@@ -133,8 +129,11 @@ def kernel(
     `hard` the hard-min, (x, y) -> hard, see `_settling`. A soft-min's own weights w_ij
     sum to 1 over j; soft(h, eps, leaving=function) appends sum_i leaving(s)_i w_ij to what it
     returns, the function taking rows of s and their slice to masses: a whole Sinkhorn update in
-    one pass. The torch backend shows its rows to `watch`, for `Active`. `apart` takes
-    distances from differences, not from products.
+    one pass. With `leaving`, torch and compiled also take near=(reach, most), for `Active`, and
+    append the pairs (i, j, excess) at most `reach` eps above the least |x_i - y_j|^2 - h_j of
+    their row, excess how far, and those minima (N,), as one tuple; None for it where there are
+    more than `most`, or so many in the first rows that more are to be expected.
+    `apart` takes distances from differences, not from products.
     Raises ValueError where the backend is unknown or unavailable or has no such sums.
     """
     if backend not in BACKENDS:
@@ -149,75 +148,82 @@ def kernel(
                 "apart as these at this eps: use 'auto'"
             )
         return _attention_softmin
-    if backend != "keops":
-        return _torch_hardmin if hard else functools.partial(_torch_softmin, apart=apart)
-    if reason := unavailable("keops"):
-        raise ValueError(f"backend 'keops' is unavailable: {reason}")
-    return _keops_hardmin if hard else _keops_softmin
+    if reason := unavailable(backend):
+        raise ValueError(f"backend {backend!r} is unavailable: {reason}")
+    if backend == "keops":
+        return _keops_hardmin if hard else _keops_softmin
+    compiled = backend in ("auto", "compiled") and not unavailable("compiled")
+    if hard:
+        return functools.partial(_tiled_hardmin, compiled=compiled)
+    return functools.partial(_tiled_softmin, compiled=compiled, apart=apart)
 
 
 def unavailable(backend: str) -> str:
     """Why a backend cannot be used on this machine, or "" where it can."""
+    if backend == "compiled":
+        return _compiled.unavailable()
     if backend != "keops":
         return ""
     if importlib.util.find_spec("pykeops") is None:
         return "the package pykeops is not installed"
-    words = shlex.split(os.environ.get("CXX", "")) or ["g++"]  # "ccache g++" runs ccache
-    missing = [word for word in words if not word.startswith("-") and not shutil.which(word)]
-    return f"no C++ compiler ({missing[0]}) on the PATH" if missing else ""
+    return _compiled.compiler()[1]
 
 
-def _torch_softmin(x, y, apart=False):
+def _tiled_softmin(x, y, compiled=False, apart=False):
     if apart:  # centring would round
         centre, norm_x, norm_y = 0, x.new_zeros(len(x)), x.new_zeros(len(y))
     else:
         x, y, centre = centred(x, y)
         norm_x, norm_y, transposed = x.square().sum(1), y.square().sum(1), y.T.contiguous()
-    rows, columns = _tile(x)
+    passes, (rows, columns) = _passes(x, compiled), _tile(x)
     memory = x.new_empty(min(rows * columns, len(x) * len(y)))  # of a tile, used again and again
 
-    def soft(h, eps, with_mean=False, leaving=None, watch=None):
+    def soft(h, eps, with_mean=False, leaving=None, near=None):
         unit = eps * LN2
         bias, s = (h - norm_y) / unit, torch.empty_like(norm_x)
         mean = torch.zeros_like(x) if with_mean else None
         high, wide, arriving = rows, columns, None
+        lowest, count = torch.empty_like(norm_x), 0
+        pairs: Any = []  # None where there are too many
+        reach, most = near or (0, 0)
         if leaving is not None:  # the weights of a row must be in one tile
             high, wide, arriving = max(1, rows * columns // len(y)), len(y), x.new_zeros(len(y))
         for i in range(0, len(x), high):
-            here, top = x[i : i + high], None
-            mass = x.new_zeros(len(here), 1)
-            tall = len(here)
+            these = slice(i, i + high)
+            here = x[these]
+            top, mass = here.new_full((len(here),), -math.inf), here.new_zeros(len(here))
             for j in range(0, len(y), wide):
                 part = slice(j, j + wide)
                 # (h_j - |y_j|^2 + 2 <x_i, y_j>) / unit, the exponent up to |x_i|^2 / unit
                 if apart:
                     score = costs(here, y[part]).div_(-unit).add_(bias[part])
                 else:
-                    score = _room(memory, tall, len(bias[part]))
+                    score = _room(memory, len(here), len(bias[part]))
                     torch.addmm(bias[part], here, transposed[:, part], alpha=2 / unit, out=score)
-                highest = score.amax(1, keepdim=True)
-                if top is not None:
-                    highest = torch.maximum(top, highest)
-                # a block of weight 0 leaves -inf here, and -inf - -inf would be NaN
-                shift = highest.clamp(min=torch.finfo(x.dtype).min)
-                score.sub_(shift)
-                if watch is not None:
-                    watch(i, score, norm_x[i : i + high] - unit * shift.squeeze(1))
-                score.clamp_(min=NEGLIGIBLE).exp2_()
-                fade = 0 if top is None else (top - shift).exp2_()
-                mass = mass * fade + score.sum(1, keepdim=True)
+                if near is not None and pairs is not None:
+                    seen = (i + len(here)) / len(x)
+                    few = most * min(1, 2 * seen) - count
+                    if (listed := passes.near(score, reach / LN2, few)) is None:
+                        pairs = None
+                    else:
+                        pairs.append((listed[0] + i, *listed[1:]))
+                        count += len(listed[0])
+                fade = passes.weigh(score, top, mass)
                 if mean is not None:
-                    mean[i : i + high].mul_(fade).addmm_(score, y[part])
-                top = highest
-            torch.sub(
-                norm_x[i : i + high], unit * (top + mass.log2()).squeeze(1), out=s[i : i + high]
-            )
+                    mean[these].mul_(fade[:, None]).addmm_(score, y[part])
+            torch.sub(norm_x[these], unit * top, out=lowest[these])
+            torch.sub(lowest[these], unit * mass.log2(), out=s[these])
             if mean is not None:
-                mean[i : i + high].div_(mass).add_(centre)
+                mean[these].div_(mass[:, None]).add_(centre)
             if leaving is not None:
-                rows_here = slice(i, i + high)
-                arriving += (leaving(s[rows_here], rows_here) / mass.squeeze(1)) @ score
-        return _packed(s, mean, arriving)
+                passes.spread(score, leaving(s[these], these) / mass, arriving)
+        found = _packed(s, mean, arriving)
+        if near is None:
+            return found
+        if pairs is not None:
+            *at, below = (torch.cat(part) for part in zip(*pairs, strict=True))
+            pairs = *at, below.mul_(unit), lowest
+        return *found, pairs
 
     return soft
 
@@ -234,28 +240,25 @@ def _packed(s, mean, arriving):
     return found[0] if len(found) == 1 else found
 
 
-def _torch_hardmin(x, y):
+def _tiled_hardmin(x, y, compiled=False):
     near_x, near_y, _ = centred(x, y)
     norm_y, transposed = near_y.square().sum(1), near_y.T.contiguous()
-    rows, columns = _tile(x)
+    passes, (rows, columns) = _passes(x, compiled), _tile(x)
+    memory = x.new_empty(min(rows * columns, len(x) * len(y)))
     settle = _settling(x, y, near_x, norm_y)
 
     def hard(h, within=None):
-        bias, found = (h - norm_y) / 2, []
+        bias = (h - norm_y) / 2
+        top = x.new_full((len(x),), -math.inf)
+        index = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         for i in range(0, len(x), rows):
-            here, top = near_x[i : i + rows], None
-            index = torch.empty(0)
+            these = slice(i, i + rows)
             for j in range(0, len(y), columns):
                 part = slice(j, j + columns)
-                score = torch.addmm(bias[part], here, transposed[:, part])
-                highest, at = _max(score)
-                if top is None:
-                    top, index = highest, at
-                else:
-                    index = torch.where(highest > top, at + j, index)
-                    top = torch.maximum(highest, top)
-            found.append(index)
-        return settle(h, torch.cat(found), within)
+                score = _room(memory, len(near_x[these]), len(bias[part]))
+                torch.addmm(bias[part], near_x[these], transposed[:, part], out=score)
+                passes.best(score, j, top[these], index[these])
+        return settle(h, index, within)
 
     return hard
 
@@ -304,12 +307,8 @@ def _spacing(y):
     return squares.masked_fill_(squares == 0, math.inf).amin(1).median()
 
 
-def _max(score):
-    """Maximum of each row and its column. On a CPU torch's own takes ten times numpy's time."""
-    if score.is_cuda:
-        return score.max(1)
-    at = torch.from_numpy(score.numpy().argmax(1))
-    return score.gather(1, at[:, None]).squeeze(1), at
+def _passes(x, compiled):
+    return Compiled if compiled and x.dtype is torch.float32 and not x.is_cuda else Torch
 
 
 def _tile(x):

@@ -21,9 +21,12 @@ D = 36  # of every test with KeOps, which compiles once for each dimension
 KINDS = ("square", "multiple", "rectangular", "random", "zeros", "heavy")
 every_kind = pytest.mark.parametrize("kind", KINDS)
 no_keops = pytest.mark.skipif(bool(unavailable("keops")), reason=unavailable("keops") or "present")
+no_compiler = pytest.mark.skipif(
+    bool(unavailable("compiled")), reason=unavailable("compiled") or "present"
+)
 every_backend = pytest.mark.parametrize(
     "backend",
-    ["torch", pytest.param("keops", marks=no_keops)],
+    ["torch", pytest.param("keops", marks=no_keops), pytest.param("compiled", marks=no_compiler)],
 )
 
 

@@ -25,6 +25,9 @@ EPS = 0.05
 TIGHT = {"tol": 1e-9, "max_iter": 5000}
 
 no_keops = pytest.mark.skipif(bool(unavailable("keops")), reason=unavailable("keops") or "present")
+no_compiler = pytest.mark.skipif(
+    bool(unavailable("compiled")), reason=unavailable("compiled") or "present"
+)
 every_form = pytest.mark.parametrize("rho", FORMS, ids=str)
 
 
@@ -857,7 +860,14 @@ def test_determinism():
     assert torch.equal(runs[0].f, runs[1].f) and torch.equal(runs[0].value, runs[1].value)
 
 
-@pytest.mark.parametrize("backend", [pytest.param("keops", marks=no_keops), "attention"])
+@pytest.mark.parametrize(
+    "backend",
+    [
+        pytest.param("keops", marks=no_keops),
+        pytest.param("compiled", marks=no_compiler),
+        "attention",
+    ],
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("kind", ["uniform", "zeros"])
 def test_backends_agree(dtype, kind, backend):

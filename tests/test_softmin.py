@@ -21,12 +21,17 @@ EPS = 2e-4  # of the paper, squared grey levels
 D = 36  # of every test with KeOps, which compiles once for each dimension
 
 no_keops = pytest.mark.skipif(bool(unavailable("keops")), reason=unavailable("keops") or "present")
+no_compiler = pytest.mark.skipif(
+    bool(unavailable("compiled")), reason=unavailable("compiled") or "present"
+)
 
 
 @pytest.fixture(
     params=[
         ("torch", torch.float32),
         ("torch", torch.float64),
+        pytest.param(("compiled", torch.float32), marks=no_compiler),
+        pytest.param(("compiled", torch.float64), marks=no_compiler),
         pytest.param(("keops", torch.float32), marks=no_keops),
         pytest.param(("keops", torch.float64), marks=no_keops),
         ("attention", torch.float32),
