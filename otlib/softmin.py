@@ -174,7 +174,8 @@ def _tiled_softmin(x, y, compiled=False, apart=False):
         centre, norm_x, norm_y = 0, x.new_zeros(len(x)), x.new_zeros(len(y))
     else:
         x, y, centre = centred(x, y)
-        norm_x, norm_y, transposed = x.square().sum(1), y.square().sum(1), y.T.contiguous()
+        norm_x, norm_y = x.square().sum(1), y.square().sum(1)
+        left, right = _products(x, y)
     passes, (rows, columns) = _passes(x, compiled), _tile(x)
     memory = x.new_empty(min(rows * columns, len(x) * len(y)))  # of a tile, used again and again
 
@@ -186,22 +187,25 @@ def _tiled_softmin(x, y, compiled=False, apart=False):
         lowest, count = torch.empty_like(norm_x), 0
         pairs: Any = []  # None where there are too many
         reach, most = near or (0, 0)
+        if not apart:
+            scaled = right * (2 / unit)
+            scaled[-1] = bias
         if leaving is not None:  # the weights of a row must be in one tile
             high, wide, arriving = max(1, rows * columns // len(y)), len(y), x.new_zeros(len(y))
         for i in range(0, len(x), high):
             these = slice(i, i + high)
-            here = x[these]
-            top, mass = here.new_full((len(here),), -math.inf), here.new_zeros(len(here))
+            n = len(norm_x[these])
+            top, mass = x.new_full((n,), -math.inf), x.new_zeros(n)
             for j in range(0, len(y), wide):
                 part = slice(j, j + wide)
                 # (h_j - |y_j|^2 + 2 <x_i, y_j>) / unit, the exponent up to |x_i|^2 / unit
                 if apart:
-                    score = costs(here, y[part]).div_(-unit).add_(bias[part])
+                    score = costs(x[these], y[part]).div_(-unit).add_(bias[part])
                 else:
-                    score = _room(memory, len(here), len(bias[part]))
-                    torch.addmm(bias[part], here, transposed[:, part], alpha=2 / unit, out=score)
+                    score = _room(memory, n, len(bias[part]))
+                    torch.mm(left[these], scaled[:, part], out=score)
                 if near is not None and pairs is not None:
-                    seen = (i + len(here)) / len(x)
+                    seen = (i + n) / len(x)
                     few = most * min(1, 2 * seen) - count
                     if (listed := passes.near(score, reach / LN2, few)) is None:
                         pairs = None
@@ -228,6 +232,12 @@ def _tiled_softmin(x, y, compiled=False, apart=False):
     return soft
 
 
+def _products(x, y):
+    """(x, 1) and the transpose of (y, 0): with h in place of the 0 their product is <x, y> + h."""
+    left = torch.cat([x, torch.ones_like(x[:, :1])], 1)
+    return left, torch.cat([y, torch.zeros_like(y[:, :1])], 1).T.contiguous()
+
+
 def _room(memory, rows, columns):
     """A (rows, columns) tile in memory that is there: fresh pages cost as much as the sums."""
     if rows * columns > len(memory):  # a single row longer than a tile
@@ -242,21 +252,21 @@ def _packed(s, mean, arriving):
 
 def _tiled_hardmin(x, y, compiled=False):
     near_x, near_y, _ = centred(x, y)
-    norm_y, transposed = near_y.square().sum(1), near_y.T.contiguous()
+    norm_y, (left, right) = near_y.square().sum(1), _products(near_x, near_y)
     passes, (rows, columns) = _passes(x, compiled), _tile(x)
     memory = x.new_empty(min(rows * columns, len(x) * len(y)))
     settle = _settling(x, y, near_x, norm_y)
 
     def hard(h, within=None):
-        bias = (h - norm_y) / 2
+        right[-1] = (h - norm_y) / 2
         top = x.new_full((len(x),), -math.inf)
         index = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         for i in range(0, len(x), rows):
             these = slice(i, i + rows)
             for j in range(0, len(y), columns):
                 part = slice(j, j + columns)
-                score = _room(memory, len(near_x[these]), len(bias[part]))
-                torch.addmm(bias[part], near_x[these], transposed[:, part], out=score)
+                score = _room(memory, len(left[these]), len(y[part]))
+                torch.mm(left[these], right[:, part], out=score)
                 passes.best(score, j, top[these], index[these])
         return settle(h, index, within)
 
