@@ -65,14 +65,8 @@ def structure(image: Tensor, exemplar: Tensor, *, least: int = 8, most: int = 48
     """
     _check.whole("least", least)
     _check.whole("most", most, least)
-    found = []
-    for name, one in (("image", image), ("exemplar", exemplar)):
-        _check.image(name, one)
-        _check.varied(name, one)
-        if min(one.shape[1:]) <= most:
-            raise ValueError(f"{name} must have sides > {most} pixels, got {tuple(one.shape[1:])}")
-        found.append(_correlations(one.double(), most))
-    _channels(image, exemplar)
+    pair = _pair(image, exemplar, most + 1)
+    found = [_correlations(one, most) for one in pair]
     lags = torch.arange(-most, most + 1, device=image.device).abs()
     far = torch.maximum(lags[:, None], lags[None]) >= least
     return float((found[0] - found[1])[far].square().mean().sqrt())
@@ -96,13 +90,8 @@ def spectrum(image: Tensor, exemplar: Tensor, *, octaves: int = 4) -> float:
     channels, small images.
     """
     _check.whole("octaves", octaves)
-    powers = []
-    for name, one in (("image", image), ("exemplar", exemplar)):
-        _check.image(name, one)
-        _check.varied(name, one)
-        _sides(name, one, 4 << octaves)
-        powers.append((_bands(one.double(), octaves) + len(one) * _ROUNDING).log())
-    _channels(image, exemplar)
+    pair = _pair(image, exemplar, 4 << octaves)
+    powers = [(_bands(one, octaves) + len(one) * _ROUNDING).log() for one in pair]
     return float((powers[0] - powers[1]).abs().mean())
 
 
@@ -132,14 +121,8 @@ def responses(
     pixels, different channels, small images, bad numbers.
     """
     _check.whole("scales", scales)
-    found = []
-    for name, one in (("image", image), ("exemplar", exemplar)):
-        _check.image(name, one)
-        _check.varied(name, one)
-        _sides(name, one, 8 << scales)
-        found.append(_filtered(one.double(), scales))
-    _channels(image, exemplar)
-    (ours, _), (theirs, floor) = found
+    pair = _pair(image, exemplar, 8 << scales)
+    (ours, _), (theirs, floor) = (_filtered(one, scales) for one in pair)
     spread = (theirs.var((1, 2), correction=0) + floor.repeat(len(exemplar))).sqrt()[:, None, None]
     scaled = (ours / spread, theirs / spread)
     return texture.sliced(*scaled, patch=1, projections=projections, generator=generator)
@@ -235,6 +218,16 @@ def _filtered(image, scales):
     cut = 2 << scales
     floor = _ROUNDING / 2 * filters.square().mean((1, 2))  # half of it in each part
     return made[:, cut:-cut, cut:-cut], floor.repeat_interleave(2)
+
+
+def _pair(image, exemplar, least):
+    """Both in float64, after the checks that the measures share."""
+    for name, one in (("image", image), ("exemplar", exemplar)):
+        _check.image(name, one)
+        _check.varied(name, one)
+        _sides(name, one, least)
+    _channels(image, exemplar)
+    return image.double(), exemplar.double()
 
 
 def _sides(name, image, least):

@@ -173,7 +173,7 @@ def test_bad_input_is_named():
         "period must be a whole number >= 2": lambda: artefacts.checkerboard(image, period=1),
         "image must have a texture": lambda: artefacts.checkerboard(0 * image),
         "most must be a whole number >= 8": lambda: artefacts.structure(image, image, most=3),
-        "exemplar must have sides > 48 pixels": lambda: artefacts.structure(
+        "exemplar must have sides >= 49 pixels": lambda: artefacts.structure(
             image, image[:, :, :40]
         ),
         "image must have the exemplar's 1 channels, got 3": lambda: artefacts.false_colours(

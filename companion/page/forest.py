@@ -33,14 +33,13 @@ def forest(
     Returns None.
     """
     shifts = np.linspace(-0.25, 0.25, len(series)) if len(series) > 1 else [0]
-    for (title, found), shift, colour, mark in zip(
-        series.items(), shifts, figures.COLOURS, figures.MARKERS, strict=False
-    ):
+    looks = figures.looks(list(series))
+    for (title, found), shift in zip(series.items(), shifts, strict=True):
         shown = [(place + shift, one) for place, one in enumerate(found) if one is not None]
         places = [place for place, _ in shown]
         ends = np.array([[one.mean - one.low, one.high - one.mean] for _, one in shown]).T
         means = [one.mean for _, one in shown]
-        style: dict[str, Any] = dict(fmt=mark, color=colour, markersize=5, capsize=2)
+        style: dict[str, Any] = looks[title] | dict(linestyle="", markersize=5, capsize=2)
         axis.errorbar(means, places, xerr=ends if shown else None, label=title, **style)
     axis.axvline(0, color="0.3", linewidth=1)
     axis.set_yticks(range(len(labels)), labels)
