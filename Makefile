@@ -25,7 +25,7 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(SHARED) --ignore tests/test_site.py # the problems are small
 	$(BIN)/companion build --profile smoke --workers 2
 	$(BIN)/pytest -n logical --dist loadgroup tests/test_site.py
-	$(BIN)/pytest $(SHARED) --nbval-lax book/sections/*.ipynb
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(SHARED) --nbval-lax book/sections/*.ipynb
 	$(BIN)/companion check --profile smoke
 
 # otlib beside its peers on one CPU thread or on a GPU, its two minimisers, and what a sweep costs beside its notebook's

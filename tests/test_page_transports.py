@@ -1,6 +1,7 @@
 """Fits of the transport that one page keeps and another reads."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from companion.page import deep_ot, transports
 from companion.page.seeds import seeded
 from otlib import dot
 from otlib.assets.photographs import Photograph, Sets
+from otlib.assets.restorers import RESTORERS
 
 AE = deep_ot.PIXELS
 
@@ -55,3 +57,17 @@ def test_fits_that_are_not_there_or_of_something_else_are_refused(kept):
     shutil.copytree(folder, folder.parent / "two")
     with pytest.raises(ValueError, match=r"must name one nlm50-unpaired\.safetensors, got 2$"):
         read("../*/*.safetensors")
+
+
+def test_the_archived_fits_push_their_own_moments_forward():
+    """M C_restored M^T = C_natural, and a mean goes to a mean; for every restorer."""
+    folder = Path(__file__).parents[1] / "book" / "archive" / "dot-fits-taesd"
+    restorers = {path.name.rpartition("-")[0] for path in folder.glob("*.safetensors")}
+    assert len(restorers) == 9 and restorers <= {*RESTORERS}
+    found = transports.read(str(folder), sorted(restorers), AE._replace(name="taesd"), 3)
+    for fitted in found.values():
+        matrix, natural = fitted.full.matrix, fitted.natural.covariance
+        pushed = matrix @ fitted.restored.covariance @ matrix.mT
+        assert (pushed - natural).norm() < 1e-6 * natural.norm()
+        assert torch.equal(fitted.full.source, fitted.restored.mean)
+        assert torch.equal(fitted.full.target, fitted.natural.mean)
