@@ -181,3 +181,13 @@ def test_lpips_of_the_published_example(net, expected):
     reference, *others = (images.read(TRIO / f"ex_{name}.png") for name in ("ref", "p0", "p1"))
     found = [perceptual.lpips(other, reference, net) for other in others]
     assert found == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("net", ["alex", "vgg"])
+def test_lpips_of_many_is_that_of_each(net):
+    """And no image sees another; the reference is of the first."""
+    reference, *others = (uniform(3, 40, 36, seed=k) for k in range(4))
+    found = perceptual.lpips_each(others, reference, net, border=2)
+    assert found == [perceptual.lpips(x, reference, net, border=2) for x in others]
+    with pytest.raises(ValueError, match="the number of images must be a whole number >= 1, got 0"):
+        perceptual.lpips_each([], reference, net)

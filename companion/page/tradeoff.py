@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Collection, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,8 +40,13 @@ def points(
     true: Any
     true, _ = perceptual.embeddings(sources, sources[0].device) if perceived else (None, None)
     found: Points = {}
-    for alpha in alphas:
-        mixed = [torch.lerp(z, o, alpha).clamp(0, 1) for z, o in zip(zero, one, strict=True)]
+    mix = lambda z, o, alpha: torch.lerp(z, o, alpha).clamp(0, 1)
+    lpips: Any = []
+    if "lpips_vgg" in kinds:  # an image at all alphas, since the network sees its source once
+        for z, o, x in zip(zero, one, sources, strict=True):
+            lpips.append(perceptual.lpips_each([mix(z, o, alpha) for alpha in alphas], x, "vgg"))
+    for place, alpha in enumerate(alphas):
+        mixed = [mix(z, o, alpha) for z, o in zip(zero, one, strict=True)]
         seen: Any
         seen, p = perceptual.embeddings(mixed, mixed[0].device) if perceived else (None, None)
         pairs = list(zip(mixed, sources, strict=True))
@@ -54,7 +58,7 @@ def points(
             "psnr": lambda mean=mean: mean(metrics.psnr),
             "pooled": lambda mean=mean: decibels(mean(_error)),
             "ssim": lambda mean=mean: mean(metrics.ssim),
-            "lpips_vgg": lambda mean=mean: mean(partial(perceptual.lpips, net="vgg")),
+            "lpips_vgg": lambda place=place: float(np.mean([along[place] for along in lpips])),
             "gelbrich": lambda mixed=mixed: metrics.gelbrich(metrics.moments(mixed), clean),
             "w2": lambda mixed=mixed: metrics.patch_w2(mixed, sources, 3, 500, seeded(0)),
             "kid": lambda seen=seen: 1000 * metrics.kid(seen, true, paired=True),

@@ -12,7 +12,7 @@ from otlib._ambient import plain
 from otlib.assets import networks
 from otlib.assets.images import resize
 
-__all__ = ["embeddings", "lpips"]
+__all__ = ["embeddings", "lpips", "lpips_each"]
 
 # Of LPIPS: the trunk in the registry, the layers compared, the least side of an image.
 _NETS = {
@@ -37,21 +37,48 @@ def lpips(
     channels, an unknown net, an image too small for it, another scale; and as `registry.find` does
     where the weights are missing.
     """
+    return lpips_each([x], reference, net, border)[0]
+
+
+@plain
+def lpips_each(
+    images: Sequence[Tensor],
+    reference: Tensor,
+    net: Literal["alex", "vgg"] = "alex",
+    border: int = 0,
+) -> list[float]:
+    """LPIPS of several images with one reference, which the network sees once.
+
+    images: list of x as in `lpips`. reference, net, border: as there.
+
+    Returns a float an image. Raises as `lpips` does, and ValueError on an empty list.
+    """
     if net not in _NETS:
         raise ValueError(f"net must be 'alex' or 'vgg', got {net!r}")
     trunk, taps, least = _NETS[net]
-    pair = _check.pair(x, reference, border, least)
-    _check.levels("x", pair[0], share=_check.NOISE)
-    if x.shape[0] not in (1, 3):
-        raise ValueError(f"x must have 1 or 3 channels, got {x.shape[0]}")
-    network, heads = _lpips_weights(trunk, x.device)
-    images = torch.stack(pair).to(x.device, torch.float32).expand(2, 3, -1, -1)
+    _check.whole("the number of images", len(images))
+    shown = []
+    for x in images:
+        pair = _check.pair(x, reference, border, least)
+        _check.levels("x", pair[0], share=_check.NOISE)
+        if x.shape[0] not in (1, 3):
+            raise ValueError(f"x must have 1 or 3 channels, got {x.shape[0]}")
+        shown.append(pair)
+    network, heads = _lpips_weights(trunk, images[0].device)
+
+    def units(image):
+        """What the network sees of it: at each place of a layer a vector of length 1."""
+        image = image.to(images[0].device, torch.float32).expand(1, 3, -1, -1)
+        for tap in layers.taps(network, image, taps):
+            yield tap[0] / (tap[0].square().sum(0).sqrt() + 1e-10)
+
     with torch.no_grad():
-        total = 0.0
-        for tap, head in zip(layers.taps(network, images, taps), heads, strict=True):
-            unit = tap / (tap.square().sum(1, keepdim=True).sqrt() + 1e-10)
-            total += ((unit[0] - unit[1]).square() * head[:, None, None]).sum(0).mean().item()
-    return total
+        theirs, found = list(units(shown[0][1])), []
+        for x, _ in shown:
+            apart = zip(units(x), theirs, heads, strict=True)
+            parts = [((u - v).square() * head[:, None, None]).sum(0) for u, v, head in apart]
+            found.append(sum(part.mean().item() for part in parts))
+    return found
 
 
 @functools.cache
