@@ -1,6 +1,7 @@
 PYTHON  ?= python3
 PROFILE ?= laptop
 DEVICE  ?= cpu
+WORKERS ?= 2
 BIN     := .venv/bin
 SHARED  := -n logical --dist loadfile
 comma   := ,
@@ -8,7 +9,7 @@ comma   := ,
 .PHONY: book lint test bench clean distclean
 
 book: .venv/.ready
-	$(BIN)/companion build --profile $(PROFILE) --device $(DEVICE)
+	$(BIN)/companion build --profile $(PROFILE) --device $(DEVICE) --workers $(WORKERS)
 
 lint: .venv/.ready # which pre-commit calls too
 	$(BIN)/ruff check .

@@ -29,6 +29,7 @@ _DRAWN = {
     f"companion/page/{name}.py" for name in ("as_csv", "figures", "frames", "letters", "plotted")
 }
 _REQUIREMENT = re.compile(r"[A-Za-z][\w.-]*==[\w.]+")  # of a package whose files are read
+_COMPILED = re.compile(r"\w+\.cpp")  # a source that a module names, beside it
 _PUBLISHED = "companion/page/published.py"  # which reads book/published/
 _VARIABLE = re.compile(r"OTLIB_[A-Z0-9_]+")  # with the path of an asset of the user's
 
@@ -84,7 +85,7 @@ def whole() -> str:
     found = {}
     for package in PROJECT:
         folder = _package(None, package)
-        for path in sorted(folder.rglob("*.py")):
+        for path in sorted(p for end in ("py", "cpp") for p in folder.rglob(f"*.{end}")):
             found[f"{package}/{path.relative_to(folder).as_posix()}"] = digest(path)
     return together(found)
 
@@ -190,6 +191,10 @@ def _follow(root, sources, found):
                 if file not in found.code and file not in found.passed:
                     found.code[file], imports, texts = _facts(path)
                     waiting.append((imports, texts, inside))
+                    beside = map(path.with_name, filter(_COMPILED.fullmatch, texts))
+                    found.code |= {
+                        f"{first}/{s.relative_to(folder).as_posix()}": digest(s) for s in beside
+                    }
 
 
 def _absolute(imports, package):

@@ -129,6 +129,8 @@ def test_planning_follows_what_a_page_reaches(copy):
         "dot_visual",
     }
     assert "dot_2d" not in edited(copy, "otlib/sinkhorn.py", plus("x = 1"))
+    compiled = edited(copy, "otlib/passes.cpp", plus("// a line"))
+    assert {"denoising", "texture_multiscale"} <= compiled and "dot_2d" not in compiled
     assert edited(copy, "companion/compare.py", plus("x = 1")) == {"rerunning"}
     assert edited(copy, "companion/keys.py", plus("x = 1")) == {"rerunning"}
     assert edited(copy, "companion/contents.py", plus("x = 1")) == {"rerunning"}
