@@ -4,6 +4,7 @@ Each kernel is a process of its own, as always; only the imports are shared. Thi
 program of the process they are forked from, and so imports nothing of the project.
 """
 
+import atexit
 import contextlib
 import functools
 import importlib
@@ -128,7 +129,7 @@ def _server():
     # Dask sets it for its workers: with it glibc gives each tensor of more than 128 KiB fresh pages
     # from the kernel and hands them back, which costs as much time as what is computed in them
     environment.pop("MALLOC_TRIM_THRESHOLD_", None)
-    return subprocess.Popen(
+    server = subprocess.Popen(
         [sys.executable, __file__],
         env=environment,
         stdin=subprocess.PIPE,
@@ -136,6 +137,16 @@ def _server():
         text=True,
         start_new_session=True,  # Ctrl-C is for the one who asked
     )
+    atexit.register(_end, server)
+    return server
+
+
+def _end(server):
+    """Let the process of warm kernels end and be waited for, else Python warns of it at its end."""
+    with contextlib.suppress(BrokenPipeError):
+        server.stdin.close()  # of which its loop takes leave
+    server.wait()
+    server.stdout.close()
 
 
 def _serve():

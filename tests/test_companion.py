@@ -980,6 +980,12 @@ def test_a_log_that_cannot_show_a_mark_is_no_failure(project, environment):
     assert b"toy-eps" in done.stdout
 
 
+def test_nothing_is_left_open_at_the_end(project):
+    """Python tells of it where a library turned such warnings on."""
+    done = shell(project.root, "run", "toy", PYTHONWARNINGS="always::ResourceWarning")
+    assert done.returncode == 0 and b"ResourceWarning" not in done.stderr
+
+
 def test_a_name_beyond_ascii_in_a_c_locale(project):
     project.write("\u00fc.png", "1")
     plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
