@@ -184,7 +184,8 @@ def _become(kernelapp, request, parent):
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.chdir(request["folder"])
     os.environ.clear()
-    os.environ.update(request["environment"])
+    # POT imports geomloss where it is, and KeOps would then say on the page that it has no CUDA
+    os.environ.update({"KEOPS_VERBOSE": "0"} | request["environment"])
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()  # else all kernels would draw alike
     sys.argv = ["ipykernel_launcher.py", *request["arguments"]]
