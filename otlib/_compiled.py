@@ -10,6 +10,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -17,7 +18,9 @@ from typing import Any
 
 _SOURCE = Path(__file__).with_name("passes.cpp")
 # that no comparison traps lets compilers vectorise the clamp where there is no AVX-512
-_FLAGS = ("-O3", "-march=native", "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared")
+_FLAGS = ["-O3", "-march=native", "-fno-trapping-math", "-fPIC", "-shared"]
+# Apple's compiler has no threads of OpenMP
+_FLAGS.append("-fopenmp-simd" if sys.platform == "darwin" else "-fopenmp")
 
 
 def compiler() -> tuple[list[str], str]:
