@@ -44,6 +44,18 @@ def test_every_number_is_that_of_the_metric():
         assert found[kind] == pytest.approx(value, rel=1e-3, abs=1e-4), kind
 
 
+def test_what_was_seen_before_is_remembered_as_it_was():
+    """Features of the sources are kept: among others, in another order, of another shape."""
+    one, zero, sources = sets()
+    before = tradeoff.points(zero, one, sources, [0.0, 0.5], ["kid", "lpips_vgg"])
+    turned = tradeoff.points(zero[::-1], one[::-1], sources[::-1], [0.5], ["kid", "lpips_vgg"])
+    assert turned[0.5] == pytest.approx(before[0.5])
+    flat = [x.reshape(3, x.shape[1] // 2, -1) for x in sources]  # the same bytes
+    features = perceptual.embeddings(flat)[0]
+    assert torch.equal(tradeoff._features(flat), features)
+    assert not torch.equal(tradeoff._features(sources), features)
+
+
 def test_a_perfect_restoration_has_infinite_decibels():
     _, zero, sources = sets()
     found = tradeoff.points(zero, sources, sources, [1], ["psnr", "pooled"])
