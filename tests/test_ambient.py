@@ -420,6 +420,9 @@ CALLS = {
     "assets.pairs.draw": lambda d, _: pairs.draw("elpv", count=1, size=16),
     "assets.pairs.published": lambda d, _: pairs.published(".", count=1, size=16),
     "assets.perceptual.lpips": lambda d, _: perceptual.lpips(d.colour, d.colour.flip(1)),
+    "assets.perceptual.lpips_each": lambda d, _: perceptual.lpips_each(
+        [d.colour.flip(1), d.colour.flip(2)], d.colour
+    ),
     "assets.perceptual.embeddings": lambda d, _: perceptual.embeddings([d.colour]),
     "assets.photographs.files": lambda d, _: photographs.files(),
     "assets.photographs.sets": lambda d, _: photographs.sets(size=64, counts=(1, 1, 1)),
