@@ -1,6 +1,9 @@
 """Small clouds and weights, reproducible, for the tests of the solvers."""
 
+import pytest
 import torch
+
+from otlib.softmin import unavailable
 
 
 def generator(seed=0):
@@ -19,3 +22,9 @@ def weights(n, seed, zeros=0, total=1.0):
 
 def uniform(w, n):
     return torch.full((n,), 1 / n, dtype=torch.float64) if w is None else w.double()
+
+
+def needs(backend):
+    """The mark of a test that asks for a backend, skipped where it cannot be had."""
+    reason = unavailable(backend)
+    return pytest.mark.skipif(bool(reason), reason=reason or "present")

@@ -8,19 +8,27 @@ from pathlib import Path
 
 import pytest
 import torch
-from clouds import generator
+from clouds import generator, needs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otlib import _compiled
 from otlib._passes import NEGLIGIBLE, Compiled, Torch
-from otlib.softmin import softmin, unavailable
+from otlib.softmin import softmin
 
 ROOT = Path(__file__).parents[1]
-no_compiler = pytest.mark.skipif(
-    bool(unavailable("compiled")), reason=unavailable("compiled") or "present"
-)
+no_compiler = needs("compiled")
 PASSES = [Torch, pytest.param(Compiled, marks=no_compiler)]
+
+
+three_blocks = lambda test: settings(deadline=None)(
+    given(
+        rows=st.integers(1, 40),
+        columns=st.integers(1, 2100),
+        removed=st.sampled_from([0.0, 0.3, 1.0]),
+        seed=st.integers(0, 99),
+    )(test)
+)
 
 
 def tile(rows, columns, seed, removed=0.0):
@@ -35,13 +43,7 @@ def fresh(rows):
 
 
 @pytest.mark.parametrize("passes", PASSES)
-@settings(deadline=None)
-@given(
-    rows=st.integers(1, 40),
-    columns=st.integers(1, 2100),
-    removed=st.sampled_from([0.0, 0.3, 1.0]),
-    seed=st.integers(0, 99),
-)
+@three_blocks
 def test_weights_and_sums_block_by_block(passes, rows, columns, removed, seed):
     """log2 of the mass, above the highest, is the log-sum-exp of all blocks, in float64."""
     (top, mass), blocks = fresh(rows), [tile(rows, columns, seed + k, removed) for k in range(3)]
@@ -82,13 +84,7 @@ def test_what_is_near_the_best_of_its_row(passes, rows, columns, reach, seed):
 
 
 @pytest.mark.parametrize("passes", PASSES)
-@settings(deadline=None)
-@given(
-    rows=st.integers(1, 40),
-    columns=st.integers(1, 700),
-    removed=st.sampled_from([0.0, 0.3, 1.0]),
-    seed=st.integers(0, 99),
-)
+@three_blocks
 def test_the_best_block_by_block(passes, rows, columns, removed, seed):
     """Of equal scores, here of whole numbers, the first of all blocks."""
     blocks = [tile(rows, columns, seed + k, removed).div(200).round() for k in range(3)]

@@ -7,7 +7,7 @@ import numpy as np
 import ot
 import pytest
 import torch
-from clouds import generator, points, uniform, weights
+from clouds import generator, needs, points, uniform, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
@@ -15,15 +15,12 @@ from torch.autograd import forward_ad
 
 from otlib import semidual, sinkhorn
 from otlib.sinkhorn import ConvergenceWarning
-from otlib.softmin import unavailable
 
 D = 36  # of every test with KeOps, which compiles once for each dimension
 KINDS = ("square", "multiple", "rectangular", "random", "zeros", "heavy")
 every_kind = pytest.mark.parametrize("kind", KINDS)
-no_keops = pytest.mark.skipif(bool(unavailable("keops")), reason=unavailable("keops") or "present")
-no_compiler = pytest.mark.skipif(
-    bool(unavailable("compiled")), reason=unavailable("compiled") or "present"
-)
+no_keops = needs("keops")
+no_compiler = needs("compiled")
 every_backend = pytest.mark.parametrize(
     "backend",
     ["torch", pytest.param("keops", marks=no_keops), pytest.param("compiled", marks=no_compiler)],

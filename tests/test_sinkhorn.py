@@ -9,14 +9,13 @@ import numpy as np
 import ot
 import pytest
 import torch
-from clouds import generator, points, uniform, weights
+from clouds import generator, needs, points, uniform, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import forward_ad
 
 from otlib import sinkhorn
 from otlib._active import Active
-from otlib.softmin import unavailable
 
 ROOT = Path(__file__).parents[1]
 INF = math.inf
@@ -24,10 +23,8 @@ FORMS = [(INF, INF), (INF, 0.1), (0.1, INF), (0.1, 0.1), (0.05, 0.3), (INF, 1.0)
 EPS = 0.05
 TIGHT = {"tol": 1e-9, "max_iter": 5000}
 
-no_keops = pytest.mark.skipif(bool(unavailable("keops")), reason=unavailable("keops") or "present")
-no_compiler = pytest.mark.skipif(
-    bool(unavailable("compiled")), reason=unavailable("compiled") or "present"
-)
+no_keops = needs("keops")
+no_compiler = needs("compiled")
 every_form = pytest.mark.parametrize("rho", FORMS, ids=str)
 
 

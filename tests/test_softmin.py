@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from clouds import generator
+from clouds import generator, needs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,10 +20,8 @@ ROOT = Path(__file__).parents[1]
 EPS = 2e-4  # of the paper, squared grey levels
 D = 36  # of every test with KeOps, which compiles once for each dimension
 
-no_keops = pytest.mark.skipif(bool(unavailable("keops")), reason=unavailable("keops") or "present")
-no_compiler = pytest.mark.skipif(
-    bool(unavailable("compiled")), reason=unavailable("compiled") or "present"
-)
+no_keops = needs("keops")
+no_compiler = needs("compiled")
 
 
 @pytest.fixture(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from companion.page.restored import restored
+from companion.page.restored import content, restored
 from companion.page.scenes import of
 from otlib import dot, gaussian
 from otlib.assets.autoencoders import Autoencoder
@@ -116,7 +116,7 @@ def remembered(autoencoder: Autoencoder) -> Autoencoder:
     known: dict[bytes, Tensor] = {}
 
     def encode(images):
-        key = hashlib.sha256(images.cpu().contiguous().numpy().tobytes()).digest()
+        key = hashlib.sha256(content(images.cpu())).digest()
         if key not in known:
             known[key] = autoencoder.encode(images)
         return known[key]

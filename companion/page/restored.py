@@ -36,7 +36,7 @@ def restored(
 
     images = [image.cpu() for image in images]
     code = _code(name, seed, device)
-    keys = [hashlib.sha256(code + _bytes(image)).hexdigest() for image in images]
+    keys = [hashlib.sha256(code + content(image)).hexdigest() for image in images]
     shared = os.environ.get("COMPANION_RESTORED")
     folder = Path(shared) if shared else None
     found = [_read(folder, key) for key in keys]
@@ -71,7 +71,7 @@ def measured(name: str, image: Tensor, seed: int) -> Tensor:
     from otlib.assets import restorers
 
     image, task = image.cpu(), _entry(name).task
-    digest = hashlib.sha256(f"{task} {seed} ".encode() + _bytes(image)).digest()
+    digest = hashlib.sha256(f"{task} {seed} ".encode() + content(image)).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
     return restorers.degrade(image, task, generator)
 
@@ -96,7 +96,8 @@ def _code(name, seed, device):
     return json.dumps(facts, sort_keys=True).encode()
 
 
-def _bytes(image):
+def content(image: Tensor) -> bytes:
+    """All that an image is, as bytes to be hashed. image: tensor on the CPU."""
     return f"{image.dtype} {tuple(image.shape)} ".encode() + image.contiguous().numpy().tobytes()
 
 

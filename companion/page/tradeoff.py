@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from companion.page import pictures
+from companion.page.restored import content
 from companion.page.seeds import seeded
 from otlib import metrics, operators
 from otlib.assets import perceptual
@@ -76,8 +77,7 @@ _known: dict[bytes, Tensor] = {}
 
 def _features(sources):
     """Their features, of each once a process: rows and turns of a page meet the same sources."""
-    told = lambda x: repr(tuple(x.shape)).encode() + x.cpu().contiguous().numpy().tobytes()
-    keys = [hashlib.sha256(told(x)).digest() for x in sources]
+    keys = [hashlib.sha256(content(x.cpu())).digest() for x in sources]
     new = {key: x for key, x in zip(keys, sources, strict=True) if key not in _known}
     if new:
         features, _ = perceptual.embeddings(list(new.values()), sources[0].device)
