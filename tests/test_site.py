@@ -70,7 +70,10 @@ def browser(launch):
 @contextmanager
 def visit(browser, name, width=DESKTOP, scheme="light"):
     """Open a page and wait until its equations stand; `page.seen` and `page.errors` fill."""
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    # without motion: a fold that still fades in has less contrast than it will have
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
+    )
     page = context.new_page()
     page.seen, page.errors = [], []
     page.on("request", lambda request: page.seen.append(request.url))
