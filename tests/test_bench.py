@@ -3,12 +3,16 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks import minimisers, sweep
+from benchmarks import minimisers, published, sweep
 from benchmarks.peers import SOFTMIN, SOLVE
+from companion.page import minimised
+from otlib.assets.pairs import Pair
 
 ROOT = Path(__file__).parents[1]
 
@@ -85,3 +89,50 @@ def test_the_minimisers_are_compared_at_one_energy():
     assert result["last_energy_over_mm"] > 0.98
     assert result["seconds_over_mm"] > 0 and result["updates_over_mm"] > 0
     assert result["provenance"]["size"] == "smoke"
+
+
+@pytest.fixture
+def two_pairs(monkeypatch):
+    """In place of the published images, which cannot be passed on: smooth noise."""
+    random = torch.Generator().manual_seed(0)
+    blurred = torch.nn.AvgPool2d(5, stride=1, padding=2)
+    images = [blurred(torch.rand(1, 66, 66, generator=random)) for _ in range(6)]
+    made = [Pair("noise", *three, ("", "", ""), None) for three in (images[:3], images[3:])]
+    monkeypatch.setattr(published.data, "published", lambda folder, count, size: made[:count])
+
+
+def test_both_minimisers_go_down_on_a_published_pair(two_pairs):
+    for way in ("majorisation, 10 steps", "Adam"):
+        told = published.run("", "smoke", 1, way)
+        looks = told["looks"]
+        assert (told["image"], told["way"], len(looks)) == ("noise 1", way, published.LOOKS)
+        assert looks[-1]["energy"] < looks[0]["energy"]
+        assert 0 < looks[0]["seconds"] < looks[-1]["seconds"]
+        assert 0 < looks[0]["updates"] < looks[-1]["updates"]
+        assert all(0 < look["psnr"] < 60 and 0 < look["lpips"] < 1 for look in looks)
+
+
+def test_an_interrupted_run_on_published_pairs_goes_on(monkeypatch, tmp_path, capsys):
+    asked, out = [], tmp_path / "minimisers-toy.json"
+    monkeypatch.setattr(published, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
+
+    def run(folder, size, index, way):
+        asked.append((index, way))
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        energy = 2.0 if way == "Adam" else 2.1
+        look = dict(step=1, seconds=4.0, updates=3, energy=energy, psnr=20.0, lpips=0.5)
+        return {"image": f"noise {index}", "way": way, "most_mib": 1.0, "looks": [look]}
+
+    monkeypatch.setattr(published, "run", run)
+    with pytest.raises(KeyboardInterrupt):
+        published.bench("", out, "smoke", pairs=2, workers=1)
+    done = json.loads(out.read_text())["runs"]
+    assert 0 < len(done) < 3
+    before, jobs = len(asked), 2 * len(published.WAYS)
+    result = published.bench("", out, "smoke", pairs=2, workers=1)
+    assert len(asked) - before == jobs - len(done)
+    assert len({(one["pair"], one["way"]) for one in result["runs"]}) == jobs
+    runs = minimised.kept(str(out))
+    minimised.table(runs)
+    assert "smoke size" in capsys.readouterr().out and len(runs) == jobs
