@@ -177,10 +177,11 @@ def transport_loss(
         over the number of patches, so that scales of few patches take steps of the same size.
     generator: torch.Generator on the CPU.
 
-    Returns a function u (C, h, w) -> scalar, differentiable, that takes u as periodic
-    and keeps phi_l from call to call. As in the authors' code one image serves all steps of a call,
-    here each with other patches of it. Raises ValueError on bad pixels or numbers, an exemplar of
-    another scale, a scale at which an image is smaller than a patch.
+    Returns a function u (C, h, w) -> scalar, differentiable, that takes u as periodic and keeps
+    phi_l from call to call, in a list that is its attribute `potentials`. As in the authors' code
+    one image serves all steps of a call, here each with other patches of it. Raises ValueError on
+    bad pixels or numbers, an exemplar of another scale, a scale at which an image is smaller than a
+    patch.
     """
     _check.image("exemplar", exemplar)
     for name, value in dict(samples=samples, batch=batch, dual_steps=dual_steps).items():
@@ -208,6 +209,7 @@ def transport_loss(
             total = total + semidual.evaluate(points, target, potentials[level]).value / 2
         return total
 
+    vars(loss)["potentials"] = potentials  # for who keeps a training
     return loss
 
 
@@ -222,6 +224,8 @@ def train(
     lr: float = 0.01,
     generator: torch.Generator,
     callback: Callable[[int, Tensor], object] | None = None,
+    first: int = 0,
+    adam: torch.optim.Adam | None = None,
 ) -> Tensor:
     """Minimise the expected loss of a network's images by Adam: Algorithm 2, Houdard et al. 2020.
 
@@ -232,19 +236,22 @@ def train(
         last quarter, which the paper does not say.
     generator: torch.Generator on the CPU. callback: called with (step, u) after each step, u the
         image that was drawn.
+    first, adam: where an interrupted training goes on, the number of its next step and its
+        optimiser; `assets.trainings.train_network` keeps both.
 
-    Returns the losses, (steps,) float64. Raises ValueError on bad numbers or sizes, RuntimeError
-    where the loss is no longer finite.
+    Returns the losses, (steps - first,) float64. Raises ValueError on bad numbers or sizes,
+    RuntimeError where the loss is no longer finite.
     """
     _check.whole("steps", steps)
+    _check.whole("first", first, least=0)
     _check.positive("lr", lr)
     _check.generator(generator, cpu=True)
     _side("height", height, net)
     _side("width", width, net)
-    adam = torch.optim.Adam(net.parameters(), lr=lr)
+    adam = adam or torch.optim.Adam(net.parameters(), lr=lr)
     losses = []
     net.train()
-    for step in range(steps):
+    for step in range(first, steps):
         adam.param_groups[0]["lr"] = lr * min(1, 4 * (steps - step) / steps)
         image = net(noise(net, height, width, generator=generator))[0]
         value = loss(image)

@@ -448,6 +448,15 @@ CALLS = {
         folder, lambda path: saved.save_transport(path, fitted(d)), saved.load_transport
     ),
     "assets.saved.load_transport": lambda d, f: CALLS["assets.saved.save_transport"](d, f),
+    "assets.trainings.train_network": lambda d, folder: trainings.train_network(
+        d.colour[:, :16, :16],
+        lambda random: generator.transport_loss(
+            d.colour[:, :16, :16], levels=1, samples=20, batch=20, generator=random
+        ),
+        **dict(steps=2, scales=2),
+        generator=seeded(),
+        state=folder / "network",
+    )[:2],
     "assets.trainings.train_psgan": lambda d, folder: trainings.train_psgan(
         d.colour,
         **dict(steps=2, depth=2, width=4, batch=2, crop=8),

@@ -1,5 +1,6 @@
-"""Trainings of PSGAN and SinGAN: interrupted, taken up, or refused."""
+"""Trainings of ours, PSGAN and SinGAN: interrupted, taken up, or refused."""
 
+import functools
 import re
 
 import pytest
@@ -8,15 +9,17 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 from stripes import seeded, stripes
 
-from otlib import psgan, singan
+from otlib import generator, psgan, singan
 from otlib.assets import trainings
 
+LOSS = dict(patch=3, levels=2, samples=50, batch=30, dual_steps=2)
 SMALL = {
+    "network": dict(steps=7, scales=2, width=2, about=LOSS),
     "psgan": dict(steps=7, depth=2, width=8, local=4, whole=3, periodic=2, batch=2, crop=16),
     "singan": dict(steps=2, width=8, inner=1),
 }
 # of three scales, and a step in the midst of the last
-EXEMPLAR, AT = stripes(40), {"psgan": 5, "singan": 5}
+EXEMPLAR, AT = stripes(40), {"network": 5, "psgan": 5, "singan": 5}
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +30,10 @@ def often(monkeypatch):
 def trained(name, state=None, exemplar=EXEMPLAR, seed=0, callback=None, **other):
     train = getattr(trainings, f"train_{name}")
     options = SMALL[name] | other
+    if name == "network":
+        how = options["about"] if exemplar is EXEMPLAR else LOSS
+        loss = lambda random: generator.transport_loss(exemplar, generator=random, **how)
+        train = functools.partial(train, loss=loss)
     return train(exemplar, **options, generator=seeded(seed), state=state, callback=callback)
 
 
@@ -67,6 +74,14 @@ def test_a_training_is_that_of_the_functions_it_calls():
     assert net.settings == pyramid.settings
     assert_same(net, pyramid)
 
+    random = seeded()
+    ours = generator.network(1, 2, 2, generator=random)
+    loss = generator.transport_loss(EXEMPLAR, generator=random, **LOSS)
+    expected = generator.train(ours, loss, 40, 40, steps=7, generator=random)
+    net, losses, _ = trained("network")
+    assert torch.equal(losses, expected)
+    assert_same(net, ours)
+
 
 @pytest.mark.parametrize("name", SMALL)
 def test_an_interrupted_training_goes_on_to_the_same_network(name, tmp_path):
@@ -104,6 +119,8 @@ def test_a_resumed_pyramid_draws_and_goes_on_from_its_critic(tmp_path):
 @pytest.mark.parametrize(
     ("name", "other", "match"),
     [
+        ("network", dict(about=LOSS | dict(patch=4)), "loss was {{'patch': 3.*got {{'patch': 4"),
+        ("network", dict(seed=1), r"generator was .* in {}, got 'in the state of SHA-256 \w+': "),
         ("psgan", dict(lr=1e-3), r"lr was 0\.0002 in {}, got 0\.001: "),
         ("psgan", dict(steps=8, crop=20), "steps was 7 in {}, got 8; crop was 16 in {}, got 20: "),
         ("psgan", dict(seed=1), r"generator was .* in {}, got 'in the state of SHA-256 \w+': "),
@@ -137,7 +154,11 @@ def test_a_damaged_state_is_refused(name, tmp_path):
     whole, tensors = state.read_bytes(), load_file(state)
     with safe_open(state, framework="pt") as file:
         told = file.metadata()
-    lost = {"psgan": "net.waves.0.weight", "singan": "pyramid.nets.1.0.weight"}[name]
+    lost = {
+        "network": "potentials.1",
+        "psgan": "net.waves.0.weight",
+        "singan": "pyramid.nets.1.0.weight",
+    }[name]
     fewer = {key: value for key, value in tensors.items() if key != lost}
     no_random = {key: value for key, value in tensors.items() if key != "random"}
     more = tensors | {"other.weight": torch.zeros(1)}

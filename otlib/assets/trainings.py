@@ -1,4 +1,4 @@
-"""Trainings of hours that an interruption does not undo: PSGAN and SinGAN.
+"""Trainings of hours that an interruption does not undo: ours, PSGAN and SinGAN.
 
 What a training has reached lies in one file until it is done; the same call goes on from there.
 
@@ -6,20 +6,99 @@ What a training has reached lies in one file until it is done; the same call goe
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from otlib import _check, psgan, singan
+from otlib import _check, _training, psgan, singan
+from otlib import generator as texture_networks
 from otlib._ambient import plain
 from otlib.assets import _unfinished
 
-__all__ = ["train_psgan", "train_singan"]
+__all__ = ["train_network", "train_psgan", "train_singan"]
 
-_EVERY = 100  # steps of PSGAN from one state kept to the next
+_EVERY = 100  # steps of ours and of PSGAN from one state kept to the next
+
+
+@plain(grad=True)
+def train_network(
+    exemplar: Tensor,
+    loss: Callable[[torch.Generator], Callable[[Tensor], Tensor]],
+    *,
+    steps: int,
+    scales: int = 6,
+    width: int = 2,
+    lr: float = 0.01,
+    about: Mapping[str, Any] | None = None,
+    generator: torch.Generator,
+    state: str | Path | None = None,
+    callback: Callable[[int], object] | None = None,
+) -> tuple[texture_networks.Network, Tensor, float]:
+    """Train a texture network: Algorithm 2, Houdard et al. 2020. It goes on as `train_psgan` does.
+
+    exemplar: (C, H, W) float32 in [0, 1], sides multiples of 2^(scales - 1): those of the images.
+    loss: function of the generator that makes a loss: `otlib.generator.transport_loss` of the
+        exemplar, or a rival's. One that keeps potentials from step to step has them, a list of
+        tensors, as its attribute `potentials`.
+    steps, lr: as in `otlib.generator.train`. scales, width: as in `otlib.generator.network`.
+    about: settings of the loss, as JSON holds them, which the state tells with the others.
+    generator: torch.Generator on the CPU, as at the first call.
+    state, callback: as in `train_psgan`.
+
+    Returns (network, losses (steps,) float64, CPU seconds as of `train_psgan`). Raises ValueError
+    as `train_psgan` and `otlib.generator.train` do.
+    """
+    sizes: dict[str, Any] = dict(steps=_check.whole("steps", steps), lr=_check.positive("lr", lr))
+    shape: dict[str, Any] = dict(scales=scales, width=width)
+    _training.exemplar(exemplar, 1 << (_check.whole("scales", scales) - 1))
+    begun, since = _beginning(exemplar, generator), time.thread_time()
+    net = texture_networks.network(len(exemplar), **shape, generator=generator).to(exemplar.device)
+    measured = loss(generator)
+    adam = torch.optim.Adam(net.parameters(), lr=lr)
+    path = _unfinished.place(state)
+    told = sizes | shape | {"loss": dict(about or {})} | begun
+    tensors, reached = _unfinished.read(path, told, dict(losses=[], seconds=0.0))
+    losses, before = reached.values()
+    parts: dict[str, Any] = dict(net=net, adam=adam)
+    parts["potentials"] = _Held(getattr(measured, "potentials", []))
+    _unfinished.restore(path, tensors, generator, **parts)
+
+    def kept(image):
+        value = measured(image)
+        losses.append(float(value.detach()))
+        return value
+
+    def after(step, _):
+        if callback is not None:
+            callback(step)
+        if (step + 1) % _EVERY == 0:
+            reached = dict(losses=losses, seconds=before + time.thread_time() - since)
+            _unfinished.write(path, told, reached, generator, **parts)
+
+    going_on: dict[str, Any] = dict(first=len(losses), adam=adam, callback=after)
+    height, breadth = exemplar.shape[1:]
+    texture_networks.train(net, kept, height, breadth, **sizes, generator=generator, **going_on)
+    _unfinished.done(path)
+    return net, _table(losses), before + time.thread_time() - since
+
+
+class _Held:
+    """Tensors in a list, which are saved and restored as those of a module are."""
+
+    def __init__(self, tensors):
+        self.tensors = tensors
+
+    def state_dict(self):
+        return {str(number): value for number, value in enumerate(self.tensors)}
+
+    def load_state_dict(self, told):
+        expected = {name: value.shape for name, value in self.state_dict().items()}
+        if {name: value.shape for name, value in told.items()} != expected:
+            raise ValueError(f"potentials must have the shapes {expected}")
+        self.tensors[:] = [told[name].to(old) for name, old in self.state_dict().items()]
 
 
 @plain(grad=True)
