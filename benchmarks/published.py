@@ -1,6 +1,7 @@
 """Adam's 500 steps beside majorisation on published pairs of Table I, at their size, to keep.
 
-    python -m benchmarks.published --mvtec FOLDER --out book/archive/minimisers-256px.json
+    python -m benchmarks.published --mvtec FOLDER \\
+        --out book/archive/super_resolution-minimisers-256px.json
 
 The semi-unbalanced form, defective references, settings of the authors' later code, one thread a
 restoration. What is done is written at once; the same command goes on after an interruption.

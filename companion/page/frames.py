@@ -167,7 +167,7 @@ oninput="this.parentNode.style.setProperty('--cut', this.value + '%')">
 <p><span>{html.escape(left)}</span><span>{html.escape(right)}</span></p>
 <div class="controls" hidden>{menus}</div>
 <script type="application/json">{_json(sources)}</script></div>""",
-            "text/plain": " | ".join(images),
+            "text/plain": f"{left} | {right}, or any two of {len(images)} pictures",
         },
         raw=True,
     )

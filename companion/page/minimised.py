@@ -13,11 +13,15 @@ ADAM = "Adam"
 
 
 def kept(pattern: str) -> Runs:
-    """Read the runs that a pattern names and tell where they are from. pattern: of `archived`."""
+    """Read what `benchmarks.published` left and tell its origin. pattern: as of `archived`."""
     runs: Runs = {}
     for title, found in archived(pattern).items():
+        if "runs" not in found:  # of a page
+            continue
         runs |= {(run["image"], run["way"]): run["looks"] for run in found["runs"]}
         print(f"{title}; {found['provenance']['size']} size")
+    if not runs:
+        print("None is kept yet: `python -m benchmarks.published` makes one.")
     return runs
 
 
@@ -50,6 +54,8 @@ def table(runs: Runs) -> None:
 
 def plot(runs: Runs) -> None:
     """Draw the energy over the least one seen, PSNR and LPIPS against CPU seconds. Returns None."""
+    if not runs:
+        return
     images = list(dict.fromkeys(image for image, _ in runs))
     looks = figures.looks(list(dict.fromkeys(way for _, way in runs)))
     figure, axes = plt.subplots(len(images), 3, figsize=(10, 3 * len(images)), squeeze=False)

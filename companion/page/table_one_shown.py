@@ -77,7 +77,8 @@ def kept(pattern: str, names: dict[str, str], printed: Printed) -> None:
 
     pattern: of `kept.archived`. names: {method: text}, of the methods shown. Returns None.
     """
-    runs = archived(pattern)
+    # of the page, not of its minimisers alone
+    runs = {title: run for title, run in archived(pattern).items() if "records" in run}
     if not runs:
         print("None is kept yet: `companion archive` keeps one.")
     for title, run in sorted(runs.items(), key=lambda one: -one[1]["parameters"]["size"]):
