@@ -125,13 +125,23 @@ def bench(folder, out, size="full", pairs=2, workers=None):
     jobs = [job for job in product(range(pairs), WAYS) if job not in done]
     spawn = multiprocessing.get_context("spawn")
     workers = workers or len(os.sched_getaffinity(0))
+    failed = []
     with ProcessPoolExecutor(workers, spawn, max_tasks_per_child=1) as pool:
         asked = {pool.submit(run, folder, size, *job): job for job in jobs}
-        for ended in as_completed(asked):
-            runs = sorted([*runs, {"pair": asked[ended][0]} | ended.result()], key=_order)
-            about["date"] = datetime.now(UTC).isoformat(timespec="seconds")
-            kept = {"provenance": about, "runs": runs}
-            write_aside(out, json.dumps(kept, indent=1, allow_nan=False) + "\n")
+        try:
+            for ended in as_completed(asked):
+                if isinstance(error := ended.exception(), Exception):
+                    failed.append(error)  # the others are kept all the same
+                    continue
+                runs = sorted([*runs, {"pair": asked[ended][0]} | ended.result()], key=_order)
+                about["date"] = datetime.now(UTC).isoformat(timespec="seconds")
+                kept = {"provenance": about, "runs": runs}
+                write_aside(out, json.dumps(kept, indent=1, allow_nan=False) + "\n")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    if failed:
+        raise failed[0]
     return kept
 
 
@@ -143,7 +153,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mvtec", type=Path, required=True, help="folder of MVTec AD")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--pairs", type=int, default=2, help="the first so many of the eighteen")
+    parser.add_argument(
+        "--pairs", type=int, default=2, choices=range(1, 19), help="the first so many", metavar="N"
+    )
     parser.add_argument("--smoke", action="store_true", help="toy size: seconds, for tests")
     told = parser.parse_args()
     if not data.published(told.mvtec, 1):

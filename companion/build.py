@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from companion import cite
+from companion import cite, keys
 from companion.claims import Claim, load_claims, needed
 from companion.cluster import local, on_gpu, performed
 from companion.equations import equations_page, load_equations
@@ -242,6 +242,8 @@ def _state(root):
     files += sorted((root / "otlib").rglob("*.py"))  # the reference is made from its docstrings
     extensions = ("docstrings.py", "links.py", "quoted.py", "site.py")  # of Sphinx
     files += [root / "companion" / name for name in extensions]
+    modules = (f"companion.{name.removesuffix('.py')}" for name in extensions)
+    digest.update(keys.together(keys.imported(*modules)).encode())
     tools = ("jupyter-book", "sphinx", "sphinx-book-theme", "myst-nb", "sphinx-mathjax-offline")
     digest.update(json.dumps(versions(tools)).encode())
     for path in files:

@@ -210,6 +210,10 @@ def _filled(claim, numbers):
         return claim
     named = claim.published
     try:
+        if named.over is not None and (named.less is not None or named.than is not None):
+            raise UsageError("published: over stands alone, without less and than")
+        if named.than is not None and (named.than.over is not None or named.than.than is not None):
+            raise UsageError("published: than takes cell and less alone")
         value, text = shown(numbers, named.cell, named.less, named.over)
         if named.than is not None:
             other, _ = shown(numbers, named.than.cell, named.than.less)
@@ -239,6 +243,9 @@ def _of_cells(document, entries, numbers, told):
         claim["published"] = {"cell": list(path)}
         if entry.record:
             claim |= {"record": entry.record.format(*rest), "status": "undecided"}
+            if path[-1] not in entry.tolerance:
+                where = f"book/claims/{document}.yml, cells under {entry.under}"
+                raise UsageError(f"{where}: tolerance lacks {path[-1]!r}")
             claim["near"] = {"tolerance": entry.tolerance[path[-1]]}
         claims.append(_filled(Claim.model_validate(claim), numbers))
     return claims

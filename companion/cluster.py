@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from companion import keys
-from companion.errors import UsageError
+from companion.errors import UsageError, first_line
 from companion.run import Plan, RunFailed, execute
 from companion.slurm import read
 
@@ -189,7 +189,7 @@ def performed(
             raise error
         if isinstance(error, KilledWorker):
             error = "its worker died again and again, perhaps out of memory"
-        yield futures[future], error and str(error).splitlines()[0]
+        yield futures[future], error and first_line(error)
 
 
 def perform(todo: Plan, keep: Path, code: str) -> None:

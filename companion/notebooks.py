@@ -222,7 +222,7 @@ def resolve(
             f"give {' '.join(f'-p {name} VALUE' for name in missing)}"
         )
     for name, value in dict(overrides).items():
-        values[name] = _seen(setting(notebook, name, value), notebook.parameters[name], root)
+        values[name] = seen(setting(notebook, name, value), notebook.parameters[name], root)
         for text in _flat([values[name]]):
             if is_path(notebook.parameters[name], text) and not named(text, root):
                 choices = _told(_ending(notebook.parameters[name].meaning)).get("choices") or ""
@@ -249,10 +249,13 @@ def of_profile(root: Path, notebook: Notebook, profile: str) -> dict[str, Any]:
     return values
 
 
-def _seen(value, parameter, root):
-    """A value that the user gave, with the paths in it as the user sees them."""
+def seen(value: Any, parameter: Parameter, root: Path) -> Any:
+    """A value that the user gave, with the paths in it as the user sees them.
+
+    value: of `setting`. parameter: of the notebook. root: project folder.
+    """
     if isinstance(value, list):
-        return [_seen(item, parameter, root) for item in value]
+        return [seen(item, parameter, root) for item in value]
     if not isinstance(value, str):
         return value
     told = _told(_ending(parameter.meaning)) or {}

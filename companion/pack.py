@@ -210,8 +210,9 @@ def _data(archive, root, overrides):
     """Add the files that parameters and variables name; tell how to name them there."""
     told, variables = [], {}
     for name, value in overrides:
-        path = root / of_user(value, root)
-        paths = named(str(path), root)
+        typed = of_user(value, root)
+        path = root / typed
+        paths = named(str(path), root) if typed else []  # "" is none, and not the project
         if path in paths:
             _add(archive, path, f"data/{name}/{path.name}")
             value = f"{{data}}/{name}/{path.name}"

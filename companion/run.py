@@ -209,6 +209,8 @@ def export(folder: Path, name: str, out: Path) -> list[Path]:
 def _execute(plan, keep, label):
     name = plan.notebook.name
     checkout = provenance.commit(plan.root)
+    # before it runs: what is edited meanwhile did not run
+    used = code(plan.root, plan.notebook, plan.parameters)
     resumed = sum(read_sealed(part) is not None for part in plan.parts.glob("*"))
     prefix = f".{plan.folder.name}-"
     with tempfile.TemporaryDirectory(prefix=prefix, dir=plan.folder.parent) as scratch:
@@ -222,7 +224,7 @@ def _execute(plan, keep, label):
             "records": records,
             "provenance": {
                 **checkout,
-                "code": code(plan.root, plan.notebook, plan.parameters),
+                "code": used,
                 "date": started.isoformat(timespec="seconds"),
                 "wall_seconds": round(time.perf_counter() - clock, 1),
                 "resumed_jobs": resumed,
@@ -285,6 +287,9 @@ def _papermill(plan, scratch, keep, label):
     heavy = kernels.HEAVY if any("otlib" in cell.source for cell in nb.cells) else ()
     restored = plan.root / ".companion" / "restored"
     variables = {"COMPANION_PARTS": str(plan.parts), "COMPANION_RESTORED": str(restored)}
+    # the user's paths, from where the user is: the kernel works in the project's folder
+    given = {name: path for name, path in os.environ.items() if name.startswith("OTLIB_") and path}
+    variables |= {name: os.path.abspath(path) for name, path in given.items()}
     kernel = kernels.manager(plan.root, heavy, variables)
     cell = nbformat.v4.new_code_cell(provenance.CELL, metadata={"tags": provenance.TAGS})
     nb.cells.append(cell)

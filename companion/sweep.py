@@ -15,7 +15,7 @@ from tqdm import tqdm
 from companion.cluster import on_gpu, performed
 from companion.errors import UsageError
 from companion.files import plain, project_root, writable, write_aside
-from companion.notebooks import DEFAULT_PROFILE, load, setting
+from companion.notebooks import DEFAULT_PROFILE, load, seen, setting
 from companion.run import Plan, export, finished, settle
 
 _OFTEN = 1  # seconds between two writes of sweep.json
@@ -54,7 +54,8 @@ def points(
         grid[parameter] = []
         for value in _split(text) if sign else ():
             try:
-                grid[parameter].append(setting(notebook, parameter, value))
+                given = setting(notebook, parameter, value)
+                grid[parameter].append(seen(given, notebook.parameters[parameter], root))
             except UsageError as error:
                 mistakes.append(str(error))
                 if parameter not in notebook.parameters:

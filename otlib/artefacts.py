@@ -34,13 +34,13 @@ def checkerboard(image: Tensor, *, period: int = 16) -> float:
     pixels, a small image, a period that is not whole and >= 2.
     """
     _check.image("image", image)
-    _check.varied("image", image)
     _check.whole("period", period, 2)
     height, width = (side // period * period for side in image.shape[1:])
     if min(height, width) < 4 * period:
         raise ValueError(
             f"image must have sides >= {4 * period} pixels, got {tuple(image.shape[1:])}"
         )
+    _check.varied("image", image[:, :height, :width])  # as far as whole periods go
     cut = image[:, :height, :width].double()
     windows = [torch.hann_window(n, dtype=cut.dtype, device=cut.device) for n in (height, width)]
     cut = (cut - cut.mean((1, 2), keepdim=True)) * windows[0][:, None] * windows[1]
@@ -66,6 +66,9 @@ def structure(image: Tensor, exemplar: Tensor, *, least: int = 8, most: int = 48
     _check.whole("least", least)
     _check.whole("most", most, least)
     pair = _pair(image, exemplar, most + 1)
+    for name, one in zip(("image", "exemplar"), pair, strict=True):
+        for channel in one:
+            _check.varied(f"each channel of {name}", channel)
     found = [_correlations(one, most) for one in pair]
     lags = torch.arange(-most, most + 1, device=image.device).abs()
     far = torch.maximum(lags[:, None], lags[None]) >= least

@@ -20,7 +20,7 @@ def sample(
     sd: float,
     rows: Tensor,
     columns: Tensor,
-    predict: Callable[[Tensor, float], Tensor],
+    predict: Callable[[Tensor, int], Tensor],
     levels: Sequence[float],
     generator: torch.Generator,
     eta: float = 0.85,

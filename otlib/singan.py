@@ -65,7 +65,7 @@ def sides(height: int, width: int, factor: float = 0.75) -> list[tuple[int, int]
     """Sides of the images of the pyramid, coarsest first; Shaham et al. 2019, sec. 3.
 
     height, width: of the exemplar, pixels, >= LEAST. factor: about that between two scales, the
-    nearest with which the shorter side ends at LEAST; between 0 and 1.
+    least not below it with which the shorter side ends at LEAST; between 0 and 1.
     Returns a list of (h, w). Raises ValueError on other numbers.
     """
     _check.whole("height", height, LEAST)

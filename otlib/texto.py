@@ -97,7 +97,8 @@ def fit(
         if level:  # row for row where `pool` was
             finer = patches.extract(pyramid[level - 1], 2 * patch, stride=2)[chosen]
         scales.append(Scale(found, patch, finer))
-        image = _refined(image, scales[-1])
+        if level:
+            image = _refined(image, scales[-1])
     return Model(pyramid[-1], tuple(scales))
 
 

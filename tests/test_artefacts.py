@@ -168,10 +168,14 @@ def test_diversity_of_copies_and_of_independent_samples():
 
 def test_bad_input_is_named():
     image = noise(1, 64, 64)
+    strip, flat = torch.zeros(1, 70, 70), noise(3, 64, 64)
+    strip[:, 64:], flat[1] = noise(1, 6, 70), 0.5  # beyond whole periods; one channel
     cases = {
         r"image must have sides >= 64 pixels": lambda: artefacts.checkerboard(image[:, 1:]),
         "period must be a whole number >= 2": lambda: artefacts.checkerboard(image, period=1),
         "image must have a texture": lambda: artefacts.checkerboard(0 * image),
+        "image must have a texture, got 0 at": lambda: artefacts.checkerboard(strip),
+        "each channel of image must have a texture": lambda: artefacts.structure(flat, flat),
         "most must be a whole number >= 8": lambda: artefacts.structure(image, image, most=3),
         "exemplar must have sides >= 49 pixels": lambda: artefacts.structure(
             image, image[:, :, :40]

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from companion import archive as archives
 from companion import build as book
-from companion import kernels, section
+from companion import kernels, keys, section
 from companion.cli import main
-from companion.errors import UsageError
+from companion.errors import UsageError, first_line
 from companion.files import named, read_yaml
 from companion.markdown import duration
 from companion.notebooks import (
@@ -1077,3 +1077,28 @@ def test_a_fold_says_what_its_code_makes(project):
     told = {c.source: c.metadata.get("mystnb", {}).get("code_prompt_show") for c in page.cells}
     names = ["all rows", "figure two clouds", "this table"]
     assert [told[f"x = {k}"] for k in range(3)] == [f"Code: {name}" for name in names]
+
+
+def test_a_run_tells_the_code_that_ran(project):
+    edit = "page = Path('notebooks/toy.md')\npage.write_text(page.read_text().replace('1e', '2e'))"
+    project.notebook("toy", f"from pathlib import Path\n{edit}\nvalue = 1e-3")
+    todo = plan("toy")
+    before = keys.code(todo.root, todo.notebook, todo.parameters)
+    result = execute(todo, project.root, None)
+    assert "2e-3" in todo.notebook.path.read_text()
+    assert result["provenance"]["code"] == before
+
+
+def test_a_path_in_the_environment_is_from_where_the_user_is(project, monkeypatch):
+    record = "from companion.page.record import record"
+    project.notebook("toy", f"import os\n{record}\nrecord('where', os.environ['OTLIB_MVTEC'])")
+    (project.root / "below").mkdir()
+    monkeypatch.chdir(project.root / "below")
+    monkeypatch.setenv("OTLIB_MVTEC", "here")
+    result = execute(plan("toy"), project.root, None)
+    assert result["records"]["where"]["value"] == str(project.root / "below" / "here")
+
+
+def test_an_error_of_no_words_is_told_by_its_kind():
+    assert first_line(MemoryError()) == "MemoryError"
+    assert first_line(ValueError("one\ntwo")) == "one"

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from companion import pack as packing
 from companion.errors import UsageError
 from companion.pack import pack
 from companion.unpack import PYTHON
@@ -236,3 +237,10 @@ def test_bad_input_is_told_first(packed, tmp_path):
     with pytest.raises(UsageError, match=r"--python '312' is no version of Python, such as 3\.\d+"):
         pack(ROOT, tmp_path / "out", "smoke", python="312")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_override_without_a_path_packs_nothing(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("OTLIB_")]:
+        monkeypatch.delenv(name)
+    told = packing._data(None, ROOT, [("trained", "")])
+    assert told == {"overrides": [("trained", "")], "variables": {}}

@@ -186,6 +186,11 @@ def test_a_claim_takes_its_value_and_its_text_from_the_cell(project):
         ({"published": {"cell": ["fit", 0.0, "mse", "more"]}}, "does not end at a number"),
         ({"published": {"cell": ["fit", 0.3, "mse"]}}, "known: 0.0, -0.7, steps"),
         ({"published": {"cell": []}}, "published"),
+        ({"published": {"cell": ["a"], "less": ["b"], "over": ["c"]}}, "over stands alone"),
+        (
+            {"published": {"cell": ["a"], "than": {"cell": ["b"], "over": ["c"]}}},
+            "than takes cell and less alone",
+        ),
         ({"document": "one2021", "published": {"cell": ["fit"]}}, "did you mean 'one2020'"),
         ({"near": {"tolerance": 1}, "at_most": None}, "near.value"),
         (

@@ -19,8 +19,8 @@ def calls(monkeypatch, tmp_path):
     def degrade(image, task, generator):
         return image + float(task) * torch.rand(image.shape, generator=generator)
 
-    def load(name, device):
-        seen.append(("load", name))
+    def load(name, device, seed):
+        seen.append(("load", name, seed))
 
         def restore(measurement):
             seen.append(("restore", name))
@@ -47,7 +47,7 @@ def images(count):
 
 def test_an_image_is_restored_once_for_all_pages(calls, monkeypatch, tmp_path):
     first = restored("twice", images(3), seed=0)
-    assert calls == [("load", "twice"), *[("restore", "twice")] * 3]
+    assert calls == [("load", "twice", 0), *[("restore", "twice")] * 3]
     again = restored("twice", images(3)[::-1], seed=0)
     assert len(calls) == 4  # nothing was loaded either
     assert all(torch.equal(x, y) for x, y in zip(first, again[::-1], strict=True))
@@ -103,8 +103,8 @@ def test_a_damaged_file_is_computed_anew(calls, tmp_path, damage):
 def test_images_finished_before_an_interruption_are_kept(calls, monkeypatch):
     load, (one, two) = otlib.assets.restorers.load, images(2)
 
-    def failing(name, device):
-        restore = load(name, device)
+    def failing(name, device, seed):
+        restore = load(name, device, seed)
 
         def once(measurement):
             if calls.count(("restore", name)):

@@ -183,3 +183,8 @@ def test_damaged_files_are_named_in_one_line(tmp_path, load):
     file.unlink()
     file.mkdir()
     refused()
+
+
+def test_a_file_that_cannot_be_written_is_an_os_error(tmp_path):
+    with pytest.raises(OSError, match=r"x\.safetensors cannot be written"):
+        saved.save_generator(tmp_path / "none" / "x.safetensors", trained())

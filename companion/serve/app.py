@@ -134,8 +134,9 @@ def application(served: forms.Served, queue: Queue, ending: Callable[[], bool]) 
         else:
             told |= {"result": plans[0].folder.name}
             told |= {"state": DONE} if finished(plans[0]) is not None else {}
-        uploads.tidy(root, queue.uses)
-        return queue.add(Job(asked.notebook, asked.profile, axes=axes, **told))
+        job = queue.add(Job(asked.notebook, asked.profile, axes=axes, **told))
+        uploads.tidy(root, queue.uses)  # now that what the job uses is known
+        return job
 
     async def events(request: Request) -> Response:
         """The jobs of a page, as often as they change: server-sent events."""

@@ -101,12 +101,13 @@ def former(root: Path, run: str, name: str) -> list[dict[str, Any]]:
             break
         try:
             (told,) = read(path)
-        except UsageError:  # a damaged one says nothing
+            words = title(root, told)
+        except UsageError:  # damaged, or of a profile that is no more
             continue
         start = "the published page" if path.parent.name == built else "a former run"
         since = changed(told["provenance"]["code"], root)
         more = f", changed since: {', '.join(since[:3])}" if since else ""
-        found[f"{start}, {title(root, told)}{more}"] = told
+        found[f"{start}, {words}{more}"] = told
     return [told | {"kept": words} for words, told in found.items()]
 
 

@@ -125,6 +125,7 @@ class Queue:
             job = self.job(identity)
             if job.state in (FAILED, CANCELLED, INTERRUPTED):
                 job.state, job.message = WAITING, ""
+                self._jobs[identity] = self._jobs.pop(identity)  # their order is that of work
                 self._keep(job)
 
     def remove(self, identity: str) -> Job:

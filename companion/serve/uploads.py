@@ -47,6 +47,7 @@ def keep(root: Path, name: str, data: bytes) -> dict[str, Any]:
         raise UsageError(f"{_large(name)}, got {width} x {height}")
     place = f"{UPLOADS}/{hashlib.sha256(data).hexdigest()[:16]}.{FORMATS.get(kind, 'png')}"
     write_aside(root / place, data)
+    (root / place).touch()  # sent again it is as young as a new one
     from otlib.assets import images
 
     try:

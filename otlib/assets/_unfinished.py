@@ -7,7 +7,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from otlib.assets.registry import holding
@@ -26,6 +26,14 @@ def aside(path, write):
     other = path.with_name(f".{path.name}")
     write(other)
     other.replace(path)
+
+
+def save(path, tensors, told):
+    """Write tensors and what is told of them. Raises OSError where the file cannot be written."""
+    try:
+        save_file(tensors, path, told)
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def read(path, settings, reached):
@@ -80,7 +88,7 @@ def write(path, settings, reached, random, **parts):
     for part, of in parts.items():
         tensors |= {f"{part}.{name}": value for name, value in _flat(of).items()}
     kept = dict(settings=json.dumps(settings), reached=json.dumps(reached))
-    aside(path, lambda other: save_file(tensors, other, kept))
+    aside(path, lambda other: save(other, tensors, kept))
 
 
 def done(path):

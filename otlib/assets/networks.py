@@ -57,7 +57,7 @@ def alexnet(device: str | torch.device = "cpu") -> nn.Sequential:
     device: of torch.
 
     Returns an nn.Sequential from (N, 3, H, W) float32 RGB images in [0, 1], H and W >= 31, which
-    it normalises itself. Its layers are named conv1, relu1, pool1, ..., relu5: see `features`.
+    it normalises itself. Its layers are named conv1, relu1, pool1, ..., relu5: see `layers.taps`.
     Raises as `find` does.
     """
     geometry = ({"stride": 4, "padding": 2}, {"padding": 2}, *[{"padding": 1}] * 3)
@@ -80,7 +80,7 @@ def efficientnet(device: str | torch.device = "cpu") -> nn.Sequential:
 
     Returns an nn.Sequential from (N, 3, 224, 224) float32 RGB images in [0, 1], which it normalises
     itself. Its layers are named normalise, stem, blocks, head, pool (1280 features) and classes
-    (1000 logits of ImageNet): see `features`. Raises as `find` does.
+    (1000 logits of ImageNet): see `layers.taps`. Raises as `find` does.
     """
     from efficientnet_lite_pytorch import EfficientNet  # late: only the perceptual metrics need it
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from skimage.restoration import denoise_nl_means
 from torch import Tensor, nn
 
-from otlib import _check, ddrm, operators
+from otlib import _check, ddrm, diffusion, operators
 from otlib._ambient import defaults, plain
 from otlib.assets import networks, registry
 
@@ -452,20 +452,16 @@ def _ddrm(name, device, seed):
     if file.is_file():
         with registry.holding(f"{name}: {file}", "the settings of a diffusers DDPMScheduler"):
             scheduler = DDPMScheduler.from_pretrained(beside)
-    kept = scheduler.alphas_cumprod
-    steps = torch.linspace(len(kept) - 1, 0, _LEVELS).round().long()
-    levels = ((1 - kept[steps]) / kept[steps]).sqrt().tolist()
+    if (kind := scheduler.config.prediction_type) != "epsilon":
+        raise ValueError(f"{name}: the network must predict the noise (epsilon), got {kind!r}")
+    steps, levels = diffusion.descent(scheduler.alphas_cumprod, _LEVELS)
     if network.config.in_channels != 3:
         raise ValueError(
             f"{name}: the network must see 3 channels, got {network.config.in_channels}"
         )
     multiple = 2 ** (len(network.config.block_out_channels) - 1)
 
-    def predict(x, t):
-        # its images are in [-1, 1], scaled so that signal and noise have variance 1
-        scaled = x[None] / (1 + levels[t] ** 2) ** 0.5
-        noise = network(scaled, steps[t]).sample[0, :3]  # some predict a variance too
-        return x - levels[t] * noise
+    predict = diffusion.predictor(network, steps, levels)
 
     def run(x):
         sides = [_FACTOR * side for side in x.shape[2:]]

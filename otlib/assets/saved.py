@@ -6,10 +6,10 @@ from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from otlib import dot, generator, patches, psgan, singan
 from otlib._ambient import plain
+from otlib.assets import _unfinished
 from otlib.assets.registry import holding
 
 __all__ = ["load_generator", "load_transport", "save_generator", "save_transport"]
@@ -41,7 +41,7 @@ def save_generator(path: str | Path, net: Drawing, **facts: Any) -> None:
     kind = next(name for name, of in _DRAWING.items() if isinstance(net, of))
     tensors = {name: value.contiguous().cpu() for name, value in net.state_dict().items()}
     told = {"kind": kind, "settings": json.dumps(net.settings), "facts": json.dumps(facts)}
-    save_file(tensors, path, metadata=told)
+    _unfinished.save(path, tensors, told)
 
 
 @plain
@@ -77,7 +77,7 @@ def save_transport(path: str | Path, fitted: dot.Transport) -> None:
                 value = torch.as_tensor(value, device="cpu").contiguous()
                 tensors[f"{name}.{key}"] = value.clone()  # no two may share memory
     told = {"kind": _TRANSPORT, "autoencoder": fitted.autoencoder, "patch": str(fitted.patch)}
-    save_file(tensors, path, metadata=told)
+    _unfinished.save(path, tensors, told)
 
 
 @plain
