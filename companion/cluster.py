@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from companion import keys
-from companion.errors import UsageError, first_line
+from companion.errors import UsageError
 from companion.run import Plan, RunFailed, execute
 from companion.slurm import read
 
@@ -190,6 +190,11 @@ def performed(
         if isinstance(error, KilledWorker):
             error = "its worker died again and again, perhaps out of memory"
         yield futures[future], error and first_line(error)
+
+
+def first_line(error: object) -> str:
+    """What an error says in one line; its kind where it says nothing, as one of memory does."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def perform(todo: Plan, keep: Path, code: str) -> None:

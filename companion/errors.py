@@ -26,11 +26,6 @@ def first_mistake(error: Any) -> tuple[list[str], str]:
     return [str(part) for part in first["loc"]], first["msg"].removeprefix("Value error, ")
 
 
-def first_line(error: object) -> str:
-    """What an error says in one line; its kind where it says nothing, as one of memory does."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def nearest(name: str, allowed: Collection[str]) -> str:
     """The allowed name that is most like this one, as a question; "" where none is."""
     near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.4)

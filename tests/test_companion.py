@@ -19,7 +19,8 @@ from companion import archive as archives
 from companion import build as book
 from companion import kernels, keys, section
 from companion.cli import main
-from companion.errors import UsageError, first_line
+from companion.cluster import first_line
+from companion.errors import UsageError
 from companion.files import named, read_yaml
 from companion.markdown import duration
 from companion.notebooks import (

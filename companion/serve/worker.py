@@ -19,7 +19,7 @@ from typing import Any
 
 from companion import cluster
 from companion import sweep as sweeps
-from companion.errors import UsageError, first_line
+from companion.errors import UsageError
 from companion.run import RunFailed, execute, finished, plan
 from companion.serve.progress import CELLS, Bars
 
@@ -85,7 +85,7 @@ def _answered(request, stopped, say):
         return {"state": "done", "result": work(request)}
     except (RunFailed, UsageError, OSError) as error:
         if not interrupted:  # else that of a kernel that was stopped
-            return {"state": "failed", "message": first_line(error)}
+            return {"state": "failed", "message": cluster.first_line(error)}
     except BaseException:
         if not interrupted:
             raise
