@@ -37,7 +37,7 @@
     const [slider] = /** @type {HTMLInputElement[]} */ (find("input"));
     const images = /** @type {HTMLImageElement[]} */ (find(".panels img"));
     const plots = find(".panels svg").map((svg) => [...svg.querySelectorAll("circle")]);
-    const [value] = find("output");
+    const [value] = find(".value");
     const [words] = find("p.told");
     let stops = stopsOf(film.frames, lists.map((list) => list.value));
 

@@ -3,6 +3,21 @@
 document.addEventListener("DOMContentLoaded", () => {
   const form = /** @type {HTMLFormElement | null} */ (document.querySelector("form.filters"));
   if (!form) return;
+  // On a phone the claims of a document are folded: a square, a filter or a search opens them.
+  if (matchMedia("(max-width: 720px)").matches) {
+    const own = "#scoreboard > section > .pst-scrollable-table-container";
+    for (const table of document.querySelectorAll(own)) {
+      const fold = document.createElement("details");
+      const head = document.createElement("summary");
+      fold.className = "claims-fold";
+      head.textContent = `${table.querySelectorAll("tbody tr").length} claims with their runs`;
+      table.replaceWith(fold);
+      fold.append(head, table);
+    }
+    addEventListener("beforeprint", () =>
+      document.querySelectorAll("details.claims-fold").forEach((fold) =>
+        fold.setAttribute("open", "")));
+  }
   const status = /** @type {HTMLElement} */ (form.querySelector("[role=status]"));
   const choices = [...form.querySelectorAll("select")];
   const groups = /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll(".squares"));
@@ -33,7 +48,10 @@ document.addEventListener("DOMContentLoaded", () => {
     for (const box of boxes) {
       box.hidden = !box.querySelector("tbody tr:not([hidden]), a.square:not([hidden])");
       // who asks for a verdict sees its rows; else what no run can answer stays folded
-      const open = !box.hidden && asked.some((choice) => choice.name === "verdict");
+      const some = box.matches(".claims-fold")
+        ? asked.length
+        : asked.some((choice) => choice.name === "verdict");
+      const open = !box.hidden && Boolean(some);
       if (box instanceof HTMLDetailsElement) box.open = open;
     }
     for (const group of groups) stop(group, squares(group)[0]);

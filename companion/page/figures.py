@@ -171,14 +171,15 @@ class _Numbers(matplotlib.ticker.LogFormatterSciNotation):
 
 
 def _plain(side):
-    """Write the powers of a short logarithmic axis in plain numbers."""
+    """Write a logarithmic axis in plain numbers: exponents would be too small to read."""
     low, high = sorted(side.get_view_interval())
-    if side.get_scale() != "log" or low < 1e-3 or high > 100 * low:
+    if side.get_scale() != "log":
         return
     powers = matplotlib.ticker.LogFormatterSciNotation
     if type(side.get_major_formatter()) is powers:
         side.set_major_formatter(_Numbers(labelOnlyBase=True))
-    if type(side.get_minor_formatter()) is powers:
+    short = low >= 1e-3 and high <= 100 * low  # else the decades are enough
+    if short and type(side.get_minor_formatter()) is powers:
         side.set_minor_formatter(_Numbers())
 
 
@@ -495,7 +496,8 @@ def compare(panels: dict[str, Array], *, scale: int = 3) -> None:
     left, right = html.escape(left), html.escape(right)
     display(
         {
-            "text/html": f'''<div class="compare" style="max-width: {width}px">
+            "text/html": f'''<div class="compare" role="group" \
+aria-label="{left} beside {right}" style="max-width: {width}px">
 <div><img src="{sources[1]}" alt="{right}"><img src="{sources[0]}" alt="{left}"></div>
 <input type="range" min="0" max="100" value="50" aria-label="Share of the picture that shows {left}"
 oninput="this.parentNode.style.setProperty('--cut', this.value + '%')">

@@ -116,9 +116,9 @@ def show(
     }
     boxes = "\n".join(_panel(title, panel, start, frames[start]) for title, panel in panels.items())
     menus = "\n".join(map(_menu, controls[:-1], lists[:-1], start[:-1]))
-    slider = (
-        f'<label>{html.escape(controls[-1])} <output></output><input type="range" min="0"></label>'
-    )
+    name = html.escape(controls[-1])
+    # no <output>, which the label would name in place of the slider
+    slider = f'<label>{name} <span class="value"></span><input type="range" min="0"></label>'
     display(
         {
             "text/html": f"""<div class="frames" role="group" aria-label="{html.escape(label)}"
@@ -155,19 +155,21 @@ def wipe(images: Mapping[str, Array], *, left: str, right: str, scale: int = 2) 
     shown = "".join(
         f'<img src="{sources[title]}" alt="{html.escape(title)}">' for title in (right, left)
     )
+    width = scale * shapes[left][-1]
     menus = "".join(
         _menu(side, list(images), title) for side, title in (("left", left), ("right", right))
     )
     display(
         {
-            "text/html": f"""<div class="compare" style="max-width: {scale * shapes[left][-1]}px">
+            "text/html": f"""<div class="compare" role="group" \
+aria-label="Any two of {len(images)} pictures, divided by a handle" style="max-width: {width}px">
 <div>{shown}</div>
 <input type="range" min="0" max="100" value="50" aria-label="Share that shows the left picture"
 oninput="this.parentNode.style.setProperty('--cut', this.value + '%')">
 <p><span>{html.escape(left)}</span><span>{html.escape(right)}</span></p>
 <div class="controls" hidden>{menus}</div>
 <script type="application/json">{_json(sources)}</script></div>""",
-            "text/plain": f"{left} | {right}, or any two of {len(images)} pictures",
+            "text/plain": " | ".join(images),
         },
         raw=True,
     )
