@@ -102,6 +102,18 @@ def test_names_of_letters_become_letters_and_long_titles_get_lines(monkeypatch):
     assert boxes[0].width < figure.bbox.width / 3 and not boxes[0].overlaps(boxes[1])
 
 
+def test_a_long_logarithmic_axis_has_no_small_exponents(monkeypatch):
+    monkeypatch.setattr(figures, "display", lambda data, raw: None)
+    monkeypatch.setattr(figures.plt, "close", lambda figure: None)
+    labels = dict(xlabel="x", ylabel="y", log=True)
+    axis = figures.curves({"a": np.ones(2)}, np.array([1e-9, 1e6]), **labels)
+    figures.show(axis.figure, "svg")
+    axis.figure.draw_without_rendering()
+    texts = {label.get_text() for label in axis.get_xticklabels() if label.get_visible()}
+    assert len(texts - {""}) >= 3
+    assert all(re.fullmatch(r"|[01.]+|1e-?[1-9]\d*|10+", text) for text in texts)
+
+
 def test_tick_labels_do_not_overlap_and_short_logarithmic_axes_have_plain_numbers(monkeypatch):
     monkeypatch.setattr(figures, "display", lambda data, raw: None)
     monkeypatch.setattr(figures.plt, "close", lambda figure: None)

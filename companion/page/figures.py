@@ -164,10 +164,11 @@ def _fit(figure):
 
 
 class _Numbers(matplotlib.ticker.LogFormatterSciNotation):
-    """Labels of a logarithmic axis that is short: 0.02 instead of a power."""
+    """Labels of a logarithmic axis: 0.02 or 1e-9 instead of a power."""
 
     def __call__(self, x, pos=None):
-        return f"{x:g}" if super().__call__(x, pos) else ""
+        text = f"{x:g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
+        return text if super().__call__(x, pos) else ""
 
 
 def _plain(side):
