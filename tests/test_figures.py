@@ -106,7 +106,7 @@ def test_a_long_logarithmic_axis_has_no_small_exponents(monkeypatch):
     monkeypatch.setattr(figures, "display", lambda data, raw: None)
     monkeypatch.setattr(figures.plt, "close", lambda figure: None)
     labels = dict(xlabel="x", ylabel="y", log=True)
-    axis = figures.curves({"a": np.ones(2)}, np.array([1e-9, 1e6]), **labels)
+    axis = figures.curves({"a": np.ones(9)}, np.logspace(-9, 6, 9), **labels)
     figures.show(axis.figure, "svg")
     axis.figure.draw_without_rendering()
     texts = {label.get_text() for label in axis.get_xticklabels() if label.get_visible()}

@@ -167,8 +167,12 @@ class _Numbers(matplotlib.ticker.LogFormatterSciNotation):
     """Labels of a logarithmic axis: 0.02 or 1e-9 instead of a power."""
 
     def __call__(self, x, pos=None):
-        text = f"{x:g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
-        return text if super().__call__(x, pos) else ""
+        return _number(x) if super().__call__(x, pos) else ""
+
+
+def _number(value):
+    """A number as it stands on an axis: 0.02, 1e-9."""
+    return f"{value:g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
 
 
 def _plain(side):
@@ -370,7 +374,7 @@ def curves(
     if log:
         ax.set_xscale("log")
         if len(x) <= 8:  # name the abscissae themselves: the decades' minor labels overlap
-            ax.set_xticks(x, [f"{value:g}" for value in x])
+            ax.set_xticks(x, [_number(value) for value in x])
             ax.minorticks_off()
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.legend()
