@@ -190,7 +190,7 @@ def _reachable(todo, ranks):
 
 
 def _jobs(todo):
-    return len(list(todo.parts.glob("*")))
+    return sum(part.suffix != ".unfinished" for part in todo.parts.glob("*"))
 
 
 def _free(todo, label, replace):
