@@ -178,7 +178,7 @@ def _number(value):
 def _plain(side):
     """Write a logarithmic axis in plain numbers: exponents would be too small to read."""
     low, high = sorted(side.get_view_interval())
-    if side.get_scale() != "log":
+    if side.get_scale() not in ("log", "symlog"):
         return
     powers = matplotlib.ticker.LogFormatterSciNotation
     if type(side.get_major_formatter()) is powers:

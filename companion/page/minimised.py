@@ -28,7 +28,7 @@ def kept(pattern: str) -> Runs:
 def table(runs: Runs) -> None:
     """Show where each way ends beside Adam, and record how far off it ends. Returns None.
 
-    Energies are compared by their ratio, PSNR and LPIPS by their difference.
+    In brackets energies are compared by their ratio, PSNR and LPIPS by their difference.
     """
     rows = []
     off: dict[str, list[tuple[float, ...]]] = {}
@@ -38,12 +38,13 @@ def table(runs: Runs) -> None:
         end, adam = looks[-1], runs[image, ADAM][-1]
         excess = end["energy"] / adam["energy"] - 1
         apart = [end[name] - adam[name] for name in ("psnr", "lpips")]
-        rows.append([image, way, f"{end['seconds']:.0f}", end["updates"], f"{end['energy']:.5f}"])
-        rows[-1] += [f"{excess:+.2%}", f"{end['psnr']:.2f}", f"{apart[0]:+.3f}"]
-        rows[-1] += [f"{end['lpips']:.4f}", f"{apart[1]:+.4f}"]
+        rows.append([image, way, f"{end['seconds']:.0f}", end["updates"]])
+        rows[-1].append(f"{end['energy']:.5f} ({excess:+.2%})")
+        rows[-1].append(f"{end['psnr']:.2f} ({apart[0]:+.3f})")
+        rows[-1].append(f"{end['lpips']:.4f} ({apart[1]:+.4f})")
         off.setdefault(way, []).append((excess, *apart, adam["seconds"] / end["seconds"]))
-    head = ["image", "minimiser", "CPU-s", "updates", "energy", "to Adam's", "PSNR (dB)"]
-    figures.table([*head, "to Adam's", "LPIPS-Alex", "to Adam's"], rows)
+    head = ["image", "minimiser", "CPU-s", "updates", "energy", "PSNR (dB)", "LPIPS-Alex"]
+    figures.table(head, rows)
     for way, ends in off.items():
         if way != ADAM:
             name = "published_" + way.replace(",", "").replace(" ", "_")
