@@ -44,3 +44,7 @@ def test_planes_have_a_panel_a_restorer_and_a_colour_a_fit():
     assert (second.get_xlabel(), second.get_ylabel()) == ("x", "y")
     colours = {line.get_label(): line.get_color() for line in second.lines}
     assert [colours[fit] for fit in fits] == list(figures.COLOURS[:2])
+    filled = [
+        {box.lines[0].get_markerfacecolor() for box in second.containers[k : k + 2]} for k in (0, 2)
+    ]
+    assert filled == [{figures.COLOURS[0]}, {"none"}]  # told apart without colours, too

@@ -1,4 +1,4 @@
-"""Adam and majorisation at the published size: what `benchmarks.published` kept of both."""
+"""Adam and majorisation at the published size: what a benchmark kept of both."""
 
 from typing import Any, TypeAlias
 
@@ -12,23 +12,24 @@ Runs: TypeAlias = dict[tuple[str, str], list[dict[str, Any]]]  # {(image, way): 
 ADAM = "Adam"
 
 
-def kept(pattern: str) -> Runs:
-    """Read what `benchmarks.published` left and tell its origin. pattern: as of `archived`."""
+def kept(pattern: str, label: str) -> Runs:
+    """Read what a benchmark left and tell its origin. pattern: as of `archived`; label: with which
+    the labels of its runs begin."""
     runs: Runs = {}
     for title, found in archived(pattern).items():
-        if "runs" not in found:  # of a page
+        if "runs" not in found or not title.startswith(label):  # of a page, or of another
             continue
         runs |= {(run["image"], run["way"]): run["looks"] for run in found["runs"]}
         print(f"{title}; {found['provenance']['size']} size")
     if not runs:
-        print("None is kept yet: `python -m benchmarks.published` makes one.")
+        print("None is kept yet.")
     return runs
 
 
-def table(runs: Runs) -> None:
+def table(runs: Runs, called: str) -> None:
     """Show where each way ends beside Adam, and record how far off it ends. Returns None.
 
-    In brackets energies are compared by their ratio, PSNR and LPIPS by their difference.
+    called: with what the names of the records begin. In brackets energies are compared by their ratio, PSNR and LPIPS by their difference.
     """
     rows = []
     off: dict[str, list[tuple[float, ...]]] = {}
@@ -47,7 +48,7 @@ def table(runs: Runs) -> None:
     figures.table(head, rows)
     for way, ends in off.items():
         if way != ADAM:
-            name = "published_" + way.replace(",", "").replace(" ", "_")
+            name = f"{called}_" + way.replace(",", "").replace(" ", "_")
             energy, psnr, lpips, times = zip(*ends, strict=True)
             record(f"{name}_energy_excess_most", max(energy), better="lower")
             record(f"{name}_psnr_off_most", max(map(abs, psnr)), unit="dB", better="lower")
