@@ -29,7 +29,8 @@ def kept(pattern: str, label: str) -> Runs:
 def table(runs: Runs, called: str) -> None:
     """Show where each way ends beside Adam, and record how far off it ends. Returns None.
 
-    called: with what the names of the records begin. In brackets energies are compared by their ratio, PSNR and LPIPS by their difference.
+    called: with what the names of the records begin. In brackets energies are compared by their
+    ratio, PSNR and LPIPS by their difference.
     """
     rows = []
     off: dict[str, list[tuple[float, ...]]] = {}

@@ -65,8 +65,8 @@ def planes(
     figure, axes = figures.grid({title: title for title in panels})
     for title, curves in panels.items():
         for index, (label, points) in enumerate(curves.items()):
-            look = dict(colour=figures.COLOURS[index], hollow=index % 2 == 1)
-            plane(axes[title], points, x, y, label=label, **look)
+            colour, hollow = figures.COLOURS[index], index % 2 == 1
+            plane(axes[title], points, x, y, colour=colour, hollow=hollow, label=label)
         scale = "log" if log else "linear"
         axes[title].set(xlabel=xlabel, ylabel=ylabel, xscale=scale)
     axes[next(iter(panels))].legend(frameon=False, fontsize=8)
