@@ -60,6 +60,14 @@ def test_what_kept_runs_opened_is_what_the_registry_has():
                 assert asset["sha256"] == entry.sha256, (path.name, asset["name"])
 
 
+def test_what_the_archive_contradicts_has_its_cause_told():
+    """A status is that of a page's own run; the verdict shown may be that of a kept one."""
+    judged = judge(load_claims(ROOT), kept_runs(ROOT))
+    off = [one.claim for one in judged if one.answers and one.verdict in ("differs", "mixed")]
+    assert len(off) > 3
+    assert [claim.id for claim in off if not (claim.explanation.strip() and claim.cause)] == []
+
+
 def test_figures_are_kept_small_and_the_rest_is_told(kept):
     folder = kept.root / "book/archive"
     names = {path.name for path in (folder / "toy-full-size").iterdir()}
