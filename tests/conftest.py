@@ -13,9 +13,14 @@ from pathlib import Path
 import IPython.display
 import pytest
 import yaml
+from hypothesis import settings
 from playwright.sync_api import sync_playwright
 
 from companion.pdf import BROWSERS
+
+# a busy machine is no fault of what is tested; all else as it is there, on a CI without new draws
+settings.register_profile("unhurried", parent=settings(), deadline=None)
+settings.load_profile("unhurried")
 
 ROOT = Path(__file__).parents[1]
 FLAGS = (

@@ -915,7 +915,7 @@ def test_titles_that_cannot_be_read_are_told_in_one_line(project, capsys, text):
     assert err[0].startswith("companion: book/references.bib: ")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.one_of(st.integers(), st.floats(allow_nan=False), st.text("01:_.e-x", max_size=6)))
 def test_yaml_numbers_are_those_written_in_decimals(tmp_path_factory, value):
     path = tmp_path_factory.mktemp("yaml") / "x.yml"

@@ -73,7 +73,7 @@ def test_moments_are_those_of_all_patches(patch):
     torch.testing.assert_close(found.covariance, torch.cov(cloud.mT), rtol=0, atol=1e-14)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.integers(3, 9), st.integers(3, 9)), min_size=2, max_size=5))
 def test_merging_parts_is_one_pass(sizes):
     latents = [torch.randn((2, h, w), generator=seeded(h * w)) + h for h, w in sizes]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from companion.files import read_sealed, write_sealed
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.binary(max_size=40), st.integers(0, 71), st.integers(1, 255))
 def test_what_is_sealed_is_read_whole_or_not_at_all(tmp_path_factory, data, place, flip):
     path = tmp_path_factory.mktemp("kept") / "part-0"

@@ -213,7 +213,7 @@ def test_posterior_of_one_gaussian_is_wieners():
 ranks = st.integers(1, 6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 99))
 def test_w2_is_pots(seed):
     cov0, cov1 = covariance(6, 9, seed), covariance(6, 9, seed + 100)
@@ -252,7 +252,7 @@ def test_w2_in_one_dimension():
     assert near.item() == pytest.approx(1e-14 * cov.trace().item(), rel=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ranks, st.integers(0, 99))
 def test_transport_map_pushes_forward(rank1, seed):
     cov0, cov1 = covariance(6, 9, seed), covariance(6, rank1, seed + 100)
@@ -272,7 +272,7 @@ def test_transport_map_of_ill_conditioned_textures_in_float32():
     assert (matrix.double() @ cov0 @ matrix.double().mT - cov1).abs().max() < 1e-5 * cov1.max()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, 6), st.integers(0, 6), st.integers(0, 99))
 def test_stochastic_map_is_an_optimal_coupling(rank0, rank1, seed):
     cov0, cov1 = covariance(6, rank0, seed), covariance(6, rank1, seed + 100)

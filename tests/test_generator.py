@@ -44,7 +44,7 @@ def test_any_size_in_one_pass(scales):
         assert all(z.min() >= 0 and z.max() <= 1 for z in noises)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 7), st.integers(0, 7))
 def test_translation_of_the_noise_translates_the_image(down, right):
     net = trained()
@@ -72,7 +72,7 @@ def test_receptive_field(scale):
         assert found.max() == 32 + (1 << scale) - 1 + reach
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9), st.integers(1, 5))
 def test_tiles_are_seamless(scales, rows, columns, tile):
     net, stride = trained(scales, seed=scales), 1 << (scales - 1)

@@ -329,7 +329,7 @@ def whole(suffix):
 WHOLE = {suffix: whole(suffix) for suffix in ("png", "jpg", "tif", "bmp", "webp", "gif")}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from(sorted(WHOLE)), st.data())
 def test_a_damaged_file_is_one_line_or_an_image(suffix, data):
     content = bytearray(WHOLE[suffix])
@@ -487,7 +487,7 @@ def test_grey_weighs_the_channels_and_keeps_grey():
         images.grey(torch.zeros(4, 3, 3))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3]))
 def test_resize_keeps_constants_and_the_range(height, width, size, channels):
     image = torch.rand(channels, height, width)

@@ -203,7 +203,7 @@ def test_weights_are_copies():
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     n=st.integers(2, 6), classes=st.integers(2, 8), heat=st.floats(0, 30), seed=st.integers(0, 99)
 )
@@ -236,7 +236,7 @@ def test_patch_w2_is_the_best_assignment():
     assert metrics.patch_w2(*far, patch=2) == pytest.approx(expected, rel=1e-9)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 999), patch=st.integers(1, 3), scale=st.floats(0.1, 3))
 def test_the_gelbrich_distance_bounds_w2_below(seed, patch, scale):
     x, y = [uniform(1, 7, 8, seed=seed)], [scale * uniform(1, 8, 7, seed=seed + 1) ** 3]

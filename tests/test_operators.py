@@ -15,7 +15,7 @@ def normal(*shape, seed=0):
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 21), st.floats(1e-3, 50))
 def test_gaussian_kernel(size, sd):
     kernel = operators.gaussian_kernel(size, sd)
@@ -30,7 +30,7 @@ def test_gaussian_kernel(size, sd):
         assert ratio == pytest.approx(-(a**2 - b**2) / (2 * sd**2), rel=1e-9, abs=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 5), st.integers(1, 6), st.integers(6, 9), st.integers(6, 9))
 def test_periodic_blur_is_a_product_of_spectra(h, w, height, width):
     image, kernel = normal(2, height, width), normal(h, w, seed=1)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from clouds import generator, needs
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from otlib import _compiled
@@ -21,13 +21,11 @@ no_compiler = needs("compiled")
 PASSES = [Torch, pytest.param(Compiled, marks=no_compiler)]
 
 
-three_blocks = lambda test: settings(deadline=None)(
-    given(
-        rows=st.integers(1, 40),
-        columns=st.integers(1, 2100),
-        removed=st.sampled_from([0.0, 0.3, 1.0]),
-        seed=st.integers(0, 99),
-    )(test)
+three_blocks = given(
+    rows=st.integers(1, 40),
+    columns=st.integers(1, 2100),
+    removed=st.sampled_from([0.0, 0.3, 1.0]),
+    seed=st.integers(0, 99),
 )
 
 
@@ -63,7 +61,6 @@ def test_weights_and_sums_block_by_block(passes, rows, columns, removed, seed):
 
 
 @pytest.mark.parametrize("passes", PASSES)
-@settings(deadline=None)
 @given(
     rows=st.integers(1, 40),
     columns=st.integers(1, 600),
@@ -98,7 +95,6 @@ def test_the_best_block_by_block(passes, rows, columns, removed, seed):
 
 
 @pytest.mark.parametrize("passes", PASSES)
-@settings(deadline=None)
 @given(rows=st.integers(1, 40), columns=st.integers(1, 2100), seed=st.integers(0, 99))
 def test_what_arrives(passes, rows, columns, seed):
     g = generator(seed)

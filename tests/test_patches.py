@@ -22,7 +22,7 @@ def normal(*shape, seed=0):
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(grids())
 def test_extract_is_plain_slicing(grid):
     shape, size, stride, periodic = grid
@@ -38,7 +38,7 @@ def test_extract_is_plain_slicing(grid):
     assert torch.equal(patches.extract(image, size, stride, periodic), torch.stack(expected))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(grids())
 def test_adjoint_is_the_transpose_of_extract(grid):
     shape, size, stride, periodic = grid
@@ -51,7 +51,7 @@ def test_adjoint_is_the_transpose_of_extract(grid):
     assert abs(left - right) <= 1e-12 * cloud.norm() * other.norm()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(grids())
 def test_average_gives_the_image_back_where_it_is_covered(grid):
     shape, size, stride, periodic = grid
@@ -62,7 +62,7 @@ def test_average_gives_the_image_back_where_it_is_covered(grid):
     torch.testing.assert_close(back, image * covered, rtol=1e-14, atol=1e-14)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(grids())
 def test_number_of_patches(grid):
     shape, size, stride, periodic = grid

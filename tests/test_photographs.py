@@ -56,7 +56,7 @@ def test_a_name_tells_where_the_crop_lies(folder):
             assert image.shape == (3, 16, 16) and image.dtype == torch.float32
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 1000),
     size=st.integers(9, 16),

@@ -31,7 +31,7 @@ def rows(figure):
     return list(csv.DictReader(io.StringIO(plotted.text(figure))))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=5))
 def test_a_line_and_its_marks_give_their_points_back(points):
     figure, axis = plt.subplots()

@@ -16,7 +16,7 @@ def started(exemplar=None, depth=2, seed=0, **sizes):
     return psgan.begin(exemplar, **options, generator=seeded(seed))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5), st.sampled_from([1, 3]))
 def test_any_size(depth, rows, columns, channels):
     net, side = started(stripes(40, channels), depth).net, 1 << depth

@@ -552,7 +552,7 @@ def test_entropic_transport_tends_to_it():
         assert -1e-6 <= float(s.value) - value <= eps * math.log(60)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     n=st.integers(1, 12),
     m=st.integers(1, 12),

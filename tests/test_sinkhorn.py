@@ -224,7 +224,7 @@ def test_sorted_points_on_a_line():
     torch.testing.assert_close(order, y.sort(0).values[:, 0], rtol=0, atol=0.02)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     distance=st.floats(0, 1.5),
     eps=st.floats(1e-3, 2),
@@ -885,7 +885,7 @@ def test_backends_agree(dtype, kind, backend):
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     n=st.integers(1, 8),
     m=st.integers(1, 8),

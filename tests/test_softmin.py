@@ -258,7 +258,7 @@ def test_mean_is_the_derivative_of_s(case):
     torch.testing.assert_close(slope, (ahead - behind) / 2e-5, rtol=0, atol=max(1e-7, bound / 500))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     n=st.integers(1, 9),
     m=st.integers(1, 9),
@@ -368,7 +368,7 @@ def test_softmin_tends_to_the_hardmin(case):
         assert gap.max() <= eps * math.log(len(y)) + slack * max(1, eps)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     n=st.integers(1, 9),
     m=st.integers(1, 9),

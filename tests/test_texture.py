@@ -134,7 +134,7 @@ def test_targets_in_another_order_change_nothing():
     samples=st.integers(1, 50),
     batch=st.one_of(st.just(INF), st.integers(1, 60)),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_weights_of_the_targets_are_whole_multiples_of_a_patch(pool, number, samples, batch):
     """Mass conservation of Theorem 4: a map from N patches of mass 1 / N can reach the weights."""
     exemplar, start = noise(4, 1, pool, seed=pool), noise(4, 1, number)

@@ -65,7 +65,7 @@ def test_much_noise_leaves_the_mean(prior):
     assert found.dtype == y.dtype
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 99), st.integers(1, 6))
 def test_the_covariance_is_one(seed, side):
     photograph = torch.rand(3, 2 * side + 1, 2 * side, generator=seeded(seed)) ** 2
