@@ -66,7 +66,8 @@ def build(
     write_aside(sections / "summary.md", summary(judged, profile, date))
     documents = list(dict.fromkeys(item.claim.document for item in judged))
     for document in documents:
-        write_aside(sections / "standing" / f"{document}.md", standing(judged, document))
+        told = standing(judged, document, book.headlines[document])
+        write_aside(sections / "standing" / f"{document}.md", told)
     write_aside(sections / "colophon.md", cite.colophon(root, documents, date))
     say("claims: " + ", ".join(f"{n} {verdict}" for verdict, n in counts(judged).items()))
     return sphinx(root)

@@ -75,6 +75,7 @@ class Claim(_Entry):
     near: Near | None = None
     is_: bool | None = pydantic.Field(default=None, alias="is")
     because: str = ""
+    given: str = ""  # a record that has to be true of a run that is to decide
     profiles: list[str] = []
     status: Literal["reproduced", "differs", "undecided"] | None = None
     explanation: str = ""
@@ -126,17 +127,27 @@ class Cells(_Entry):
     cause: list[str] | Literal["not known"] | None = None
 
 
+class Headline(_Entry):
+    """A claim in the few words of its document's card on the title page, where it stands first."""
+
+    claim: str
+    says: str
+
+
 class _File(_Entry):
+    headlines: list[Headline] = []
     evidence: dict[str, list[Rank]] = {}
     claims: list[Claim]
     cells: list[Cells] = []
 
 
 class Book(pydantic.BaseModel):
-    """All claims in the order of the files, and by notebook the ranks of its runs."""
+    """All claims in the order of the files, by notebook the ranks of its runs, and by document
+    the headlines of its card."""
 
     claims: list[Claim]
     evidence: dict[str, list[Rank]] = {}
+    headlines: dict[str, list[Headline]] = {}
 
 
 def load_claims(root: Path) -> Book:
@@ -144,13 +155,14 @@ def load_claims(root: Path) -> Book:
 
     root: project folder. Returns a Book, the published numbers filled in.
     Raises UsageError where there is none, for an entry that is not a claim, an id used twice, and
-    an unknown notebook, profile or published number.
+    an unknown notebook, profile, published number or claim of a headline.
     """
     paths = sorted((root / "book" / "claims").glob("*.yml"))
     if not paths:
         raise UsageError("book/claims must hold DOCUMENT.yml, a list of claims each; it has none")
     claims: list[Claim] = []
     evidence: dict[str, list[Rank]] = {}
+    headlines: dict[str, list[Headline]] = {}
     notebooks, profiles = names(root), list(read_profiles(root))
     for path in paths:
         found = _read(path)
@@ -160,6 +172,7 @@ def load_claims(root: Path) -> Book:
         told = {tuple(c.published.cell) for c in found.claims if _alone(c.published)}
         claims += [_filled(claim, numbers) for claim in found.claims]
         claims += _of_cells(path.stem, found.cells, numbers, told)
+        headlines[path.stem] = found.headlines
         for name, ranks in found.evidence.items():
             known(f"notebook in evidence of book/claims/{path.name}", name, notebooks)
             if name in evidence:
@@ -172,7 +185,11 @@ def load_claims(root: Path) -> Book:
         known(f"notebook in claim {claim.id!r}", claim.notebook, notebooks)
         for profile in claim.profiles:
             known(f"profile in claim {claim.id!r}", profile, profiles)
-    return Book(claims=claims, evidence=evidence)
+    ids = {document: [c.id for c in claims if c.document == document] for document in headlines}
+    for document, of_card in headlines.items():
+        for headline in of_card:
+            known(f"claim in headlines of {document}", headline.claim, ids[document])
+    return Book(claims=claims, evidence=evidence, headlines=headlines)
 
 
 def needed(claims: list[Claim], profile: str) -> list[str]:

@@ -82,8 +82,9 @@ def _lifted(cells, name):
     if not shown or label is None:
         raise UsageError(f"notebook {name!r}: the cell tagged `lead` must show a named figure")
     maker.outputs.remove(shown[0])
-    if prompt := told.pop("code_prompt_show", None):
-        maker.metadata["mystnb"] = {"code_prompt_show": prompt}
+    prompts = [key for key in told if key.startswith("code_prompt_")]
+    if prompts:
+        maker.metadata["mystnb"] = {key: told.pop(key) for key in prompts}
     caption = told["figure"]["caption"].strip()
     told["figure"]["caption"] = f"{caption} Made [below](#made-{label}).\n"
     # a cell without a source would not be shown

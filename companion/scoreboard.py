@@ -45,11 +45,11 @@ def scoreboard(judged: list[Judged], titles: dict[str, str], profile: str) -> st
         "",
         "Every published number and statement, judged on the runs of this book at profile "
         f"`{profile}` and on archived runs. Grade A: the document's data and setting; B: "
-        "its data, smaller or fewer; C: a stand-in. The verdict is that of the nearest run; "
-        "{doc}`/about` says how it is made. The link of a row leads to the cell that computes the "
-        "answer, its fold holds the bound with its reason, and why something differs. The link of "
-        "an archived run leads to its column beside the others of that page. What a document says "
-        "in words stands in quotation marks.",
+        "its data, smaller, fewer or solved less far; C: a stand-in. The verdict is that of the "
+        "nearest run; {doc}`/about` says how it is made. The link of a row leads to the cell that "
+        "computes the answer, its fold holds the bound with its reason, and why something differs. "
+        "The link of an archived run leads to its column beside the others of that page. What a "
+        "document says in words stands in quotation marks.",
         "",
         *_this_run(judged),
         "To download: the claims as {download}`CSV <files/claims.csv>` and as "
@@ -217,6 +217,8 @@ def _fold(item):
     why = claim.explanation if item.verdict in (DIFFERS, MIXED) or item.note else ""
     named = f"Bound {claim.tolerance}" + ("; why it differs" if why else "")
     lines = ["<details>", f"<summary>{escape(named)}</summary>", "", _text(claim.because), ""]
+    if claim.given:
+        lines += [f"Undecided in a run where `{claim.given}` is not true.", ""]
     if item.verdict == NOT_RUN:
         lines += [f"Stated for: {', '.join(claim.profiles)}.", ""]
     if why:
@@ -226,7 +228,7 @@ def _fold(item):
         elif claim.cause:
             shown = " **Cause not known.**"
         lines += [_text(why) + shown, ""]
-    return [*lines, f"`{claim.id}`", "", "</details>"]
+    return [*lines, f"Claim `{claim.id}`, record `{claim.record}`.", "", "</details>"]
 
 
 def _out_of_reach(judged: list[Judged]) -> list[str]:

@@ -310,6 +310,7 @@ def _labelled(cells):
             figure = told.get("figure", {}).get("name", "").removeprefix("fig-")
             made = cell.metadata.get("name", f"figure {figure}" if figure else "this table")
             told["code_prompt_show"] = f"Code: {made.replace('-', ' ')}"
+            told["code_prompt_hide"] = "Hide the code"
             cell.metadata["mystnb"] = told
     return cells
 

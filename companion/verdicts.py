@@ -3,7 +3,7 @@
 import glob
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from companion.page.kept import archived, files
 REPRODUCED, DIFFERS, UNDECIDED = "reproduced", "differs", "undecided"
 MIXED, NOT_RUN = "mixed", "not run"
 SYMBOLS = {REPRODUCED: "✔", DIFFERS: "✘", UNDECIDED: "○", MIXED: "◐", NOT_RUN: "–"}
-UNRANKED = Rank(grade="A", of="as printed")  # of a page without ranks: nothing there is smaller
 
 
 @dataclass(frozen=True)
@@ -126,13 +125,25 @@ def ranked(run: dict[str, Any], ranks: list[Rank]) -> tuple[int, Rank]:
     for place, rank in enumerate(ranks):
         if all(told.get(key) in _list(wanted) for key, wanted in rank.when.items()):
             return place, rank
-    return len(ranks), UNRANKED if not ranks else Rank(grade="C", of="another setting")
+    return len(ranks), Rank(grade="C", of="another setting")
 
 
 def counts(judged: Iterable[Judged], kinds: Iterable[str] = KINDS) -> dict[str, int]:
     """Return how many claims of these kinds have each verdict: {verdict: number}."""
     found = Counter(item.verdict for item in judged if item.claim.kind in set(kinds))
     return {verdict: found[verdict] for verdict in SYMBOLS}
+
+
+def measured(value: Any, unit: str = "", interval: Sequence[float] = ()) -> str:
+    """Return a value as text, with its interval to two digits of the interval's width."""
+    told = [value, *interval]
+    shown = [number(x) for x in told]
+    if interval and math.isfinite(width := interval[1] - interval[0]) and width > 0:
+        places = max(0, 1 - math.floor(math.log10(width)))
+        rounded = [round(x, places) + 0.0 for x in told]  # + 0.0: what rounds to zero has no sign
+        shown = [f"{x:.{places}f}" for x in rounded]
+    first = f"{shown[0]} {unit}".strip()
+    return f"{first} ({shown[1]} to {shown[2]})" if interval else first
 
 
 def _answer(claim, run, depth, rank):
@@ -146,9 +157,9 @@ def _answer(claim, run, depth, rank):
     told = rank, depth, title, kept
     if entry is None:
         return Answer(f"no record `{claim.record}`", DIFFERS, *told)
-    ours = f"{number(entry['value'])} {entry['unit']}".strip()
-    if "interval" in entry:
-        ours += f" ({number(entry['interval'][0])} to {number(entry['interval'][1])})"
+    ours = measured(entry["value"], entry["unit"], entry.get("interval", ()))
+    if claim.given and run["records"].get(claim.given, {}).get("value") is not True:
+        return Answer(f"{ours}, without `{claim.given}`", UNDECIDED, *told)
     return Answer(ours, _verdict(claim, entry["value"], entry.get("interval")), *told)
 
 

@@ -60,6 +60,11 @@ def test_what_kept_runs_opened_is_what_the_registry_has():
                 assert asset["sha256"] == entry.sha256, (path.name, asset["name"])
 
 
+def test_the_runs_of_every_page_that_answers_a_claim_are_ranked():
+    book = load_claims(ROOT)
+    assert {claim.notebook for claim in book.claims if claim.record} <= set(book.evidence)
+
+
 def test_what_the_archive_contradicts_has_its_cause_told():
     """A status is that of a page's own run; the verdict shown may be that of a kept one."""
     judged = judge(load_claims(ROOT), kept_runs(ROOT))
@@ -135,7 +140,7 @@ def test_a_page_shows_published_kept_and_present_numbers(kept):
     facts = result["provenance"]
     device, date = facts["device"], facts["date"][:10]
     verdict = '<a href="scoreboard.html#claim-toy-eps">✔ reproduced</a>'
-    assert "| Statement | Verdict | Published | A: full-size | A: this run |" in section
+    assert "| Statement | Verdict | Published | C: full-size | C: this run |" in section
     assert f"| Fig. 1: ε is small | {verdict} | at most .01 | ✔ 0.0002 | ✔ 0.001 |" in section
     records = "{download}`its records <../archive/toy-full-size.json>`"
     assert f"- **this run**: smoke, {device}, {date}\n" in section

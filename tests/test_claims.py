@@ -13,7 +13,7 @@ from companion.errors import UsageError
 from companion.page.letters import lettered
 from companion.scoreboard import downloads, scoreboard, summary
 from companion.section import numbers
-from companion.verdicts import counts, judge
+from companion.verdicts import counts, judge, measured
 
 BASE = {
     "id": "one",
@@ -197,6 +197,35 @@ def test_the_verdict_is_that_of_the_nearest_run():
     assert judged_on([here], NEAR, at_least=1.0, kind="ordering").verdict == "reproduced"
 
 
+@pytest.mark.parametrize(("met", "verdict"), [(True, "reproduced"), (False, "undecided")])
+def test_what_a_comparison_rests_on_has_to_be_true_of_the_run(met, verdict):
+    run = a_run(2.0, interval=(1.5, 2.5))
+    run["records"]["solved"] = {"value": met}
+    item = judged_on([run], given="solved", at_least=1.0, kind="ordering")
+    assert item.verdict == verdict
+    assert item.ours.endswith(", without `solved`") is not met
+    page = scoreboard([item], {"one2020": "A Toy Paper"}, "laptop")
+    assert "Undecided in a run where `solved` is not true." in page
+    del run["records"]["solved"]
+    assert judged_on([run], given="solved", at_least=1.0).verdict == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("told", "text"),
+    [
+        ((-3.55e-05, "dB", (-0.04575, 0.04568)), "0.000 dB (-0.046 to 0.046)"),
+        ((-14.23, "", (-53.07, 13.44)), "-14 (-53 to 13)"),
+        ((1234.5, "s", (1000.0, 3000.0)), "1234 s (1000 to 3000)"),
+        ((2.0, "", (2.0, 2.0)), "2 (2 to 2)"),
+        ((math.inf, "dB", (5.0, math.inf)), "∞ dB (5 to ∞)"),
+        ((30.0849, "dB"), "30.08 dB"),
+        ((True,), "true"),
+    ],
+)
+def test_a_value_has_the_digits_that_its_interval_allows(told, text):
+    assert measured(*told) == text
+
+
 def test_runs_that_say_the_opposite_are_mixed_and_need_a_reason():
     runs = a_run(2.0, data="ours"), a_run(0.0, kept="theirs", data="paper")
     item = judged_on(runs, NEAR, at_least=1.0)
@@ -250,14 +279,15 @@ def test_the_scoreboard_says_it_all():
     assert head.split("\n  - ")[:3] == ["Where", "Verdict", "Statement"]
     assert rows[0].split("\n") == [
         '<span id="claim-one" data-document="one2020" data-kind="statement"'
-        ' data-verdict="reproduced" data-grade="A"></span><a href="toy.html#claim-one">Fig. 1</a>'
+        ' data-verdict="reproduced" data-grade="C"></span><a href="toy.html#claim-one">Fig. 1</a>'
         "<br><small>statement</small>",
         '  - <span class="verdict"><span class="square reproduced">✔</span> reproduced</span>',
         "  - <span>The gain $|a|$ is large</span>",
         *["    <details>", "    <summary>Bound ≥ 1</summary>", ""],
-        *["    <span>seeds spread by 0.1 dB</span>", "", "    `one`", "", "    </details>"],
+        *["    <span>seeds spread by 0.1 dB</span>", ""],
+        *["    Claim `one`, record `x`.", "", "    </details>"],
         "  - <span>> 1 dB</span>",
-        "  - <span>**A** ✔ 1.5 dB (1.25 to 1.75), this run</span>",
+        "  - <span>**C** ✔ 1.50 dB (1.25 to 1.75), this run</span>",
     ]
     assert "<summary>Bound ≥ 1; why it differs</summary>" in rows[1]
     assert "<span>a coarser grid</span> Shown by `steps`.\n" in rows[1]
@@ -342,7 +372,7 @@ def test_the_claims_to_download_are_all_and_say_the_same():
     assert entries[1]["cause"] == ["steps", "size"] and lines[1]["cause"] == "steps; size"
     assert entries[1]["explanation"] == "a coarser grid"
     (run,) = entries[0]["runs"]
-    assert (run["grade"], run["verdict"], run["ours"]) == ("A", "reproduced", "∞ dB")
-    assert lines[0]["runs"] == "A reproduced: ∞ dB (this run, laptop, a cpu, 2024-01-31)"
-    assert [entry["grade"] for entry in entries] == ["A", "A", "", ""]
+    assert (run["grade"], run["verdict"], run["ours"]) == ("C", "reproduced", "∞ dB")
+    assert lines[0]["runs"] == "C reproduced: ∞ dB (this run, laptop, a cpu, 2024-01-31)"
+    assert [entry["grade"] for entry in entries] == ["C", "C", "", ""]
     assert set(downloads([])) == set(found)

@@ -528,7 +528,7 @@ def test_build_writes_the_pages_and_check_judges_them(project, capsys, no_sphinx
     assert re.findall('id="(.*?)"', page.cells[3].source) == [
         *["claim-toy-eps", "claim-wrong", "claim-now-right", "claim-elsewhere"]
     ]
-    assert "| Verdict | Published | A: this run |\n" in page.cells[5].source
+    assert "| Verdict | Published | C: this run |\n" in page.cells[5].source
     assert (
         '| Fig. 1: ε is small | <a href="scoreboard.html#claim-toy-eps">✔ reproduced</a> '
         "| at most .01 | ✔ 0.0002 |" in page.cells[5].source
@@ -868,6 +868,11 @@ def test_a_run_is_done_again_where_what_it_wrote_is_gone_and_only_there(project)
         ("book/claims/one2020.yml", "claims: [{id: a, id: b}]", "the key 'id' stands twice"),
         ("book/claims/one2020.yml", "{claims: [], evidence: {tou: []}}", "did you mean 'toy'"),
         ("book/claims/one2020.yml", "{claims: [], cells: 3}", "one2020.yml: cells"),
+        (
+            "book/claims/one2020.yml",
+            "{claims: [], headlines: [{claim: toy, says: x}]}",
+            "claim in headlines of one2020",
+        ),
         ("notebooks/profiles.yml", "[laptop]", "profiles.yml must be a mapping of names"),
         ("notebooks/profiles.yml", "", "profiles.yml must be a mapping of names, got nothing"),
         ("notebooks/profiles.yml", "[]", "profiles.yml must be a mapping of names, got []"),

@@ -1,13 +1,18 @@
 """A page opens with its answer, the evidence and the figure: cells in, cells out."""
 
+import re
+from pathlib import Path
+
 import nbformat
 import pytest
 from test_claims import a_run, judged_on
 
 from companion.claims import Rank
 from companion.errors import UsageError
+from companion.notebooks import names
 from companion.opening import evidence, opened
 
+ROOT = Path(__file__).parents[1]
 ANSWER = ":::{admonition} Answer\n:class: answer\nIt holds.\n:::\n"
 FIGURE = {"figure": {"name": "fig-one", "caption": "Look left.\n"}, "image": {"alt": "a line"}}
 NEAR = Rank(grade="A", of="its own images", when={"size": 256})
@@ -109,3 +114,11 @@ def test_evidence_is_counted_by_the_nearest_run_of_each_claim():
         "grade **A** (its own images): ◐ 1 mixed; grade **C** (another setting): ✔ 1 reproduced."
     )
     assert evidence([none, proof]) == ""
+
+
+@pytest.mark.parametrize("name", names(ROOT))
+def test_an_answer_has_three_sentences_at_most(name):
+    source = (ROOT / "notebooks" / f"{name}.md").read_text()
+    (answer,) = re.findall(r":class: answer\n(.*?)\n:::", source, re.DOTALL) or ["."]
+    told = re.sub(r"\{\w+(:\w+)?\}`[^`]*`|\$[^$]*\$|Fig\.|eq\.", "x", answer)
+    assert 1 <= len(re.findall(r"[.?!](?=\s+[A-Zx]|$)", told)) <= 3

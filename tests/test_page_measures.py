@@ -23,8 +23,12 @@ def test_measures_of_a_restorer_are_noted_and_read_back(monkeypatch):
         "dat_light_kid_paired": (-1.0, "lower", [-1.0, -1.0]),
     }
     read = {name: value for name, (value, *_) in noted.items()}
-    assert measures.slashed(read, "dat-light", ["kid"], ("kept", "paired")) == ["-1.0 / -1.0"]
-    assert measures.slashed(read, "dat-light", ["psnr"], ("kept",)) == ["30.13"]
+    parts = {"kept": "mean kept", "paired": "paired"}
+    assert measures.kept_rows(read, ["dat-light"], ["kid"], parts) == [
+        ["dat-light", "mean kept", "-1.0"],
+        ["dat-light", "paired", "-1.0"],
+    ]
+    assert measures.kept_rows(read, ["dat-light"], ["psnr"], {"kept": "m"})[0][2] == "30.13"
 
 
 def test_cells_have_the_decimals_of_their_measure_and_gaps():

@@ -90,16 +90,24 @@ def test_table_one_puts_what_is_printed_beside_ours(said):
     here |= {(method, "printed"): scores for (method, _), scores in list(here.items())}
     table_one_shown.tables(here, "code", {"wpp": "W", "semi": "S"}, PRINTED)
     (head, rows), (other, worse), (longer, rest) = said[1]
-    assert head[:4] == ["code, defect-free", "PSNR (dB)", "paper", "LPIPS-Alex"]
+    assert head[:3] == ["code, defect-free", "PSNR (dB)", "LPIPS-Alex"]
+    assert head[-2:] == ["PSNR, paper", "LPIPS, paper"]
     assert other[0] == "code, with defect" and len(rows[0]) == len(head)
     middle = ["0.200 ± 0.141", "0.000 ± 0.000"], ["1.200 ± 0.141", "1.000 ± 0.000"]
-    assert rows[0][:6] == ["W", "21.00 ± 1.41", "-", *middle[0], "-"]
-    assert rows[1][:6] == ["S", "21.00 ± 1.41", "30.50", *middle[0], "0.090"]
-    assert worse[1][:6] == ["S", "22.00 ± 1.41", "30.90", *middle[1], "0.100"]
+    assert rows[0][:4] == ["W", "21.00 ± 1.41", *middle[0]] and rows[0][-2:] == ["-", "-"]
+    assert rows[1][:4] == ["S", "21.00 ± 1.41", *middle[0]] and rows[1][-2:] == ["30.50", "0.090"]
+    assert worse[1][:4] == ["S", "22.00 ± 1.41", *middle[1]]
+    assert worse[1][-2:] == ["30.90", "0.100"]
     assert longer[:3] == ["settings", "reference", "method"] and longer[3:] == head[1:]
     both = [*rows, *worse]
     kinds = ["defect-free", "defect-free", "with defect", "with defect"]
     assert rest == [["printed", kind, *row] for kind, row in zip(kinds, both, strict=True)]
+
+
+def test_what_is_printed_is_not_beside_images_that_are_others(said):
+    here = {(method, "code"): np.ones((2, 2, 5)) for method in ("wpp", "semi")}
+    table_one_shown.tables(here, "code", {"wpp": "W", "semi": "S"}, {})
+    assert all(head[-1] == "SSIM" and len(rows[0]) == len(head) for head, rows in said[1])
 
 
 def test_a_run_kept_has_the_printed_values_in_columns_of_their_own(said, monkeypatch):
@@ -114,8 +122,8 @@ def test_a_run_kept_has_the_printed_values_in_columns_of_their_own(said, monkeyp
     table_one_shown.kept("*", NAMES, PRINTED)
     (head, rows), (other, worse) = said[1]
     assert (head[0], other[0]) == ("settings, defect-free", "settings, with defect")
-    assert rows[0] == ["code", "S", "30.00", "30.50", "0.250", "0.125", "0.090"]
-    assert worse[2] == ["code", "W", "31.00", "-", "1.250", "1.125", "-"]
+    assert rows[0] == ["code", "S", "30.00", "0.250", "0.125", "30.50", "0.090"]
+    assert worse[2] == ["code", "W", "31.00", "1.250", "1.125", "-", "-"]
     assert all(len(row) == len(head) for row in rows)
 
 

@@ -4,7 +4,7 @@ import re
 
 from test_claims import a_run, judged_on
 
-from companion.claims import Rank
+from companion.claims import Headline, Rank
 from companion.standing import standing
 
 NEAR = Rank(grade="A", of="its own images", when={"size": 256})
@@ -40,6 +40,14 @@ def test_a_bar_counts_what_its_words_say_identities_apart():
     for pieces, told in zip(drawn, words, strict=True):
         assert pieces == [(kind.replace(" ", "-"), number) for number, kind in told]
     assert 'href="sections/scoreboard.html?document=one2020"' in text
+
+
+def test_headlines_stand_first_with_the_verdicts_on_their_claims():
+    told = [Headline(claim="one", says="a < b")]
+    text = standing([judged_on([], at_least=1.0)], "one2020", told)
+    sign = '<i class="square not-run">–</i> not run'
+    row = f'<li><a href="sections/scoreboard.html#claim-one">{sign}</a>: a &lt; b</li>'
+    assert text.startswith(f'<ul class="headlines">\n{row}\n</ul>\n\nClaims by')
 
 
 def test_a_document_without_answers_has_a_bar_too():

@@ -71,14 +71,20 @@ def note(restorer: str, label: str, found: dict[str, Estimate], kinds: Sequence[
         tell(name, found[kind].interval(), better=MEASURES[kind].better)
 
 
-def slashed(
-    values: dict[str, Any], restorer: str, kinds: Sequence[str], labels: Sequence[str]
-) -> list[str]:
-    """Cells of a kept run's table: of each measure the values at each label, slashes between.
+def kept_rows(
+    values: dict[str, Any],
+    restorers: Sequence[str],
+    kinds: Sequence[str],
+    labels: dict[str, str],
+) -> list[list[str]]:
+    """Rows of an archived run's table: the restorer, the image, and its measures.
 
-    values: of `kept.values`, recorded by `note`. restorer, kinds: as there. labels: as it had them.
-    Returns a list of texts, one a kind.
+    values: of `kept.values`, recorded by `note`. restorers, kinds: names. labels: {as `note` had
+    them: text}. Returns a row for each restorer and label.
     """
-    value = lambda kind, label: values[f"{key(restorer)}_{kind}_{label}"]
-    text = lambda kind, label: f"{value(kind, label):.{MEASURES[kind].decimals}f}"
-    return [" / ".join(text(kind, label) for label in labels) for kind in kinds]
+    text = lambda name, kind: f"{values[name]:.{MEASURES[kind].decimals}f}"
+    return [
+        [restorer, shown, *(text(f"{key(restorer)}_{kind}_{label}", kind) for kind in kinds)]
+        for restorer in restorers
+        for label, shown in labels.items()
+    ]

@@ -11,23 +11,25 @@ from companion.page.forest import forest
 from companion.page.kept import archived, values
 from companion.page.table_one import SIDES, Found, Printed, settings_of
 
-_HEAD = ["PSNR (dB)", "paper", "LPIPS-Alex", "as read there", "paper"]
+_OURS = ["PSNR (dB)", "LPIPS-Alex", "LPIPS as read there"]
+_PRINTED = ["PSNR, paper", "LPIPS, paper"]
 
 
 def tables(found: Found, settings: str, names: dict[str, str], printed: Printed) -> None:
-    """Show the scores of all methods beside the printed ones: a table a reference, then one of
-    the other settings.
+    """Show the scores of all methods, beside the printed ones: a table for each reference, then
+    one of the other settings.
 
-    settings: of the first two. names: {method: text of its row}, in that order. Returns None.
+    settings: of the first two. names: {method: text of its row}, in that order. printed: {} for
+        images that are not the paper's. Returns None.
     """
 
     def row(setting, side, kind, method):
         columns = zip(found[method, setting][:, side].T, (2, 3, 3, 3, 3), strict=True)
         psnr, alex, as_read, *others = (intervals.spread(*column) for column in columns)
-        level, distance = _cells(printed, method, kind)
-        return [names[method], psnr, level, alex, as_read, distance, *others]
+        there = _cells(printed, method, kind) if printed else ()
+        return [names[method], psnr, alex, as_read, *others, *there]
 
-    head = [*_HEAD, "LPIPS-VGG", "SSIM"]
+    head = [*_OURS, "LPIPS-VGG", "SSIM", *(_PRINTED if printed else [])]
     for side, kind in enumerate(SIDES):
         rows = [row(settings, side, kind, method) for method in names]
         figures.table([f"{settings}, {SIDES[kind]}", *head], rows)
@@ -92,10 +94,9 @@ def kept(pattern: str, names: dict[str, str], printed: Printed) -> None:
                     value[f"{settings}_{measure}_{method}_{kind}"]
                     for measure in ("psnr", "lpips", "lpips_as_read")
                 )
-                level, distance = _cells(printed, method, kind)
-                ours = f"{psnr:.2f}", level, f"{alex:.3f}", f"{as_read:.3f}", distance
-                rows.append([settings, names[method], *ours])
-            figures.table([f"settings, {reference}", "method", *_HEAD], rows)
+                ours = f"{psnr:.2f}", f"{alex:.3f}", f"{as_read:.3f}"
+                rows.append([settings, names[method], *ours, *_cells(printed, method, kind)])
+            figures.table([f"settings, {reference}", "method", *_OURS, *_PRINTED], rows)
 
 
 def _cells(printed, method, kind):
