@@ -202,11 +202,17 @@ def _row(item: Judged) -> list[list[str]]:
     where = claim_link(claim.notebook, claim.id, _line(claim.where))
     return [
         [f"{claim_anchor(claim.id, **kept)}{where}<br><small>{claim.kind}</small>"],
-        [_verdict(item.verdict) + (f" ({item.note})" if item.note else "")],
+        [" ".join([_verdict(item.verdict), *_beside(item)])],
         [_text(claim.statement), *_fold(item)],
         [_text(number(claim.published))],
         [_text("; ".join(_runs(item)) or "–")],
     ]
+
+
+def _beside(item):
+    """What a reader of a verdict should know at once."""
+    told = [item.note, f"without `{item.lacks}`" if item.lacks else ""]
+    return [f"({one})" for one in told if one]
 
 
 def _fold(item):

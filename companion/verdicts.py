@@ -27,6 +27,7 @@ class Answer:
     depth: int  # of the rank, 0 nearest to the document
     run: str  # which, in words
     kept: bool  # from the archive
+    lacks: str = ""  # what the claim is given and the run has not
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class Judged:
     def shown(self) -> str:
         """The verdict with its sign."""
         return f"{SYMBOLS[self.verdict]} {self.verdict}"
+
+    @property
+    def lacks(self) -> str:
+        """What the nearest run has not, so that nothing is decided."""
+        return self.answers[0].lacks if self.answers else ""
 
     @property
     def ours(self) -> str:
@@ -135,11 +141,11 @@ def counts(judged: Iterable[Judged], kinds: Iterable[str] = KINDS) -> dict[str, 
 
 
 def measured(value: Any, unit: str = "", interval: Sequence[float] = ()) -> str:
-    """Return a value as text, with its interval to two digits of the interval's width."""
+    """Return a value as text, with its interval to three digits of the interval's width."""
     told = [value, *interval]
     shown = [number(x) for x in told]
     if interval and math.isfinite(width := interval[1] - interval[0]) and width > 0:
-        places = max(0, 1 - math.floor(math.log10(width)))
+        places = max(0, 2 - math.floor(math.log10(width)))
         rounded = [round(x, places) + 0.0 for x in told]  # + 0.0: what rounds to zero has no sign
         shown = [f"{x:.{places}f}" for x in rounded]
     first = f"{shown[0]} {unit}".strip()
@@ -159,7 +165,7 @@ def _answer(claim, run, depth, rank):
         return Answer(f"no record `{claim.record}`", DIFFERS, *told)
     ours = measured(entry["value"], entry["unit"], entry.get("interval", ()))
     if claim.given and run["records"].get(claim.given, {}).get("value") is not True:
-        return Answer(f"{ours}, without `{claim.given}`", UNDECIDED, *told)
+        return Answer(ours, UNDECIDED, *told, lacks=claim.given)
     return Answer(ours, _verdict(claim, entry["value"], entry.get("interval")), *told)
 
 

@@ -203,9 +203,10 @@ def test_what_a_comparison_rests_on_has_to_be_true_of_the_run(met, verdict):
     run["records"]["solved"] = {"value": met}
     item = judged_on([run], given="solved", at_least=1.0, kind="ordering")
     assert item.verdict == verdict
-    assert item.ours.endswith(", without `solved`") is not met
+    assert item.lacks == ("" if met else "solved")
     page = scoreboard([item], {"one2020": "A Toy Paper"}, "laptop")
     assert "Undecided in a run where `solved` is not true." in page
+    assert ("(without `solved`)" in page) is not met
     del run["records"]["solved"]
     assert judged_on([run], given="solved", at_least=1.0).verdict == "undecided"
 
@@ -213,8 +214,8 @@ def test_what_a_comparison_rests_on_has_to_be_true_of_the_run(met, verdict):
 @pytest.mark.parametrize(
     ("told", "text"),
     [
-        ((-3.55e-05, "dB", (-0.04575, 0.04568)), "0.000 dB (-0.046 to 0.046)"),
-        ((-14.23, "", (-53.07, 13.44)), "-14 (-53 to 13)"),
+        ((-3.55e-05, "dB", (-0.04575, 0.04568)), "0.0000 dB (-0.0457 to 0.0457)"),
+        ((-14.23, "", (-53.07, 13.44)), "-14.2 (-53.1 to 13.4)"),
         ((1234.5, "s", (1000.0, 3000.0)), "1234 s (1000 to 3000)"),
         ((2.0, "", (2.0, 2.0)), "2 (2 to 2)"),
         ((math.inf, "dB", (5.0, math.inf)), "∞ dB (5 to ∞)"),
@@ -287,7 +288,7 @@ def test_the_scoreboard_says_it_all():
         *["    <span>seeds spread by 0.1 dB</span>", ""],
         *["    Claim `one`, record `x`.", "", "    </details>"],
         "  - <span>> 1 dB</span>",
-        "  - <span>**C** ✔ 1.50 dB (1.25 to 1.75), this run</span>",
+        "  - <span>**C** ✔ 1.500 dB (1.250 to 1.750), this run</span>",
     ]
     assert "<summary>Bound ≥ 1; why it differs</summary>" in rows[1]
     assert "<span>a coarser grid</span> Shown by `steps`.\n" in rows[1]
