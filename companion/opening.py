@@ -48,8 +48,8 @@ def evidence(judged: list[Judged]) -> str:
     """One paragraph: the verdicts on what the document says, by the evidence they rest on."""
     by_rank: dict[tuple[str, str], Counter] = {}
     asked = [item for item in judged if item.claim.kind in PUBLISHED and item.answers]
-    for item in sorted(asked, key=lambda item: item.answers[0].rank.grade):
-        rank = item.answers[0].rank
+    for item in sorted(asked, key=lambda item: item.grade):
+        rank = item.nearest[0].rank
         by_rank.setdefault((rank.grade, rank.of), Counter())[item.verdict] += 1
     if not by_rank:
         return ""

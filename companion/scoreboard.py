@@ -118,7 +118,7 @@ def _entry(item):
         "statement": _line(claim.statement),
         "published": number(claim.published),
         "verdict": item.verdict,
-        "grade": _grade(item),
+        "grade": item.grade,
         "note": item.note,
         "bound": "" if claim.takes else claim.tolerance,
         "because": _line(claim.because),
@@ -198,7 +198,7 @@ def _row(item: Judged) -> list[list[str]]:
     """The cells of a claim, each a list of lines."""
     claim = item.claim
     kept = {"document": claim.document, "kind": claim.kind, "verdict": item.verdict}
-    kept["grade"] = _grade(item)
+    kept["grade"] = item.grade
     where = claim_link(claim.notebook, claim.id, _line(claim.where))
     return [
         [f"{claim_anchor(claim.id, **kept)}{where}<br><small>{claim.kind}</small>"],
@@ -224,7 +224,7 @@ def _fold(item):
     named = f"Bound {claim.tolerance}" + ("; why it differs" if why else "")
     lines = ["<details>", f"<summary>{escape(named)}</summary>", "", _text(claim.because), ""]
     if claim.given:
-        lines += [f"Undecided in a run where `{claim.given}` is not true.", ""]
+        lines += [f"Only a run in which `{claim.given}` is true decides.", ""]
     if item.verdict == NOT_RUN:
         lines += [f"Stated for: {', '.join(claim.profiles)}.", ""]
     if why:
@@ -267,10 +267,6 @@ def _this_run(judged):
 def _section(document):
     """The anchor of the claims of a document."""
     return f"scoreboard-{document}"
-
-
-def _grade(item):
-    return item.answers[0].rank.grade if item.answers else ""
 
 
 def _verdict(verdict):

@@ -23,7 +23,7 @@ def standing(judged: list[Judged], document: str, headlines: Sequence[Headline] 
     """
     own = [item for item in judged if item.claim.document == document]
     asked = [item for item in own if item.claim.kind in PUBLISHED]
-    grades = Counter(item.answers[0].rank.grade for item in asked if item.answers)
+    grades = Counter(item.grade for item in asked if item.answers)
     lines = []
     if headlines:
         by_id = {item.claim.id: item for item in own}

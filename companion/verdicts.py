@@ -38,15 +38,26 @@ class Judged:
     answers: tuple[Answer, ...]
 
     @property
+    def nearest(self) -> tuple[Answer, ...]:
+        """Those of the rank that decides: the nearest one whose runs have what the claim is given;
+        where no run has it, the nearest."""
+        able = [answer for answer in self.answers if not answer.lacks] or self.answers
+        return tuple(answer for answer in able if answer.depth == able[0].depth)
+
+    @property
     def verdict(self) -> str:
-        """That of the nearest run; mixed where two runs say the opposite."""
-        said = {answer.verdict for answer in self.answers}
-        if not said:
+        """That of the nearest runs; mixed where two runs say the opposite."""
+        if not self.answers:
             return NOT_RUN
-        if {REPRODUCED, DIFFERS} <= said:
+        if {REPRODUCED, DIFFERS} <= {answer.verdict for answer in self.answers}:
             return MIXED
-        nearest = {a.verdict for a in self.answers if a.depth == self.answers[0].depth}
-        return next(iter(nearest - {UNDECIDED}), UNDECIDED)
+        said = {answer.verdict for answer in self.nearest}
+        return next(iter(said - {UNDECIDED}), UNDECIDED)
+
+    @property
+    def grade(self) -> str:
+        """That of the evidence which decides, or nothing."""
+        return self.nearest[0].rank.grade if self.answers else ""
 
     @property
     def shown(self) -> str:
@@ -55,8 +66,8 @@ class Judged:
 
     @property
     def lacks(self) -> str:
-        """What the nearest run has not, so that nothing is decided."""
-        return self.answers[0].lacks if self.answers else ""
+        """What no run has, so that nothing is decided."""
+        return self.nearest[0].lacks if self.answers else ""
 
     @property
     def ours(self) -> str:

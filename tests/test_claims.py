@@ -201,12 +201,18 @@ def test_the_verdict_is_that_of_the_nearest_run():
 def test_what_a_comparison_rests_on_has_to_be_true_of_the_run(met, verdict):
     run = a_run(2.0, interval=(1.5, 2.5))
     run["records"]["solved"] = {"value": met}
-    item = judged_on([run], given="solved", at_least=1.0, kind="ordering")
+    rests = dict(given="solved", at_least=1.0, kind="ordering")
+    item = judged_on([run], **rests)
     assert item.verdict == verdict
     assert item.lacks == ("" if met else "solved")
     page = scoreboard([item], {"one2020": "A Toy Paper"}, "laptop")
-    assert "Undecided in a run where `solved` is not true." in page
+    assert "Only a run in which `solved` is true decides." in page
     assert ("(without `solved`)" in page) is not met
+    far = a_run(0.5, interval=(0.4, 0.6), data="ours")
+    far["records"]["solved"] = {"value": True}
+    both = judged_on([far, run], [Rank(grade="A", of="near", when={"data": None}), *NEAR], **rests)
+    # what lacks it says nothing, and the next run decides
+    assert (both.verdict, both.grade) == (("mixed", "A") if met else ("differs", "C"))
     del run["records"]["solved"]
     assert judged_on([run], given="solved", at_least=1.0).verdict == "undecided"
 
