@@ -23,7 +23,7 @@ def kept(pattern: str, label: str) -> Runs:
         print(f"{title}; {found['provenance']['size']} size")
     if not runs:
         print("None is kept yet.")
-    return runs
+    return dict(sorted(runs.items(), key=lambda run: run[0][0]))  # image by image
 
 
 def table(runs: Runs, called: str) -> None:
