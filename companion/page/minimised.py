@@ -15,15 +15,16 @@ ADAM = "Adam"
 def kept(pattern: str, label: str) -> Runs:
     """Read what a benchmark left and tell its origin. pattern: as of `archived`; label: with which
     the labels of its runs begin."""
-    runs: Runs = {}
+    runs: list[dict[str, Any]] = []
     for title, found in archived(pattern).items():
         if "runs" not in found or not title.startswith(label):  # of a page, or of another
             continue
-        runs |= {(run["image"], run["way"]): run["looks"] for run in found["runs"]}
+        runs += found["runs"]
         print(f"{title}; {found['provenance']['size']} size")
     if not runs:
         print("None is kept yet.")
-    return dict(sorted(runs.items(), key=lambda run: run[0][0]))  # image by image
+    runs.sort(key=lambda run: run["pair"])
+    return {(run["image"], run["way"]): run["looks"] for run in runs}
 
 
 def table(runs: Runs, called: str) -> None:
